@@ -1,0 +1,67 @@
+# The developer's interface; CI calls exactly these targets.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+DIR    ?= configs/demo
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-dev install-clients up test check lock generate bench clean
+
+help:  ## Say what each target does
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
+
+install: $(VENV)/.installed  ## Create .venv: pinned packages by hash, then Sluice itself
+
+$(VENV)/.installed: constraints.txt pyproject.toml
+	@test -x $(BIN)/python || { echo "creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "installing pinned packages (constraints.txt)"
+	@$(PIP) install --require-hashes -r constraints.txt
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+install-dev: $(VENV)/.installed-dev  ## Add what the tests and checks need
+
+$(VENV)/.installed-dev: $(VENV)/.installed constraints-dev.txt
+	@echo "installing test tools (constraints-dev.txt)"
+	@$(PIP) install --require-hashes -r constraints-dev.txt
+	@touch $@
+
+install-clients: .venv-clients/.installed  ## An environment of their own for clients whose pins conflict with ours
+
+.venv-clients/.installed: tests/clients/constraints.txt
+	@test -x .venv-clients/bin/python || $(PYTHON) -m venv .venv-clients
+	@echo "installing foreign clients (tests/clients/constraints.txt)"
+	@.venv-clients/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r tests/clients/constraints.txt
+	@touch $@
+
+up: install  ## Start the demo: store, engine, gateway (DIR=... for another configuration)
+	@exec $(BIN)/sluice up $(DIR) $(ARGS)
+
+test: install-dev install-clients  ## Run every test, with branch coverage and its floor
+	@rm -f .coverage .coverage.*
+	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term $(ARGS)
+
+check: install-dev  ## Lint, format, types, import contracts, generated files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fix: install-dev  ## Let ruff repair what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock:  ## Resolve constraints*.txt again (hashes, no index addresses)
+	@tools=$$(mktemp -d) && $(PYTHON) -m venv $$tools && $$tools/bin/pip install -q uv && \
+	lock() { $$tools/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url "$$@"; } && \
+	lock pyproject.toml --all-extras --group dev --group build -o constraints-dev.txt && \
+	lock pyproject.toml --extra store --extra native-grpc --group build -c constraints-dev.txt -o constraints.txt && \
+	lock tests/clients/clients.in -o tests/clients/constraints.txt; \
+	status=$$?; rm -rf $$tools; exit $$status
+
+bench: install  ## CPU per request: floor against gateway, alternating
+	$(BIN)/python loadtests/bench.py $(ARGS)
+
+clean:  ## Remove environments and caches
+	rm -rf .venv .venv-clients .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.*

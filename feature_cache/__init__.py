@@ -1,0 +1,1 @@
+"""Online features: views, storage and joins. Usable without `serving`."""

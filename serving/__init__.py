@@ -1,0 +1,1 @@
+"""Sluice: a low-latency model-serving gateway."""

@@ -1,0 +1,1 @@
+"""Configuration: the schema of the YAML files, how they are read, what workers are sent."""

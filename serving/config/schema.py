@@ -1,0 +1,389 @@
+"""Every option, once: its unit, its default, and when to change it.
+
+The text under a field is its documentation: `configs/reference.yaml` and
+`configs/schema.json` are generated from it. Bounds (`Meta`) are checked while decoding,
+not by constructors, so build configuration through `serving.config.load`, in tests too.
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from feature_cache.views import FeatureView
+from serving.config.units import ByteSize, Seconds
+
+__all__ = [
+    "Assignment",
+    "AuthConfig",
+    "Canary",
+    "Configuration",
+    "EngineConfig",
+    "GatewayConfig",
+    "InputConfig",
+    "Limits",
+    "ListenConfig",
+    "Listener",
+    "LogsConfig",
+    "ModelConfig",
+    "Override",
+    "Section",
+    "ServeConfig",
+    "Shadow",
+    "TlsConfig",
+    "TokenEntry",
+    "TokensFile",
+    "TracingConfig",
+    "TrafficConfig",
+    "VersionSource",
+    "WorkersConfig",
+]
+
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Percent = Annotated[float, Meta(ge=0, le=100)]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+EntityType = Literal["INT64", "BYTES"]
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A mapping in YAML. Unknown keys are errors."""
+
+
+# --- gateway.yaml ---------------------------------------------------------------------------
+
+
+class TlsConfig(Section, frozen=True, kw_only=True):
+    """Certificates of one listener, PEM files relative to the configuration directory."""
+
+    cert: str
+    """Certificate chain, the server's own certificate first."""
+
+    key: str
+    """Private key of that certificate, unencrypted, readable by its owner only."""
+
+    client_ca: str | None = None
+    """If given, clients must present a certificate signed by one of these authorities."""
+
+
+class Listener(Section, frozen=True, kw_only=True):
+    """An address, with or without TLS. `127.0.0.1:8000` alone is short for `{address: …}`."""
+
+    address: str
+    """`host:port`. Port 0 takes a free one (printed at start)."""
+
+    tls: TlsConfig | None = None
+    """Encrypt this listener. Needed beyond loopback unless the start is forced by name."""
+
+
+class ListenConfig(Section, frozen=True, kw_only=True):
+    """Where the gateway listens. The default ports are those OIP V2 clients assume."""
+
+    http: str | Listener = "127.0.0.1:8000"
+    """Open Inference Protocol V2 over HTTP/1.1. Shared by all workers of this machine."""
+
+    grpc: str | Listener = "127.0.0.1:8001"
+    """Open Inference Protocol V2 over gRPC. Shared by all workers of this machine."""
+
+    admin: str | Listener = "127.0.0.1:8002"
+    """Metrics, health, status and the management API. Keep it on loopback or a private network."""
+
+
+class WorkersConfig(Section, frozen=True, kw_only=True):
+    """How many data-plane processes run."""
+
+    min: Annotated[int, Meta(ge=1, le=256)] = 1
+    """Workers that always run."""
+
+    max: Annotated[int, Meta(ge=1, le=256)] = 1
+    """Upper bound for engines that scale. `local` always runs `min`."""
+
+    target_busy: Annotated[float, Meta(gt=0, lt=1)] = 0.6
+    """Busy fraction an autoscaling engine steers for."""
+
+
+class EngineConfig(Section, frozen=True, kw_only=True):
+    """Who starts and supervises the processes."""
+
+    kind: Literal["local", "ray"] = "local"
+    """`local`: this command supervises everything on this machine."""
+
+    workers: Annotated[int, Meta(ge=1, le=256)] | WorkersConfig = 1
+    """Number of workers. One per core, less what the store and the models' threads need."""
+
+
+class Limits(Section, frozen=True, kw_only=True):
+    """Bounds on what a client may send or keep open. Past one the request is refused, not cut."""
+
+    max_body: ByteSize = ByteSize(16 << 20)
+    """Largest request body, before and after inflating, and largest gRPC message."""
+
+    max_header: ByteSize = ByteSize(32 << 10)
+    """Request line and headers together."""
+
+    max_json_depth: Annotated[int, Meta(ge=4, le=128)] = 16
+    """Nesting of a JSON body. Nested tensor data needs 3 + its rank."""
+
+    max_elements: Annotated[int, Meta(ge=1)] = 4_194_304
+    """Elements of one tensor."""
+
+    max_inputs: Annotated[int, Meta(ge=1, le=1024)] = 256
+    """Tensors in one request."""
+
+    max_inflate_ratio: Annotated[int, Meta(ge=2)] = 100
+    """How much a compressed body may grow."""
+
+    max_connections: Annotated[int, Meta(ge=1)] = 10_000
+    """Open HTTP connections per worker; one more is answered 503 and closed."""
+
+    max_in_flight: Annotated[int, Meta(ge=1)] = 1024
+    """Requests being worked on per worker; a memory guard, the deadline sheds earlier."""
+
+    default_deadline: Seconds = Seconds(1.0)
+    """Time for a request whose model and caller say nothing."""
+
+    max_deadline: Seconds = Seconds(60.0)
+    """Longer wishes of callers are cut to this."""
+
+    header_timeout: Seconds = Seconds(5.0)
+    """Time from the first byte of a request (or a new connection) to the end of its headers."""
+
+    body_timeout: Seconds = Seconds(10.0)
+    """Time from the end of the headers to the end of the body."""
+
+    idle_timeout: Seconds = Seconds(60.0)
+    """How long a keep-alive connection may stay silent between requests."""
+
+    drain_timeout: Seconds = Seconds(30.0)
+    """How long a stopping worker waits for requests in flight."""
+
+
+class AuthConfig(Section, frozen=True, kw_only=True):
+    """Who may call. Absent and on loopback, the data plane is open; admin verbs never are."""
+
+    tokens: str
+    """YAML file of SHA-256 token hashes with their roles, relative to this directory."""
+
+
+class TracingConfig(Section, frozen=True, kw_only=True):
+    """OpenTelemetry traces over OTLP/gRPC."""
+
+    otlp: str
+    """Collector address, such as `http://127.0.0.1:4317`."""
+
+    sample: Annotated[float, Meta(ge=0, le=1)] = 0.01
+    """Share of requests traced when the caller has not decided. A caller's decision is kept."""
+
+
+class LogsConfig(Section, frozen=True, kw_only=True):
+    """The processes' own logs (not predictions), on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe level printed."""
+
+    format: Literal["text", "json"] = "text"
+    """`json` writes one object a line."""
+
+
+class GatewayConfig(Section, frozen=True, kw_only=True):
+    """`gateway.yaml`: one per configuration directory."""
+
+    schema_version: Annotated[int, Meta(ge=1, le=1)] = 1
+    """Version of this file's format."""
+
+    server_name: Annotated[str, Meta(min_length=1, max_length=64)] = "sluice"
+    """Name in the server metadata. Some Triton examples insist on `triton`."""
+
+    listen: ListenConfig = ListenConfig()
+    """Addresses."""
+
+    store: Annotated[str, Meta(pattern=r"^(embedded$|redis://|rediss://|unix://)")] = "embedded"
+    """`embedded` runs a real Valkey under the data directory; or a `redis://`, `rediss://` or
+    `unix://` address of Redis or Valkey 7 and later."""
+
+    engine: EngineConfig = EngineConfig()
+    """Process supervision."""
+
+    limits: Limits = Limits()
+    """Bounds on clients."""
+
+    auth: AuthConfig | None = None
+    """Tokens and roles."""
+
+    tracing: TracingConfig | None = None
+    """Absent: no traces, and no cost."""
+
+    logs: LogsConfig = LogsConfig()
+    """The processes' own logs."""
+
+
+# --- tokens.yaml ----------------------------------------------------------------------------
+
+
+class TokenEntry(Section, frozen=True, kw_only=True):
+    """One credential. The token itself is never stored."""
+
+    name: Name
+    """Who it belongs to; appears in audits and logs."""
+
+    sha256: Sha256
+    """SHA-256 of the token, in hex: `printf %s "$TOKEN" | sha256sum`."""
+
+    roles: Annotated[list[Literal["infer", "operator", "admin"]], Meta(min_length=1)]
+    """`infer` calls models, `operator` may also override routing, `admin` may change things.
+    Each includes the ones before it."""
+
+
+class TokensFile(Section, frozen=True, kw_only=True):
+    """The file that `auth.tokens` names."""
+
+    tokens: Annotated[list[TokenEntry], Meta(min_length=1)]
+    """Every credential the gateway accepts."""
+
+
+# --- models/*.yaml --------------------------------------------------------------------------
+
+
+class VersionSource(Section, frozen=True, kw_only=True):
+    """Where one version's file is. A version is immutable: new bytes, new version."""
+
+    path: str
+    """ONNX file, relative to this YAML file."""
+
+    sha256: Sha256
+    """Digest of that file (`sha256sum FILE`). Another file under this path is refused."""
+
+    labels: list[str] = []
+    """Class names for the `classification` parameter, in output order."""
+
+
+class InputConfig(Section, frozen=True, kw_only=True):
+    """How one ONNX input is filled from features, one column each."""
+
+    features: Annotated[list[str], Meta(min_length=1)]
+    """`view.field` or `view.*`."""
+
+    order: Literal["onnx_metadata", "listed"] = "listed"
+    """Column order: as listed here, or as the model file's metadata key `feature_names` (a JSON
+    list of field names) says. Prefer the latter: the file then carries its own truth."""
+
+
+class ServeConfig(Section, frozen=True, kw_only=True):
+    """How a model's versions run."""
+
+    placement: Literal["inline", "dedicated", "external"] = "inline"
+    """`inline`: in the worker, no hop."""
+
+    deadline: Seconds | None = None
+    """Time for a whole request; callers may shorten it. Absent: `limits.default_deadline`."""
+
+    max_batch_size: Annotated[int, Meta(ge=1, le=65536)] = 64
+    """Rows in one session call. Lower it only if a large batch makes small requests late."""
+
+    max_queue_size: Annotated[int, Meta(ge=1)] = 256
+    """Requests waiting per version and worker. Past it a request is refused with 503."""
+
+    intra_op_threads: Annotated[int, Meta(ge=1, le=128)] = 1
+    """ONNX Runtime threads per session. More than one rarely pays when workers share cores."""
+
+
+class Canary(Section, frozen=True, kw_only=True):
+    """A version that answers a share of the traffic."""
+
+    version: Name
+    """One of `versions`."""
+
+    weight: Percent
+    """Percent of keys. Raising it never moves a key back to production."""
+
+
+class Shadow(Section, frozen=True, kw_only=True):
+    """A version that sees copies and whose answers nobody waits for."""
+
+    version: Name
+    """One of `versions`."""
+
+    percent: Percent = 100.0
+    """Percent of requests copied."""
+
+
+class Assignment(Section, frozen=True, kw_only=True):
+    """What decides which version a request gets."""
+
+    key: str | None = None
+    """Entity input whose value sticks to a version. A request of several rows follows its first."""
+
+    header: Annotated[str, Meta(pattern=r"^[a-z0-9-]+$")] | None = None
+    """Request header (gRPC metadata key) that holds the key instead."""
+
+    salt: str = ""
+    """Change it to draw a fresh cohort. Empty: the model's name."""
+
+    on_missing_key: Literal["random", "production", "reject"] = "random"
+    """What happens to a request without the key."""
+
+
+class Override(Section, frozen=True, kw_only=True):
+    """A header that picks the version, for those allowed to."""
+
+    header: Annotated[str, Meta(pattern=r"^[a-z0-9-]+$")] = "x-sluice-version"
+    """Header (gRPC metadata key) whose value names a version."""
+
+    roles: Annotated[list[Literal["infer", "operator", "admin"]], Meta(min_length=1)] = (
+        msgspec.field(default_factory=lambda: ["operator"])
+    )
+    """Who may use it. Anybody else is answered 403."""
+
+
+class TrafficConfig(Section, frozen=True, kw_only=True):
+    """Which version answers whom."""
+
+    production: Name
+    """The version that answers unless something below says otherwise."""
+
+    canary: Canary | None = None
+    """A second version and its share."""
+
+    shadow: list[Shadow] = []
+    """Versions that get copies, after the answer and on idle capacity only."""
+
+    assignment: Assignment = Assignment()
+    """Who sticks to what."""
+
+    overrides: list[Override] = []
+    """Headers that pick a version; first match wins."""
+
+
+class ModelConfig(Section, frozen=True, kw_only=True):
+    """`models/*.yaml`: one model, its versions, and who gets which."""
+
+    schema_version: Annotated[int, Meta(ge=1, le=1)] = 1
+    """Version of this file's format."""
+
+    model: Name
+    """Name in URLs and calls."""
+
+    versions: Annotated[dict[Name, VersionSource], Meta(min_length=1)]
+    """Every version that may be named below or asked for by clients."""
+
+    entity: dict[str, EntityType] = {}
+    """Key inputs a client sends, one row per entity, and their datatype."""
+
+    inputs: dict[str, InputConfig] = {}
+    """ONNX inputs filled from features. Others are sent by the client as they are."""
+
+    outputs: list[str] = []
+    """Outputs answered when a request names none. Empty: all of them."""
+
+    serve: ServeConfig = ServeConfig()
+    """How versions run."""
+
+    traffic: TrafficConfig
+    """Which version answers whom."""
+
+
+class Configuration(Section, frozen=True, kw_only=True):
+    """A whole configuration directory, decoded and checked."""
+
+    gateway: GatewayConfig
+    models: dict[str, ModelConfig] = {}
+    views: dict[str, FeatureView] = {}

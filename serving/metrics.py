@@ -1,0 +1,280 @@
+"""Counters in a memory-mapped file: written by one process for nanoseconds, read by any.
+
+Every worker incarnation owns one file; its numbers are cumulative and never reset, so
+adding files gives totals, and a killed process leaves its last numbers behind. `FAMILIES`
+is the one table of what exists; label values come from configuration, never from requests.
+
+File layout (little-endian): 8 bytes magic, u64 bytes used, then entries. An entry is
+u32 key length, u32 number of slots, the key (JSON `[family, [label values]]`, space-padded so
+that slots are 8-byte aligned), then that many float64 slots. `used` moves after an entry is
+whole, so a reader never sees half of one. A histogram's slots are its buckets (not
+cumulative, the last is +Inf), then the sum.
+"""
+
+import json
+import mmap
+import os
+import struct
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+__all__ = ["FAMILIES", "Counter", "Family", "Gauge", "Histogram", "MetricsFile", "read", "total"]
+
+_MAGIC: Final = b"sluicem1"
+_HEADER: Final = struct.Struct("<8sQ")
+_ENTRY: Final = struct.Struct("<II")
+
+LATENCY_SECONDS: Final = (
+    0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
+    1.0, 2.5, 5.0, 10.0,
+)  # fmt: skip
+BATCH_ROWS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
+
+
+class Family(msgspec.Struct, frozen=True):
+    """One metric: its kind, help text, label names and, for a histogram, bucket bounds.
+
+    `merge` says how several processes' gauges become one number.
+    """
+
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+    merge: Literal["sum", "max"] = "sum"
+
+
+_VERSION = ("model", "version")
+FAMILIES: Final[dict[str, Family]] = {
+    "sluice_requests_total": Family(
+        "counter",
+        "Requests answered, by the code they were answered with (gRPC's word for it).",
+        ("model", "version", "role", "protocol", "code"),
+    ),
+    "sluice_request_duration_seconds": Family(
+        "histogram",
+        "Time from the first byte of a request to its answer being handed to the socket.",
+        ("model", "version", "role"),
+        LATENCY_SECONDS,
+    ),
+    "sluice_station_duration_seconds": Family(
+        "histogram",
+        "Time spent in one station of the pipeline.",
+        ("model", "version", "station"),
+        LATENCY_SECONDS,
+    ),
+    "sluice_rejected_total": Family(
+        "counter",
+        "Requests refused before they reached a model, by reason.",
+        ("model", "reason"),
+    ),
+    "sluice_in_flight_requests": Family("gauge", "Requests being worked on."),
+    "sluice_connections": Family("gauge", "Open client connections.", ("protocol",)),
+    "sluice_queue_requests": Family("gauge", "Requests waiting for a session.", _VERSION),
+    "sluice_batch_rows": Family("histogram", "Rows in one session run.", _VERSION, BATCH_ROWS),
+    "sluice_inference_rows_total": Family("counter", "Rows answered by a version.", _VERSION),
+    "sluice_inference_seconds_total": Family(
+        "counter",
+        "Time requests of one version spent, by phase (success, fail, queue, compute_input, "
+        "compute_infer, compute_output).",
+        (*_VERSION, "phase"),
+    ),
+    "sluice_inference_phase_total": Family(
+        "counter", "Requests that went through a phase of one version.", (*_VERSION, "phase")
+    ),
+    "sluice_batches_total": Family(
+        "counter", "Session runs, by batch size (rows).", (*_VERSION, "size")
+    ),
+    "sluice_batch_seconds_total": Family(
+        "counter", "Time of session runs, by batch size (rows).", (*_VERSION, "size")
+    ),
+    "sluice_last_inference_timestamp_seconds": Family(
+        "gauge", "Wall-clock time of the last answer.", _VERSION, merge="max"
+    ),
+    "sluice_mirrored_total": Family(
+        "counter", "Shadow copies, by outcome (answered, failed, dropped).", (*_VERSION, "outcome")
+    ),
+    "sluice_shadow_agreement_total": Family(
+        "counter",
+        "Shadow answers compared with production's: equal (within 1e-5) or different.",
+        (*_VERSION, "outcome"),
+    ),
+    "sluice_records_total": Family(
+        "counter", "Prediction records, by outcome (kept, replaced by newer ones).", ("outcome",)
+    ),
+    "sluice_route_revision": Family(
+        "gauge", "Revision of the route table being served.", merge="max"
+    ),
+    "sluice_loop_lag_seconds": Family(
+        "gauge", "How late the event loop ran its last timer.", merge="max"
+    ),
+    "sluice_busy_seconds_total": Family("counter", "CPU time of the worker processes."),
+    "sluice_resident_memory_bytes": Family("gauge", "Resident memory of the worker processes."),
+    "sluice_spans_total": Family(
+        "counter", "Trace spans, by outcome (exported, dropped).", ("outcome",)
+    ),
+}
+
+
+class Counter:
+    """A number that only grows."""
+
+    __slots__ = ("_index", "_slots")
+
+    def __init__(self, slots: "memoryview[float]", index: int) -> None:
+        self._slots = slots
+        self._index = index
+
+    def inc(self, amount: float = 1.0) -> None:
+        """Add `amount`, at least 0."""
+        self._slots[self._index] += amount
+
+    @property
+    def value(self) -> float:
+        """What this process has counted."""
+        return self._slots[self._index]
+
+
+class Gauge(Counter):
+    """A number that goes up and down."""
+
+    __slots__ = ()
+
+    def set(self, value: float) -> None:
+        """Replace the value."""
+        self._slots[self._index] = value
+
+    def dec(self, amount: float = 1.0) -> None:
+        """Subtract `amount`."""
+        self._slots[self._index] -= amount
+
+
+class Histogram:
+    """Counts per bucket, and the sum."""
+
+    __slots__ = ("_bounds", "_index", "_slots", "_sum")
+
+    def __init__(self, slots: "memoryview[float]", index: int, bounds: tuple[float, ...]) -> None:
+        self._slots = slots
+        self._index = index
+        self._bounds = bounds
+        self._sum = index + len(bounds) + 1
+
+    def observe(self, value: float) -> None:
+        """Count one value, in the family's unit."""
+        slots = self._slots
+        slots[self._index + bisect_left(self._bounds, value)] += 1.0
+        slots[self._sum] += value
+
+
+class MetricsFile:
+    """One process's numbers. Not thread-safe for creating children; call from one thread.
+
+    Holds at most `capacity` bytes; past that new children go to one shared, unexported slot,
+    so a huge configuration costs detail and never a request.
+    """
+
+    def __init__(self, path: Path, capacity: int = 4 << 20) -> None:
+        self.path = path
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.ftruncate(descriptor, capacity)  # sparse: pages appear as they are used
+            self._map = mmap.mmap(descriptor, capacity)
+        finally:
+            os.close(descriptor)
+        self._slots = memoryview(self._map).cast("d")
+        self._used = _HEADER.size
+        self._capacity = capacity
+        self._children: dict[tuple[str, tuple[str, ...]], int] = {}
+        self._overflow = memoryview(bytearray(8 * 64)).cast("d")
+        _HEADER.pack_into(self._map, 0, _MAGIC, self._used)
+
+    def _slot(self, name: str, labels: dict[str, str]) -> tuple["memoryview[float]", int, Family]:
+        family = FAMILIES[name]
+        values = tuple(labels[label] for label in family.labels)
+        if len(labels) != len(family.labels):
+            raise ValueError(f"{name} takes the labels {family.labels}, not {tuple(labels)}")
+        index = self._children.get((name, values))
+        if index is None:
+            count = len(family.buckets) + 2 if family.kind == "histogram" else 1
+            key = json.dumps([name, values], ensure_ascii=False).encode()
+            key += b" " * (-len(key) % 8)
+            size = _ENTRY.size + len(key) + 8 * count
+            if self._used + size > self._capacity:
+                return self._overflow, 0, family
+            start = self._used
+            _ENTRY.pack_into(self._map, start, len(key), count)
+            self._map[start + _ENTRY.size : start + _ENTRY.size + len(key)] = key
+            index = (start + _ENTRY.size + len(key)) // 8
+            self._used += size
+            _HEADER.pack_into(self._map, 0, _MAGIC, self._used)
+            self._children[(name, values)] = index
+        return self._slots, index, family
+
+    def counter(self, name: str, **labels: str) -> Counter:
+        """Find or make one child of a counter family."""
+        slots, index, _ = self._slot(name, labels)
+        return Counter(slots, index)
+
+    def gauge(self, name: str, **labels: str) -> Gauge:
+        """Find or make one child of a gauge family."""
+        slots, index, _ = self._slot(name, labels)
+        return Gauge(slots, index)
+
+    def histogram(self, name: str, **labels: str) -> Histogram:
+        """Find or make one child of a histogram family."""
+        slots, index, family = self._slot(name, labels)
+        return Histogram(slots, index, family.buckets)
+
+    def close(self) -> None:
+        """Let go of the mapping; the file stays for whoever adds it up."""
+        self._slots.release()
+        self._map.close()
+
+
+Samples = dict[tuple[str, tuple[str, ...]], list[float]]
+
+
+def _entries(data: bytes) -> Iterator[tuple[tuple[str, tuple[str, ...]], list[float]]]:
+    if len(data) < _HEADER.size:
+        return
+    magic, used = _HEADER.unpack_from(data)
+    if magic != _MAGIC:
+        return
+    position = _HEADER.size
+    while position + _ENTRY.size <= min(used, len(data)):
+        key_length, count = _ENTRY.unpack_from(data, position)
+        position += _ENTRY.size
+        name, values = json.loads(data[position : position + key_length])
+        position += key_length
+        yield (name, tuple(values)), list(struct.unpack_from(f"<{count}d", data, position))
+        position += 8 * count
+
+
+def read(path: Path) -> Samples:
+    """Read one process's numbers; an empty or foreign file gives none."""
+    with path.open("rb") as file:
+        head = file.read(_HEADER.size)
+        if len(head) < _HEADER.size:
+            return {}
+        used = _HEADER.unpack(head)[1]
+        return dict(_entries(head + file.read(max(0, used - _HEADER.size))))
+
+
+def total(samples: Iterable[Samples]) -> Samples:
+    """Add several processes' numbers; gauges with `merge="max"` keep the largest."""
+    result: Samples = {}
+    for one in samples:
+        for key, values in one.items():
+            known = result.get(key)
+            if known is None:
+                result[key] = list(values)
+            elif FAMILIES[key[0]].merge == "max":
+                known[:] = [max(a, b) for a, b in zip(known, values, strict=True)]
+            else:
+                known[:] = [a + b for a, b in zip(known, values, strict=True)]
+    return result
