@@ -240,13 +240,8 @@ Samples = dict[tuple[str, tuple[str, ...]], list[float]]
 
 
 def _entries(data: bytes) -> Iterator[tuple[tuple[str, tuple[str, ...]], list[float]]]:
-    if len(data) < _HEADER.size:
-        return
-    magic, used = _HEADER.unpack_from(data)
-    if magic != _MAGIC:
-        return
-    position = _HEADER.size
-    while position + _ENTRY.size <= min(used, len(data)):
+    position = 0
+    while position + _ENTRY.size <= len(data):
         key_length, count = _ENTRY.unpack_from(data, position)
         position += _ENTRY.size
         name, values = json.loads(data[position : position + key_length])
@@ -259,10 +254,10 @@ def read(path: Path) -> Samples:
     """Read one process's numbers; an empty or foreign file gives none."""
     with path.open("rb") as file:
         head = file.read(_HEADER.size)
-        if len(head) < _HEADER.size:
+        if len(head) < _HEADER.size or not head.startswith(_MAGIC):
             return {}
         used = _HEADER.unpack(head)[1]
-        return dict(_entries(head + file.read(max(0, used - _HEADER.size))))
+        return dict(_entries(file.read(used - _HEADER.size)))
 
 
 def total(samples: Iterable[Samples]) -> Samples:
