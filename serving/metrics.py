@@ -11,6 +11,7 @@ whole, so a reader never sees half of one. A histogram's slots are its buckets (
 cumulative, the last is +Inf), then the sum.
 """
 
+import fcntl
 import json
 import mmap
 import os
@@ -24,7 +25,7 @@ import msgspec
 
 __all__ = ["FAMILIES", "Counter", "Family", "Gauge", "Histogram", "MetricsFile", "read", "total"]
 
-_MAGIC: Final = b"sluicem1"
+MAGIC: Final = b"sluicem1"
 _HEADER: Final = struct.Struct("<8sQ")
 _ENTRY: Final = struct.Struct("<II")
 
@@ -180,18 +181,19 @@ class MetricsFile:
 
     def __init__(self, path: Path, capacity: int = 4 << 20) -> None:
         self.path = path
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            os.ftruncate(descriptor, capacity)  # sparse: pages appear as they are used
-            self._map = mmap.mmap(descriptor, capacity)
-        finally:
-            os.close(descriptor)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        # Kept open for its lock, which the kernel lets go of when the process ends, however
+        # it ends: that is how others know that these numbers are the last.
+        self._descriptor = os.open(path, flags, 0o600)
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        os.ftruncate(self._descriptor, capacity)  # sparse: pages appear as they are used
+        self._map = mmap.mmap(self._descriptor, capacity)
         self._slots = memoryview(self._map).cast("d")
         self._used = _HEADER.size
         self._capacity = capacity
         self._children: dict[tuple[str, tuple[str, ...]], int] = {}
         self._overflow = memoryview(bytearray(8 * 64)).cast("d")
-        _HEADER.pack_into(self._map, 0, _MAGIC, self._used)
+        _HEADER.pack_into(self._map, 0, MAGIC, self._used)
 
     def _slot(self, name: str, labels: dict[str, str]) -> tuple["memoryview[float]", int, Family]:
         family = FAMILIES[name]
@@ -211,7 +213,7 @@ class MetricsFile:
             self._map[start + _ENTRY.size : start + _ENTRY.size + len(key)] = key
             index = (start + _ENTRY.size + len(key)) // 8
             self._used += size
-            _HEADER.pack_into(self._map, 0, _MAGIC, self._used)
+            _HEADER.pack_into(self._map, 0, MAGIC, self._used)
             self._children[(name, values)] = index
         return self._slots, index, family
 
@@ -234,6 +236,7 @@ class MetricsFile:
         """Let go of the mapping; the file stays for whoever adds it up."""
         self._slots.release()
         self._map.close()
+        os.close(self._descriptor)
 
 
 Samples = dict[tuple[str, tuple[str, ...]], list[float]]
@@ -254,7 +257,7 @@ def read(path: Path) -> Samples:
     """Read one process's numbers; an empty or foreign file gives none."""
     with path.open("rb") as file:
         head = file.read(_HEADER.size)
-        if len(head) < _HEADER.size or not head.startswith(_MAGIC):
+        if len(head) < _HEADER.size or not head.startswith(MAGIC):
             return {}
         used = _HEADER.unpack(head)[1]
         return dict(_entries(file.read(used - _HEADER.size)))

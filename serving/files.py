@@ -1,0 +1,61 @@
+"""Files that are whole or not there, also when the power goes."""
+
+import os
+import secrets
+from pathlib import Path
+
+__all__ = ["append_line", "write_whole"]
+
+
+def write_whole(path: Path, content: bytes, *, mode: int = 0o600, exclusive: bool = False) -> None:
+    """Put `content` at `path` in one step; a reader sees the old file or the new one.
+
+    Args:
+        path: its folder must exist.
+        content: the whole file.
+        mode: permissions of the file.
+        exclusive: refuse to replace a file that is there.
+
+    Raises:
+        FileExistsError: `exclusive`, and there is one. OSError: the disk's own errors.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if exclusive:
+            os.link(temporary, path)
+        else:
+            temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def append_line(path: Path, line: bytes, *, mode: int = 0o600) -> None:
+    """Add one line (without its newline) and wait until it is on the disk.
+
+    A line torn by an earlier crash is closed first, so that it cannot swallow this one.
+    """
+    new = not path.exists()
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, mode)
+    with os.fdopen(descriptor, "r+b", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        torn = size > 0 and os.pread(file.fileno(), 1, size - 1) != b"\n"
+        written = file.write((b"\n" if torn else b"") + line + b"\n")
+        if written != len(line) + 1 + torn:
+            raise OSError("the disk took only a part of a line")
+        os.fsync(file.fileno())
+    if new:
+        _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
