@@ -5,16 +5,13 @@ paths of staged artifacts and the signatures read from them. A worker ignores a 
 that is not higher than its own.
 """
 
-from typing import Any
-
 import msgspec
 
 from feature_cache.views import FeatureView
 from serving.config.schema import ModelConfig
-from serving.config.units import ByteSize, Seconds
 from serving.types import Signature
 
-__all__ = ["Snapshot", "StagedVersion", "decode", "encode"]
+__all__ = ["Snapshot", "StagedVersion"]
 
 
 class StagedVersion(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,19 +36,3 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     views: dict[str, FeatureView]
     staged: dict[str, dict[str, StagedVersion]]
     unloaded: list[str] = []
-
-
-def _units(kind: type, text: object) -> Any:
-    if kind is Seconds or kind is ByteSize:
-        return kind.parse(text)
-    raise NotImplementedError(kind)  # msgspec's own message names the type
-
-
-def encode(snapshot: Snapshot) -> bytes:
-    """Write a snapshot as JSON; durations and sizes as in YAML (`50ms`, `16MiB`)."""
-    return msgspec.json.encode(snapshot, enc_hook=str)
-
-
-def decode(content: bytes | memoryview) -> Snapshot:
-    """Read what `encode` wrote. Raises msgspec.MsgspecError for anything else."""
-    return msgspec.json.decode(content, type=Snapshot, dec_hook=_units)
