@@ -1,0 +1,1 @@
+"""Protobuf code generated from `inference.proto`; `python -m serving.protocol._generated.generate`."""

@@ -1,0 +1,154 @@
+"""ModelInfer messages to an `InferRequest`, an `InferResponse` to messages.
+
+Messages: `_generated/inference.proto`. Answers always carry raw contents: clients read
+`raw_output_contents` by position, and typed numbers break some of them.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from serving.errors import InvalidRequest
+from serving.protocol._generated import inference_pb2 as pb
+from serving.protocol.parameters import check_request, requested_output
+from serving.protocol.shapes import TensorLimits, check_datatype, check_name, element_count
+from serving.protocol.tensors import from_raw, from_values, to_raw
+from serving.types import InferRequest, InferResponse, ParameterValue, RequestedOutput, Tensor
+
+__all__ = ["decode_infer", "encode_infer", "encode_stream", "encode_stream_error"]
+
+_FIELD: Final = {
+    "BOOL": "bool_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+"""Where each datatype's values are; FP16 and BF16 travel raw only."""
+
+
+def decode_infer(message: pb.ModelInferRequest, limits: TensorLimits) -> InferRequest:
+    """Read an inference request, with raw or with typed contents.
+
+    Raises:
+        InvalidRequest: with the field that is wrong.
+    """
+    entries = message.inputs
+    if not entries:
+        raise InvalidRequest("inputs must not be empty")
+    if len(entries) > limits.max_inputs:
+        raise InvalidRequest(f"more than {limits.max_inputs} inputs (limits.max_inputs)")
+    raw = message.raw_input_contents
+    if raw and len(raw) != len(entries):
+        raise InvalidRequest(
+            f"raw_input_contents has {len(raw)} entries for {len(entries)} inputs; send one for"
+            " every input, in their order, or none"
+        )
+    inputs: list[Tensor] = []
+    names: set[str] = set()
+    for index, entry in enumerate(entries):
+        name = check_name(entry.name, f"inputs[{index}]")
+        if name in names:
+            raise InvalidRequest(f"input '{name}' is given twice")
+        names.add(name)
+        if raw:
+            if entry.contents.ByteSize():
+                raise InvalidRequest(
+                    f"input '{name}' has contents beside raw_input_contents; send one of them"
+                )
+            inputs.append(from_raw(name, entry.datatype, list(entry.shape), raw[index], limits))
+        else:
+            inputs.append(_typed(name, entry, limits))
+    parameters = _parameters(message.parameters)
+    check_request(parameters)
+    return InferRequest(
+        message.model_name,
+        message.model_version,
+        inputs,
+        message.id,
+        parameters,
+        _outputs(message.outputs) if message.outputs else [],
+    )
+
+
+def _typed(name: str, entry: pb.ModelInferRequest.InferInputTensor, limits: TensorLimits) -> Tensor:
+    datatype = check_datatype(entry.datatype, name)
+    field = _FIELD.get(datatype)
+    if field is None:
+        raise InvalidRequest(f"input '{name}': {datatype} is served in raw_input_contents only")
+    shape = list(entry.shape)
+    count = element_count(shape, name, limits)
+    values = getattr(entry.contents, field)
+    if len(values) != count:
+        raise InvalidRequest(
+            f"input '{name}' has {len(values)} elements in {field}; shape {shape} takes {count}"
+        )
+    return from_values(name, datatype, shape, values)
+
+
+def _parameters(given: Mapping[str, pb.InferParameter]) -> dict[str, ParameterValue]:
+    if not given:
+        return {}
+    parameters: dict[str, ParameterValue] = {}
+    for key, parameter in given.items():
+        choice = parameter.WhichOneof("parameter_choice")
+        if choice is None:
+            raise InvalidRequest(f"parameter '{key[:64]}' has no value")
+        parameters[key] = getattr(parameter, choice)
+    return parameters
+
+
+def _outputs(entries: object) -> list[RequestedOutput]:
+    outputs: list[RequestedOutput] = []
+    names: set[str] = set()
+    for index, entry in enumerate(entries):  # type: ignore[arg-type]
+        name = check_name(entry.name, f"outputs[{index}]")
+        if name in names:
+            raise InvalidRequest(f"output '{name}' is asked for twice")
+        names.add(name)
+        outputs.append(requested_output(name, _parameters(entry.parameters)))
+    return outputs
+
+
+def encode_infer(request: InferRequest, response: InferResponse) -> pb.ModelInferResponse:
+    """Write an answer, every output raw."""
+    message = pb.ModelInferResponse(
+        model_name=response.model, model_version=response.version, id=response.id
+    )
+    for key, value in response.parameters.items():
+        _set(message.parameters[key], value)
+    for tensor in response.outputs:
+        message.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.data.shape)
+        message.raw_output_contents.append(bytes(to_raw(tensor)))
+    return message
+
+
+def _set(parameter: pb.InferParameter, value: ParameterValue) -> None:
+    """Use the three kinds that every client knows; KServe's and MLServer's have no other."""
+    if isinstance(value, bool):
+        parameter.bool_param = value
+    elif isinstance(value, int) and -(1 << 63) <= value < 1 << 63:
+        parameter.int64_param = value
+    else:
+        parameter.string_param = str(value)
+
+
+def encode_stream(request: InferRequest, response: InferResponse) -> pb.ModelStreamInferResponse:
+    """Write the only, hence final, answer to one request of a ModelStreamInfer stream."""
+    message = pb.ModelStreamInferResponse(infer_response=encode_infer(request, response))
+    message.infer_response.parameters["triton_final_response"].bool_param = True
+    return message
+
+
+def encode_stream_error(message: str, request_id: str) -> pb.ModelStreamInferResponse:
+    """Write the failure of one request of a stream; the stream itself lives on."""
+    answer = pb.ModelStreamInferResponse(error_message=message)
+    answer.infer_response.id = request_id
+    answer.infer_response.parameters["triton_final_response"].bool_param = True
+    return answer
