@@ -1,0 +1,70 @@
+"""Print one of the demo's people as a request to the gateway.
+
+    python configs/demo/people.py --person 42 > request.json
+    curl -s localhost:8000/v2/models/employment/infer -d @request.json
+
+Needs pyarrow (`make install-dev`).
+"""
+
+import argparse
+import json
+from typing import Any, Final
+
+from census import FEATURES, PEOPLE, people
+from numpy.typing import NDArray
+
+FLOATS: Final = {"AGEP"}
+"""Features that the views keep as float32; the others are int32."""
+
+
+def _tensor(name: str, datatype: str, shape: list[int], data: list[Any]) -> dict[str, Any]:
+    return {"name": name, "datatype": datatype, "shape": shape, "data": data}
+
+
+def request(person_id: int, features: NDArray[Any], *, whole: bool = False) -> dict[str, Any]:
+    """Build an Open Inference Protocol request for one person.
+
+    Args:
+        person_id: 1 to `PEOPLE`; decides which version answers.
+        features: the person's row, shape [16], columns as `FEATURES`.
+        whole: send the model's input `X` [1, 16] instead of one [1, 1] tensor a feature.
+    """
+    inputs = [_tensor("person_id", "INT64", [1], [person_id])]
+    if whole:
+        inputs.append(_tensor("X", "FP32", [1, len(FEATURES)], features.tolist()))
+    else:
+        for name, value in zip(FEATURES, features.tolist(), strict=True):
+            is_float = name in FLOATS
+            inputs.append(
+                _tensor(
+                    name,
+                    "FP32" if is_float else "INT32",
+                    [1, 1],
+                    [value if is_float else int(value)],
+                )
+            )
+    return {"inputs": inputs}
+
+
+def text(message: dict[str, Any]) -> str:
+    """JSON with one tensor a line."""
+    lines = ",\n".join(f"    {json.dumps(tensor)}" for tensor in message["inputs"])
+    return f'{{\n  "inputs": [\n{lines}\n  ]\n}}'
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--person", type=int, required=True, help=f"person_id, 1 to {PEOPLE}")
+    parser.add_argument("--whole", action="store_true", help="send X [1, 16] in one tensor")
+    arguments = parser.parse_args()
+    if not 1 <= arguments.person <= PEOPLE:
+        parser.error(f"--person must be 1 to {PEOPLE}, not {arguments.person}")
+    row = people().features[arguments.person - 1]
+    print(text(request(arguments.person, row, whole=arguments.whole)))
+
+
+if __name__ == "__main__":
+    main()
