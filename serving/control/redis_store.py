@@ -1,0 +1,210 @@
+"""The store as it really is: Redis or Valkey 7 and later, over redis-py.
+
+redis-py's own defaults wait up to 59 s for a silent server (measured, redis-py 8.1), so every
+timeout is stated here and nothing is retried inside the client: callers retry, because they
+know whether it still matters.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import msgspec
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.client import PubSub
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ReadOnlyError, RedisError, WatchError
+from redis.maint_notifications import MaintNotificationsConfig
+
+from serving.config.keys import SNAPSHOT_CHANNEL, SNAPSHOT_KEY, WORKERS_KEY, WorkerReport
+from serving.config.snapshot import Snapshot
+from serving.config.snapshot_codec import encode_snapshot
+from serving.control.store import Subscription, readable
+from serving.errors import InvalidConfig, StoreUnavailable
+
+__all__ = ["RedisStore", "judge"]
+
+_CONNECT_SECONDS: Final = 1.0
+_REPLY_SECONDS: Final = 2.0
+_CALL_SECONDS: Final = 5.0
+"""One call as a whole, also against a server that answers one byte at a time."""
+_CONNECTIONS: Final = 4
+_ATTEMPTS: Final = 10
+"""Another writer got in between this often: somebody writes in a loop, and it is not us."""
+_OLDEST: Final = 7
+
+
+@asynccontextmanager
+async def _translated() -> AsyncIterator[None]:
+    """Bound one call and turn redis-py's errors into ours; their texts hold addresses."""
+    try:
+        async with asyncio.timeout(_CALL_SECONDS):
+            yield
+    except TimeoutError as error:
+        raise StoreUnavailable("the store does not answer in time") from error
+    except RedisError as error:
+        raise StoreUnavailable(
+            f"the store does not answer ({type(error).__name__}); check that it runs and that "
+            "`store` in gateway.yaml is right"
+        ) from error
+    except OSError as error:
+        raise StoreUnavailable("the store cannot be reached") from error
+
+
+def judge(facts: dict[str, Any]) -> str:
+    """Name the server that `INFO` describes (`Valkey 9.1.0`).
+
+    Raises:
+        InvalidConfig: it is older than 7, or evicts keys that have no expiry.
+    """
+    flavour = "Valkey" if "valkey_version" in facts else "Redis"
+    version = str(facts.get("valkey_version") or facts.get("redis_version") or "0")
+    major = version.partition(".")[0]
+    if not major.isdigit() or int(major) < _OLDEST:
+        raise InvalidConfig(
+            f"store: {flavour} {version} is too old; {_OLDEST}.0 or later is needed"
+        )
+    policy = str(facts.get("maxmemory_policy", "noeviction"))
+    if policy != "noeviction" and not policy.startswith("volatile-"):
+        raise InvalidConfig(
+            f"store: its maxmemory-policy is {policy}, so it would throw away routes and "
+            "counters when memory runs short; set noeviction, or one that starts with volatile-"
+        )
+    return f"{flavour} {version}"
+
+
+class RedisStore:
+    """`Store` over one bounded pool of connections.
+
+    Args:
+        url: `redis://`, `rediss://` or `unix://` address.
+
+    At most `_CONNECTIONS` connections; one more caller waits for a free one, bounded by its
+    own call's time. A connection whose call was cancelled is closed by redis-py, so a late
+    answer never reaches another caller.
+    """
+
+    def __init__(self, url: str) -> None:
+        pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=_CONNECTIONS,
+            timeout=_CALL_SECONDS,
+            socket_timeout=_REPLY_SECONDS,
+            socket_connect_timeout=_CONNECT_SECONDS,
+            retry=Retry(NoBackoff(), 0),
+            health_check_interval=15,
+            protocol=3,
+            client_name="sluice-control",
+            # Redis Enterprise's announcements of maintenance: others answer an error to it.
+            maint_notifications_config=MaintNotificationsConfig(enabled=False),
+        )
+        self._pool = pool
+        self._redis: Redis = Redis.from_pool(pool)
+
+    async def check(self) -> str:
+        """See `Store`."""
+        async with _translated():
+            facts: dict[str, Any] = await self._redis.info("server", "memory")
+        return judge(facts)
+
+    async def publish(self, snapshot: Snapshot) -> int:
+        """See `Store`."""
+        content = encode_snapshot(snapshot)
+        for _ in range(_ATTEMPTS):
+            async with _translated():
+                try:
+                    return await self._publish_once(snapshot.revision, content)
+                except WatchError:
+                    continue
+                except ReadOnlyError:
+                    # The old primary is a replica now; a new connection finds the new one.
+                    await self._pool.disconnect()
+                    raise
+        raise StoreUnavailable("the store's snapshot keeps changing; is another gateway using it?")
+
+    async def _publish_once(self, revision: int, content: bytes) -> int:
+        # WATCH makes read, compare and write one step without a script: managed stores and
+        # narrow access lists often refuse EVAL.
+        async with self._redis.pipeline(transaction=True) as pipeline:
+            await pipeline.watch(SNAPSHOT_KEY)
+            stored = await pipeline.get(SNAPSHOT_KEY)
+            current = readable(stored)
+            if current is not None and current.revision >= revision:
+                return current.revision
+            pipeline.multi()  # type: ignore[no-untyped-call]
+            pipeline.set(SNAPSHOT_KEY, content)
+            pipeline.publish(SNAPSHOT_CHANNEL, str(revision))
+            await pipeline.execute()
+        return revision
+
+    async def snapshot(self) -> Snapshot | None:
+        """See `Store`."""
+        async with _translated():
+            stored = await self._redis.get(SNAPSHOT_KEY)
+        return readable(stored)
+
+    async def report(self, report: WorkerReport) -> None:
+        """See `Store`."""
+        async with _translated():
+            await self._redis.hset(WORKERS_KEY, report.worker, msgspec.json.encode(report))
+
+    async def workers(self) -> list[WorkerReport]:
+        """See `Store`."""
+        async with _translated():
+            entries = await self._redis.hgetall(WORKERS_KEY)
+        reports = []
+        for _, content in sorted(entries.items()):
+            try:
+                reports.append(msgspec.json.decode(content, type=WorkerReport))
+            except msgspec.MsgspecError:
+                continue  # another version's words; it will be silent soon
+        return reports
+
+    async def forget(self, worker: str) -> None:
+        """See `Store`."""
+        async with _translated():
+            await self._redis.hdel(WORKERS_KEY, worker)
+
+    async def subscribe(self) -> Subscription:
+        """See `Store`."""
+        channel = self._redis.pubsub(ignore_subscribe_messages=True)
+        subscription = _RedisSubscription(channel)
+        try:
+            async with _translated():
+                await channel.subscribe(SNAPSHOT_CHANNEL)
+                # Its confirmation: only from then on is nothing missed.
+                await channel.get_message(timeout=_REPLY_SECONDS)
+        except BaseException:
+            await subscription.close()
+            raise
+        return subscription
+
+    async def close(self) -> None:
+        """See `Store`."""
+        await self._redis.aclose()
+        await self._pool.disconnect()
+
+
+class _RedisSubscription:
+    def __init__(self, channel: PubSub) -> None:
+        self._channel = channel
+
+    async def next(self, timeout_seconds: float) -> int | None:
+        clock = asyncio.get_running_loop()
+        until = clock.time() + timeout_seconds
+        try:
+            while (left := until - clock.time()) > 0:
+                message = await self._channel.get_message(timeout=left)
+                if message is None or message["type"] != "message":
+                    continue
+                data = bytes(message["data"])
+                if data.isdigit():
+                    return int(data)
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable("the connection to the store is gone") from error
+        return None
+
+    async def close(self) -> None:
+        await self._channel.aclose()  # type: ignore[no-untyped-call]
