@@ -1,0 +1,107 @@
+"""Who asked for what, allowed or not: a file that shows when somebody has touched it.
+
+`DATA/journal/audit.jsonl`, one JSON object a line. `previous` is the SHA-256 of the line
+before (of nothing, for the first), so changing, removing or reordering lines breaks the chain
+at that place. Whoever can write the file can also build a whole new chain or cut the end off:
+compare `head` with one noted elsewhere to notice that.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from serving.clock import Clock
+from serving.files import append_line
+
+__all__ = ["AuditLog", "AuditRecord", "verify"]
+
+_FIRST: Final = hashlib.sha256(b"").hexdigest()
+_LONGEST_TEXT: Final = 500
+
+
+class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt at a verb. `at` is wall-clock seconds; `who` a token's name or `anonymous`."""
+
+    at: float
+    who: str
+    verb: str
+    subject: str
+    result: str
+    revision: int = 0
+    reason: str = ""
+    previous: str
+
+
+class AuditLog:
+    """Appends records; one process writes them."""
+
+    def __init__(self, folder: Path, clock: Clock) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._path = folder / "audit.jsonl"
+        self._clock = clock
+        self._head = _last_digest(self._path)
+
+    @property
+    def head(self) -> str:
+        """Digest of the newest line; note it elsewhere to notice a rewritten file."""
+        return self._head
+
+    def record(
+        self,
+        *,
+        who: str,
+        verb: str,
+        subject: str,
+        result: str,
+        revision: int = 0,
+        reason: str = "",
+    ) -> None:
+        """Write one line and wait for the disk. Raises OSError: then the verb must not happen."""
+        line = msgspec.json.encode(
+            AuditRecord(
+                at=self._clock.wall(),
+                who=who[:_LONGEST_TEXT],
+                verb=verb,
+                subject=subject[:_LONGEST_TEXT],
+                result=result[:_LONGEST_TEXT],
+                revision=revision,
+                reason=reason[:_LONGEST_TEXT],
+                previous=self._head,
+            )
+        )
+        try:
+            append_line(self._path, line)
+        except OSError:
+            self._head = _last_digest(self._path)  # a part of the line may be there
+            raise
+        self._head = hashlib.sha256(line).hexdigest()
+
+
+def _last_digest(path: Path) -> str:
+    if not path.exists():
+        return _FIRST
+    lines = [line for line in path.read_bytes().split(b"\n") if line]
+    return hashlib.sha256(lines[-1]).hexdigest() if lines else _FIRST
+
+
+def verify(path: Path) -> list[str]:
+    """Say where the chain is broken; an empty list is an untouched file.
+
+    A line that a crash cut off is named too: it is not a record, and the next one points at it.
+    """
+    problems = []
+    previous = _FIRST
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        if not line:
+            continue
+        try:
+            record = msgspec.json.decode(line, type=AuditRecord)
+        except msgspec.MsgspecError:
+            problems.append(f"line {number} is no audit record")
+        else:
+            if record.previous != previous:
+                problems.append(f"line {number} does not follow the line before it")
+        previous = hashlib.sha256(line).hexdigest()
+    return problems
