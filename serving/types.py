@@ -132,6 +132,8 @@ class Call(msgspec.Struct):
     request_id: str = ""
     traceparent: str | None = None
     tracestate: str | None = None
+    traceresponse: str | None = None
+    """Set by the pipeline for a sampled request: our span, in traceparent's format."""
 
 
 # --- what the protocol's management calls answer ------------------------------------------

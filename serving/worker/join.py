@@ -1,0 +1,316 @@
+"""Join: from what the client sent to what the model takes.
+
+Everything about names, datatypes and shapes is resolved when the table is compiled; a request
+costs a few dictionary look-ups. Three kinds of input are told apart:
+
+- *direct*: the ONNX input itself (`X`), passed on as it is;
+- *feature*: one column of an ONNX input (`AGEP`), shape `[n]` or `[n, 1]`; it wins over the
+  same column of a direct input sent along;
+- *entity*: the key (`person_id`), shape `[n]` or `[n, 1]`, which traffic assignment reads.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_cache.views import FeatureView
+from serving.config.schema import InputConfig, ModelConfig
+from serving.errors import InvalidConfig, InvalidRequest
+from serving.types import NUMPY_OF, InferRequest, RequestedOutput, Signature, Tensor, TensorMetadata
+
+__all__ = ["JoinPlan", "Joined", "compile_join"]
+
+FIELD_DATATYPE = {
+    "float32": "FP32",
+    "float64": "FP64",
+    "int8": "INT8",
+    "int16": "INT16",
+    "int32": "INT32",
+    "int64": "INT64",
+    "bool": "BOOL",
+    "string": "BYTES",
+}
+
+
+class Joined(msgspec.Struct, gc=False):
+    """What one version's session is given.
+
+    `feed` maps each ONNX input to its array; `rows` is the batch size (1 for a model whose
+    first dimension is no batch); `outputs` names what is wanted, in answering order.
+    """
+
+    feed: dict[str, NDArray[Any]]
+    rows: int
+    outputs: tuple[str, ...]
+
+
+class _Column(msgspec.Struct, frozen=True):
+    """One feature of one assembled input."""
+
+    name: str
+    datatype: str
+    target: str
+    index: int
+
+
+class JoinPlan:
+    """One version's way from tensors to feed, compiled."""
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        signature: Signature,
+        columns: Mapping[str, tuple[_Column, ...]],
+        entity: Mapping[str, str],
+        outputs: tuple[str, ...],
+    ) -> None:
+        self.model = model
+        self.batchable = signature.batchable
+        self.inputs = {spec.name: spec for spec in signature.inputs}
+        self.entity = dict(entity)
+        self._columns = dict(columns)
+        self._column_of = {column.name: column for group in columns.values() for column in group}
+        self._outputs = outputs
+        self._known_outputs = {spec.name for spec in signature.outputs}
+        only = signature.inputs[0] if len(signature.inputs) == 1 else None
+        # One fixed-width input is the common case and gets the shortest way.
+        self._only = only if only is not None and all(d > 0 for d in only.shape[1:]) else None
+        self._only_batched = self._only is not None and bool(only and only.shape[:1] == (-1,))
+        self._only_tail = self._only.shape[1:] if self._only is not None else ()
+
+    def join(self, request: InferRequest) -> Joined:
+        """Check the request against the model and assemble its feed.
+
+        Raises:
+            InvalidRequest: naming the input or output that does not fit.
+        """
+        inputs = request.inputs
+        outputs = self._wanted(request.outputs) if request.outputs else self._outputs
+        only = self._only
+        if only is not None and len(inputs) == 1:
+            tensor = inputs[0]
+            if (
+                self._only_batched
+                and tensor.name == only.name
+                and tensor.datatype == only.datatype
+                and tensor.data.shape[1:] == self._only_tail
+                and tensor.data.shape[0] > 0
+            ):
+                return Joined({only.name: tensor.data}, tensor.data.shape[0], outputs)
+        return self._assemble(inputs, outputs)
+
+    def _wanted(self, requested: list[RequestedOutput]) -> tuple[str, ...]:
+        for output in requested:
+            if output.name not in self._known_outputs:
+                raise InvalidRequest(
+                    f"unknown output '{output.name[:128]}': model '{self.model}' has "
+                    f"{_listed(self._known_outputs)}"
+                )
+        return tuple(output.name for output in requested)
+
+    def _assemble(self, inputs: list[Tensor], outputs: tuple[str, ...]) -> Joined:
+        direct: dict[str, NDArray[Any]] = {}
+        features: dict[str, Tensor] = {}
+        for tensor in inputs:
+            name = tensor.name
+            if name in self.inputs:
+                self._check_direct(tensor, self.inputs[name])
+                direct[name] = tensor.data
+            elif name in self._column_of:
+                _check_column(tensor, self._column_of[name].datatype)
+                features[name] = tensor
+            elif name in self.entity:
+                _check_column(tensor, self.entity[name])
+            else:
+                raise InvalidRequest(
+                    f"unknown input '{name[:128]}': model '{self.model}' takes "
+                    f"{_listed([*self.inputs, *self._column_of, *self.entity])}"
+                )
+        rows = self._rows(inputs)
+        feed: dict[str, NDArray[Any]] = {}
+        for name, spec in self.inputs.items():
+            columns = self._columns.get(name)
+            if columns is not None:
+                feed[name] = self._fill(spec, columns, direct.get(name), features, rows)
+            elif name in direct:
+                feed[name] = direct[name]
+            else:
+                raise InvalidRequest(
+                    f"missing input '{name}': model '{self.model}' takes it as "
+                    f"{spec.datatype} of shape {_shape(spec.shape)}"
+                )
+        return Joined(feed, rows, outputs)
+
+    def _rows(self, inputs: list[Tensor]) -> int:
+        """Count the rows, on which all inputs must agree; 1 where nothing is a batch."""
+        counts = {
+            tensor.name: tensor.data.shape[0] if tensor.data.ndim else 0
+            for tensor in inputs
+            if self.batchable or tensor.name not in self.inputs
+        }
+        if not counts:
+            return 1
+        first, rows = next(iter(counts.items()))
+        for name, count in counts.items():
+            if count != rows:
+                raise InvalidRequest(f"input '{name}' has {count} rows, but '{first}' has {rows}")
+        if rows == 0:
+            raise InvalidRequest(f"input '{first}' has no rows")
+        return rows
+
+    def _fill(
+        self,
+        spec: TensorMetadata,
+        columns: tuple[_Column, ...],
+        whole: NDArray[Any] | None,
+        features: dict[str, Tensor],
+        rows: int,
+    ) -> NDArray[Any]:
+        if whole is not None:
+            sent = [column for column in columns if column.name in features]
+            if not sent:
+                return whole
+            filled = whole.copy()
+        else:
+            missing = [column.name for column in columns if column.name not in features]
+            if missing:
+                raise InvalidRequest(
+                    f"missing features {_listed(missing)} of input '{spec.name}': send each as an "
+                    f"input of its own name, or all of them as '{spec.name}'"
+                )
+            sent = list(columns)
+            filled = np.empty((rows, len(columns)), NUMPY_OF[spec.datatype])
+        for column in sent:
+            filled[:, column.index] = features[column.name].data.reshape(rows)
+        return filled
+
+    def _check_direct(self, tensor: Tensor, spec: TensorMetadata) -> None:
+        if tensor.datatype != spec.datatype:
+            raise InvalidRequest(
+                f"input '{tensor.name}' has datatype {tensor.datatype}, "
+                f"but model '{self.model}' takes {spec.datatype}"
+            )
+        shape = tensor.data.shape
+        if len(shape) != len(spec.shape) or any(
+            expected not in (-1, given) for expected, given in zip(spec.shape, shape, strict=True)
+        ):
+            raise InvalidRequest(
+                f"input '{tensor.name}' has shape {_shape(shape)}, "
+                f"but model '{self.model}' takes {_shape(spec.shape)}"
+            )
+
+    def client_inputs(self) -> list[TensorMetadata]:
+        """Every tensor a client may send: keys, features and the ONNX inputs themselves.
+
+        An ONNX input that can be assembled from features is optional, and so are they.
+        """
+        listed = [
+            TensorMetadata(name, datatype, (-1,), optional=True)
+            for name, datatype in self.entity.items()
+        ]
+        listed += [
+            TensorMetadata(column.name, column.datatype, (-1,), optional=True)
+            for column in self._column_of.values()
+        ]
+        listed += [
+            TensorMetadata(spec.name, spec.datatype, spec.shape, optional=name in self._columns)
+            for name, spec in self.inputs.items()
+        ]
+        return listed
+
+
+def _check_column(tensor: Tensor, datatype: str) -> None:
+    if tensor.datatype != datatype:
+        raise InvalidRequest(
+            f"input '{tensor.name}' has datatype {tensor.datatype}, but it is declared {datatype}"
+        )
+    shape = tensor.data.shape
+    if len(shape) != 1 and shape[1:] != (1,):
+        raise InvalidRequest(
+            f"input '{tensor.name}' has shape {_shape(shape)}, but it takes one value a row: "
+            "[n] or [n, 1]"
+        )
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "[" + ", ".join(str(dimension) for dimension in shape) + "]"
+
+
+def _listed(names: Any) -> str:
+    names = sorted(names)
+    shown = ", ".join(f"'{name}'" for name in names[:8])
+    return shown + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def _fields(config: InputConfig, views: Mapping[str, FeatureView]) -> dict[str, str]:
+    """Field name to field type, in the order listed."""
+    fields: dict[str, str] = {}
+    for reference in config.features:
+        view, _, field = reference.partition(".")
+        known = views[view].fields
+        for name in known if field == "*" else (field,):
+            fields[name] = known[name].type
+    return fields
+
+
+def compile_join(
+    config: ModelConfig, signature: Signature, views: Mapping[str, FeatureView]
+) -> JoinPlan:
+    """Resolve names and column orders of one version.
+
+    Raises:
+        InvalidConfig: the features do not fit the model file. `sluice check` finds it first.
+    """
+    specs = {spec.name: spec for spec in signature.inputs}
+    columns: dict[str, tuple[_Column, ...]] = {}
+    for name, source in config.inputs.items():
+        spec = specs.get(name)
+        if spec is None:
+            raise InvalidConfig(f"model '{config.model}' has no input '{name}'")
+        fields = _fields(source, views)
+        order = list(fields)
+        if source.order == "onnx_metadata":
+            try:
+                order = json.loads(signature.metadata["feature_names"])
+            except (KeyError, ValueError):
+                raise InvalidConfig(
+                    f"input '{name}' of model '{config.model}' takes its order from the metadata "
+                    "key 'feature_names', and the model file has no such JSON list"
+                ) from None
+        if (
+            set(order) != set(fields)
+            or len(spec.shape) != 2
+            or spec.shape[1] not in (-1, len(order))
+        ):
+            raise InvalidConfig(
+                f"input '{name}' of model '{config.model}' takes {_shape(spec.shape)} with the "
+                f"features {_listed(order)}, but the configuration lists {_listed(fields)}"
+            )
+        for field, kind in fields.items():
+            if not np.can_cast(
+                NUMPY_OF[FIELD_DATATYPE[kind]], NUMPY_OF[spec.datatype], "same_kind"
+            ):
+                raise InvalidConfig(
+                    f"feature '{field}' is {kind}, which does not fit input '{name}' of model "
+                    f"'{config.model}' ({spec.datatype})"
+                )
+        columns[name] = tuple(
+            _Column(field, FIELD_DATATYPE[fields[field]], name, index)
+            for index, field in enumerate(order)
+        )
+    outputs = tuple(config.outputs) or tuple(spec.name for spec in signature.outputs)
+    unknown = set(outputs) - {spec.name for spec in signature.outputs}
+    if unknown:
+        raise InvalidConfig(f"model '{config.model}' has no output {_listed(unknown)}")
+    return JoinPlan(
+        model=config.model,
+        signature=signature,
+        columns=columns,
+        entity=config.entity,
+        outputs=outputs,
+    )

@@ -1,0 +1,132 @@
+"""Shadow copies: after the answer, on idle capacity, first to be dropped.
+
+One task takes copies from a bounded queue while no request is in flight in this worker, and
+hands them to the shadow version in the upstream's lowest class. Production never waits.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.clock import Clock
+from serving.errors import Overloaded, SluiceError
+from serving.metrics import Counter, MetricsFile
+from serving.types import InferRequest
+from serving.worker.admission import Admission
+from serving.worker.lane import Lane
+
+__all__ = ["Mirror", "agree"]
+
+CAPACITY: Final = 256
+STALE_SECONDS: Final = 5.0
+_IDLE_POLL_SECONDS: Final = 0.001
+
+
+class _Copy(msgspec.Struct, gc=False):
+    lane: Lane
+    request: InferRequest
+    answers: dict[str, NDArray[Any]]
+    offered: float
+
+
+def agree(ours: NDArray[Any], theirs: NDArray[Any]) -> bool:
+    """Whether two outputs say the same: equal, or numbers within 1e-5 (NaN equals NaN)."""
+    if ours.shape != theirs.shape:
+        return False
+    if ours.dtype.kind == "f" and theirs.dtype.kind == "f":
+        return bool(np.allclose(ours, theirs, rtol=1e-5, atol=1e-5, equal_nan=True))
+    return bool(np.array_equal(ours, theirs))
+
+
+class Mirror:
+    """Hold at most `CAPACITY` copies; past that the oldest is dropped and counted.
+
+    A copy older than `STALE_SECONDS` is dropped too: a worker that is never idle mirrors
+    nothing rather than ever slower.
+    """
+
+    def __init__(self, admission: Admission, metrics: MetricsFile, clock: Clock) -> None:
+        self._admission = admission
+        self._metrics = metrics
+        self._clock = clock
+        self._copies: deque[_Copy] = deque()
+        self._arrival = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._counters: dict[tuple[str, str, str, str], Counter] = {}
+
+    def start(self) -> None:
+        """Begin taking copies; needs a running loop."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def stop(self) -> None:
+        """Drop what waits and end."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        while self._copies:
+            self._drop(self._copies.popleft())
+
+    def offer(self, lane: Lane, request: InferRequest, answers: dict[str, NDArray[Any]]) -> None:
+        """Take a copy of an answered request for the version behind `lane`."""
+        if len(self._copies) >= CAPACITY:
+            self._drop(self._copies.popleft())
+        self._copies.append(_Copy(lane, request, answers, self._clock.monotonic()))
+        self._arrival.set()
+
+    def _count(self, lane: Lane, family: str, outcome: str) -> None:
+        key = (lane.model, lane.version, family, outcome)
+        counter = self._counters.get(key)
+        if counter is None:
+            counter = self._counters[key] = self._metrics.counter(
+                family, model=lane.model, version=lane.version, outcome=outcome
+            )
+        counter.inc()
+
+    def _drop(self, copy: _Copy) -> None:
+        self._count(copy.lane, "sluice_mirrored_total", "dropped")
+
+    async def _run(self) -> None:
+        while True:
+            await self._arrival.wait()
+            if not self._copies:
+                self._arrival.clear()
+                continue
+            if self._admission.in_flight:
+                await asyncio.sleep(_IDLE_POLL_SECONDS)
+                continue
+            copy = self._copies.popleft()
+            if self._clock.monotonic() - copy.offered > STALE_SECONDS:
+                self._drop(copy)
+                continue
+            await self._answer(copy)
+
+    async def _answer(self, copy: _Copy) -> None:
+        lane = copy.lane
+        try:
+            joined = lane.join.join(copy.request)
+            inference = await lane.upstream.infer(
+                joined.feed,
+                rows=joined.rows,
+                outputs=joined.outputs,
+                deadline=self._clock.monotonic() + STALE_SECONDS,
+                shadow=True,
+            )
+        except Overloaded:
+            self._drop(copy)
+        except SluiceError:
+            self._count(lane, "sluice_mirrored_total", "failed")
+        else:
+            self._count(lane, "sluice_mirrored_total", "answered")
+            answers = copy.answers
+            same = all(
+                agree(output, answers[name])
+                for name, output in zip(joined.outputs, inference.outputs, strict=True)
+                if name in answers
+            )
+            self._count(lane, "sluice_shadow_agreement_total", "equal" if same else "different")

@@ -1,0 +1,306 @@
+"""One data-plane process: `python -m serving.worker.process`; started by an engine.
+
+It opens its listeners once it has something to serve, and on SIGTERM stops accepting,
+finishes what is in flight, and exits 0.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import uvloop
+
+from serving import logs
+from serving.clock import SystemClock
+from serving.config.keys import WorkerReport, WorkerState
+from serving.config.schema import ModelConfig
+from serving.config.snapshot import Snapshot, StagedVersion
+from serving.lifeline import die_with_parent
+from serving.metrics import MetricsFile
+from serving.protocol.tensors import TensorLimits
+from serving.recording.recorder import Recorder
+from serving.upstream import Upstream
+from serving.upstream.inline import InlineUpstream
+from serving.worker.admission import Admission
+from serving.worker.gateway import Gateway
+from serving.worker.grpc import GrpcListener
+from serving.worker.http import HttpListener
+from serving.worker.mirror import Mirror
+from serving.worker.pipeline import Pipeline
+from serving.worker.private import PrivateSocket
+from serving.worker.settings import Settings, load_settings
+from serving.worker.snapshots import SnapshotFeed, resident_bytes
+from serving.worker.table import Loader
+from serving.worker.tracing import NoTracing, OtlpTracing
+
+__all__ = ["Worker", "main"]
+
+_PULSE_SECONDS: Final = 0.25
+_BACKLOG: Final = 2048
+
+
+class Worker:
+    """Wires the stations together and owns their lives."""
+
+    def __init__(self, arguments: argparse.Namespace, settings: Settings) -> None:
+        self._arguments = arguments
+        self._settings = settings
+        self._data = Path(arguments.data)
+        self._name = f"worker-{arguments.worker}"
+        self._log = logging.getLogger(self._name)
+        self._state: WorkerState = "starting"
+        self._stop = asyncio.Event()
+        self._serving = asyncio.Event()
+        clock = SystemClock()
+        limits = settings.gateway.limits
+        folder = self._data / "metrics"
+        folder.mkdir(parents=True, exist_ok=True)
+        self._metrics = MetricsFile(
+            folder / f"{self._name}-{arguments.pid}-{time.time_ns()}.metrics"
+        )
+        self._tracing = (
+            OtlpTracing(settings.gateway.tracing, settings.gateway.server_name, self._metrics)
+            if settings.gateway.tracing is not None
+            else NoTracing()
+        )
+        self._admission = Admission(settings.credentials, limits, self._metrics)
+        self._recorder = Recorder(self._metrics)
+        self._mirror = Mirror(self._admission, self._metrics, clock)
+        self._pipeline = Pipeline(
+            admission=self._admission,
+            recorder=self._recorder,
+            mirror=self._mirror,
+            tracing=self._tracing,
+            limits=limits,
+            metrics=self._metrics,
+            clock=clock,
+            worker=str(arguments.worker),
+        )
+        tracing = settings.gateway.tracing
+        self._gateway = Gateway(
+            self._pipeline,
+            server_name=settings.gateway.server_name,
+            metrics_folder=folder,
+            trace_rate=tracing.sample if tracing is not None else 0.0,
+        )
+        self._loader = Loader(self._load, self._metrics)
+        self._feed = SnapshotFeed(
+            url=arguments.store,
+            data=self._data,
+            worker=self._name,
+            apply=self._apply,
+            report=self._report,
+            log=self._log,
+        )
+        tensor_limits = TensorLimits(
+            max_elements=limits.max_elements,
+            max_inputs=limits.max_inputs,
+            max_json_depth=limits.max_json_depth,
+        )
+        wiring: tuple[Any, ...] = (self._gateway, limits, tensor_limits, self._metrics)
+        self._http = HttpListener(*wiring, header_names=self._gateway.header_names, clock=clock)
+        self._grpc = GrpcListener(*wiring, header_names=self._gateway.header_names, clock=clock)
+        self._private = PrivateSocket(
+            self._data / "run" / f"{self._name}.sock",
+            {
+                "GET /healthz": lambda _: (200, {"healthy": True}),
+                "GET /readyz": self._readyz,
+                "GET /load": lambda _: (200, self._load_report()),
+                "GET /recent": self._recent,
+                "POST /drain": self._drain_asked,
+            },
+        )
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or a drain is asked for."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        # Ctrl-C reaches the whole terminal group; the engine decides what it means for us.
+        loop.add_signal_handler(signal.SIGINT, lambda: None)
+        await self._private.start()
+        feed = loop.create_task(self._feed.run())
+        pulse = loop.create_task(self._pulse())
+        stopping = loop.create_task(self._stop.wait())
+        serving = loop.create_task(self._serving.wait())
+        try:
+            await asyncio.wait({feed, stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
+            if serving.done():
+                await self._listen()
+                await asyncio.wait({feed, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if feed.done():
+                feed.result()  # it never ends by itself: this raises
+            await self._drain()
+        finally:
+            for task in (feed, pulse, stopping, serving):
+                task.cancel()
+            await asyncio.gather(feed, pulse, stopping, serving, return_exceptions=True)
+            await self._private.stop()
+            self._tracing.close()
+            self._metrics.close()
+
+    async def _listen(self) -> None:
+        self._mirror.start()
+        host, port = _host_port(self._arguments.http)
+        await self._http.start([_shared_socket(host, port)], self._settings.http_tls)
+        host, port = _host_port(self._arguments.grpc)
+        await self._grpc.start(host, port, self._settings.grpc_credentials)
+        # What exists now stays: keep it out of every later collection.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
+        self._state = "ready"
+        self._feed.announce()
+        self._log.info(
+            "listening: http %s, grpc %s (%s)",
+            self._arguments.http,
+            self._arguments.grpc,
+            self._grpc.kind,
+        )
+
+    async def _drain(self) -> None:
+        timeout = float(self._settings.gateway.limits.drain_timeout)
+        self._state = "draining"
+        self._gateway.draining = True
+        self._feed.announce()
+        self._http.begin_drain()
+        self._grpc.begin_drain()
+        abandoned = sum(await asyncio.gather(self._http.drain(timeout), self._grpc.drain(timeout)))
+        await self._mirror.stop()
+        for model in self._pipeline.table.models.values():
+            for lane in model.lanes.values():
+                await lane.upstream.close()
+        if abandoned:
+            self._log.warning("drained; %d requests abandoned after %gs", abandoned, timeout)
+        else:
+            self._log.info("drained")
+
+    async def _load(self, config: ModelConfig, version: str, staged: StagedVersion) -> Upstream:
+        upstream = InlineUpstream(
+            config.model, version, staged, config.serve, self._metrics, SystemClock()
+        )
+        await upstream.load()
+        return upstream
+
+    async def _apply(self, snapshot: Snapshot) -> None:
+        if self._state == "starting":
+            self._state = "loading"
+        old = self._pipeline.table
+        new = await self._loader.build(snapshot, old)
+        self._pipeline.table = new
+        self._metrics.gauge("sluice_route_revision").set(new.revision)
+        self._serving.set()
+        await self._loader.retire(old, new)
+
+    def _report(self) -> WorkerReport:
+        return WorkerReport(
+            worker=self._name,
+            state=self._state,
+            revision=self._pipeline.table.revision,
+            reported_at=time.time(),
+            pid=self._arguments.pid,
+            resident_bytes=resident_bytes(),
+            in_flight=self._admission.in_flight,
+            refused_revision=self._feed.refused_revision,
+            refused_reason=self._feed.refused_reason,
+        )
+
+    def _readyz(self, _: dict[str, str]) -> tuple[int, Any]:
+        ready = self._state == "ready" and self._gateway.ready()
+        body = {"ready": ready, "state": self._state, "revision": self._pipeline.table.revision}
+        return (200 if ready else 503), body
+
+    def _load_report(self) -> dict[str, float]:
+        return {
+            "in_flight": self._admission.in_flight,
+            "busy_seconds": time.process_time(),
+            "connections": self._metrics.gauge("sluice_connections", protocol="http").value,
+        }
+
+    def _recent(self, query: dict[str, str]) -> tuple[int, Any]:
+        limit = int(query.get("limit", "100"))
+        return 200, self._recorder.recent(max(0, min(limit, 1000)), query.get("model", ""))
+
+    def _drain_asked(self, _: dict[str, str]) -> tuple[int, Any]:
+        self._stop.set()
+        return 200, {"draining": True}
+
+    async def _pulse(self) -> None:
+        """Measure what only a timer can: loop lag, CPU time, memory."""
+        loop = asyncio.get_running_loop()
+        lag = self._metrics.gauge("sluice_loop_lag_seconds")
+        busy = self._metrics.counter("sluice_busy_seconds_total")
+        memory = self._metrics.gauge("sluice_resident_memory_bytes")
+        while True:
+            due = loop.time() + _PULSE_SECONDS
+            await asyncio.sleep(_PULSE_SECONDS)
+            lag.set(max(0.0, loop.time() - due))
+            busy.inc(time.process_time() - busy.value)
+            memory.set(resident_bytes())
+            self._settings.credentials.refresh()
+
+
+def _host_port(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def _shared_socket(host: str, port: int) -> socket.socket:
+    """Listen on a port that the other workers share; the kernel spreads the connections."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.bind((host, port))
+    listener.listen(_BACKLOG)
+    return listener
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m serving.worker.process",
+        description="One data-plane process. An engine starts it; see `sluice up`.",
+    )
+    parser.add_argument("--data", required=True, help="data directory")
+    parser.add_argument("--config", required=True, help="configuration directory")
+    parser.add_argument("--worker", required=True, type=int, help="this worker's number")
+    parser.add_argument("--http", required=True, help="host:port shared by all workers")
+    parser.add_argument("--grpc", required=True, help="host:port shared by all workers")
+    parser.add_argument("--store", required=True, help="redis://, rediss:// or unix:// address")
+    parser.add_argument("--parent", type=int, help="exit when this process does")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None, *, run: Callable[..., Any] = uvloop.run) -> int:
+    """Run a worker until it has drained; the exit code is 0 then."""
+    arguments = _arguments(argv)
+    arguments.pid = os.getpid()
+    if arguments.parent is not None:
+        die_with_parent(arguments.parent)
+    with contextlib.suppress(ValueError):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    settings = load_settings(Path(arguments.config), Path(arguments.data))
+    logs.configure(
+        settings.gateway.logs.level,
+        settings.gateway.logs.format,
+        process=f"worker-{arguments.worker}",
+    )
+
+    async def serve() -> None:
+        await Worker(arguments, settings).run()
+
+    run(serve())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

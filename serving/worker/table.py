@@ -1,0 +1,190 @@
+"""The live table: the route table with every version's lane resolved; replaced as a whole."""
+
+from collections.abc import Awaitable, Callable, Mapping
+
+import msgspec
+
+from serving.config.schema import ModelConfig
+from serving.config.snapshot import Snapshot, StagedVersion
+from serving.errors import InvalidArtifact, InvalidConfig, ModelNotFound, ModelNotReady, SluiceError
+from serving.metrics import MetricsFile
+from serving.traffic.table import Decision, ModelRoute, RouteTable
+from serving.types import InferRequest
+from serving.upstream import Upstream
+from serving.worker.join import compile_join
+from serving.worker.lane import Lane
+
+__all__ = ["LiveModel", "LiveTable", "Loader"]
+
+LoadUpstream = Callable[[ModelConfig, str, StagedVersion], Awaitable[Upstream]]
+
+
+class LiveModel:
+    """One model's route and lanes."""
+
+    __slots__ = ("_key", "_key_header", "config", "deadline", "lanes", "loaded", "name", "route")
+
+    def __init__(
+        self, config: ModelConfig, route: ModelRoute, lanes: Mapping[str, Lane], *, loaded: bool
+    ) -> None:
+        self.name = config.model
+        self.config = config
+        self.route = route
+        self.lanes = lanes
+        self.loaded = loaded
+        self.deadline = config.serve.deadline
+        # A plan that draws no lots needs no key.
+        self._key = route.assignment.key if route.draws else None
+        self._key_header = route.assignment.header if route.draws else None
+
+    def key_of(self, request: InferRequest, headers: Mapping[str, str]) -> bytes | None:
+        """Read the assignment key: of a batch, the first row's. None if there is none."""
+        if self._key is not None:
+            for tensor in request.inputs:
+                if tensor.name == self._key and tensor.data.size:
+                    value = tensor.data.flat[0]
+                    return value if isinstance(value, bytes) else b"%d" % value
+        if self._key_header is not None:
+            header = headers.get(self._key_header)
+            return header.encode() if header else None
+        return None
+
+    def lane(self, version: str) -> Lane:
+        """Find a version's lane. Raises ModelNotFound, ModelNotReady."""
+        lane = self.lanes.get(version) if self.loaded else None
+        if lane is not None and lane.upstream.ready():
+            return lane
+        if version not in self.config.versions:
+            raise ModelNotFound(
+                f"Request for unknown model: '{self.name}' has no version '{version[:64]}'"
+            )
+        state = "is not ready" if self.loaded else "is unloaded"
+        raise ModelNotReady(f"model '{self.name}' version '{version}' {state}")
+
+    def answering(self, decision: Decision) -> Lane:
+        """Find the lane of a decision, the hot path's short form of `lane`."""
+        lane = self.lanes.get(decision.version) if self.loaded else None
+        if lane is not None and lane.upstream.ready():
+            return lane
+        return self.lane(decision.version)
+
+
+class LiveTable(msgspec.Struct, frozen=True):
+    """Everything one revision needs to answer. `not_ready` maps `model/version` to a reason."""
+
+    revision: int
+    models: Mapping[str, LiveModel]
+    header_names: frozenset[str]
+    snapshot: Snapshot | None = None
+    not_ready: Mapping[str, str] = {}
+
+    @classmethod
+    def empty(cls) -> "LiveTable":
+        """Before the first snapshot: no models."""
+        return cls(revision=0, models={}, header_names=frozenset())
+
+    def model(self, name: str) -> LiveModel:
+        """Find a model. Raises ModelNotFound."""
+        try:
+            return self.models[name]
+        except KeyError:
+            raise ModelNotFound(f"Request for unknown model: '{name[:128]}' is not found") from None
+
+
+class Loader:
+    """Turns snapshots into tables, reusing what has not changed.
+
+    A snapshot is applied whole or not at all: if one version cannot be loaded, the caller
+    keeps the table it has.
+    """
+
+    def __init__(
+        self,
+        load: LoadUpstream,
+        metrics: MetricsFile,
+    ) -> None:
+        self._load = load
+        self._metrics = metrics
+
+    async def build(self, snapshot: Snapshot, previous: LiveTable) -> LiveTable:
+        """Load what is new and compile the table.
+
+        Raises:
+            InvalidConfig, InvalidArtifact: naming the version that cannot be served.
+        """
+        routes = RouteTable.compile(snapshot.models, snapshot.revision)
+        loaded: list[Upstream] = []
+        models: dict[str, LiveModel] = {}
+        try:
+            for name, config in snapshot.models.items():
+                lanes: dict[str, Lane] = {}
+                if name not in snapshot.unloaded:
+                    for version, staged in snapshot.staged.get(name, {}).items():
+                        upstream = _reusable(previous, config, version, staged)
+                        if upstream is None:
+                            upstream = await self._load(config, version, staged)
+                            loaded.append(upstream)
+                        join = compile_join(config, staged.signature, snapshot.views)
+                        lanes[version] = Lane(
+                            config=config,
+                            version=version,
+                            staged=staged,
+                            upstream=upstream,
+                            join=join,
+                            metrics=self._metrics,
+                        )
+                models[name] = LiveModel(
+                    config, routes.models[name], lanes, loaded=name not in snapshot.unloaded
+                )
+        except (InvalidConfig, InvalidArtifact):
+            await _close(loaded)
+            raise
+        except SluiceError as error:
+            await _close(loaded)
+            raise InvalidArtifact(str(error)) from error
+        headers = {
+            name
+            for model in models.values()
+            for name in (
+                *(override.header for override in model.route.overrides),
+                model.route.assignment.header,
+            )
+            if name
+        }
+        return LiveTable(
+            revision=snapshot.revision,
+            models=models,
+            header_names=frozenset(headers),
+            snapshot=snapshot,
+        )
+
+    async def retire(self, old: LiveTable, new: LiveTable) -> None:
+        """Close the sessions that the new table no longer uses, after their last answer."""
+        kept = {id(lane.upstream) for model in new.models.values() for lane in model.lanes.values()}
+        await _close(
+            [
+                lane.upstream
+                for model in old.models.values()
+                for lane in model.lanes.values()
+                if id(lane.upstream) not in kept
+            ]
+        )
+
+
+def _reusable(
+    previous: LiveTable, config: ModelConfig, version: str, staged: StagedVersion
+) -> Upstream | None:
+    model = previous.models.get(config.model)
+    lane = model.lanes.get(version) if model is not None else None
+    if (
+        lane is not None
+        and lane.staged.sha256 == staged.sha256
+        and lane.config.serve == config.serve
+    ):
+        return lane.upstream
+    return None
+
+
+async def _close(upstreams: list[Upstream]) -> None:
+    for upstream in upstreams:
+        await upstream.close()
