@@ -136,10 +136,12 @@ def report(error: SluiceError, *, verbose: bool = False) -> None:
 
     With `verbose` the errors underneath are named too.
     """
-    if isinstance(error, InvalidConfig):
+    message = error.message
+    if isinstance(error, InvalidConfig) and error.problems:
         for problem in error.problems:
             _print(str(problem), stderr=True)
-    print_error(error.message, getattr(error, "hint", ""))
+        message = "the configuration has mistakes; nothing was changed"
+    print_error(message, getattr(error, "hint", ""))
     cause = error.__cause__
     while verbose and cause is not None:
         _print(f"caused by {type(cause).__name__}: {cause}", stderr=True)

@@ -25,12 +25,15 @@ __all__ = [
     "MAX_FILE_BYTES",
     "Loaded",
     "load_directory",
+    "load_gateway",
     "load_tokens",
     "resolve_artifacts",
 ]
 
 MAX_FILE_BYTES: Final = 1 << 20
 """Largest YAML file read. The largest sensible one is a few KiB."""
+
+_GATEWAY: Final = "gateway.yaml"
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -75,12 +78,14 @@ def load_directory(path: Path) -> Loaded:
     )
 
 
+def load_gateway(root: Path) -> GatewayConfig:
+    """Read only `gateway.yaml` of a directory. Raises InvalidConfig with every mistake found."""
+    return _require(_decode_file(root / _GATEWAY, _GATEWAY, GatewayConfig), GatewayConfig)
+
+
 def load_tokens(path: Path) -> TokensFile:
     """Read a token file. Raises InvalidConfig with every mistake found."""
-    decoded = _decode_file(path, path.name, TokensFile)
-    raise_errors(decoded.problems)
-    assert isinstance(decoded.value, TokensFile)
-    return decoded.value
+    return _require(_decode_file(path, path.name, TokensFile), TokensFile)
 
 
 def resolve_artifacts(loaded: Loaded) -> dict[tuple[str, str], Path]:
@@ -105,7 +110,7 @@ class _Reader:
 
     def gateway(self) -> GatewayConfig | None:
         """Decode `gateway.yaml`."""
-        return self._file("gateway.yaml", GatewayConfig)
+        return self._file(_GATEWAY, GatewayConfig)
 
     def folder(
         self, folder: str, kind: type[T], name_field: str
@@ -155,6 +160,12 @@ class _Reader:
 def _decode_file(path: Path, file: str, kind: type[msgspec.Struct]) -> Decoded:
     text = _read(path, file)
     return text if isinstance(text, Decoded) else decode(text, file, kind)
+
+
+def _require(decoded: Decoded, kind: type[T]) -> T:
+    raise_errors(decoded.problems)
+    assert isinstance(decoded.value, kind)
+    return decoded.value
 
 
 def _read(path: Path, file: str) -> str | Decoded:

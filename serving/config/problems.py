@@ -126,12 +126,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def raise_errors(problems: list[Problem]) -> None:
     """Raise InvalidConfig with every problem, in file order, if one of them is an error."""
-    errors = sum(problem.severity == "error" for problem in problems)
+    ordered = in_file_order(problems)
+    errors = [problem for problem in ordered if problem.severity == "error"]
     if errors:
-        raise InvalidConfig(
-            f"the configuration has {errors} mistake{'s' if errors > 1 else ''}",
-            tuple(in_file_order(problems)),
-        )
+        more = f"; and {len(errors) - 1} more" if len(errors) > 1 else ""
+        raise InvalidConfig(f"{errors[0]}{more}", tuple(ordered))
 
 
 def in_file_order(problems: Iterable[Problem]) -> list[Problem]:
