@@ -1,0 +1,77 @@
+"""The smallest HTTP client there is: one question over a Unix socket, answer to the end.
+
+Probes run twice a second per process and must cost nothing to import, so this is not httpx.
+"""
+
+import asyncio
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+__all__ = ["Answer", "ask"]
+
+_LARGEST_ANSWER: Final = 1 << 20
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """Status and body of one HTTP answer."""
+
+    status: int
+    body: bytes
+
+
+async def ask(
+    socket_path: Path, target: str, *, method: str = "GET", timeout_seconds: float
+) -> Answer | None:
+    """Send one request on a connection of its own; None if no whole answer came in time.
+
+    Understands `Content-Length` and read-until-close, which is all that our own listeners send
+    for small answers. Bodies over 1 MiB count as no answer.
+    """
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            return await _ask(socket_path, target, method)
+    except (TimeoutError, OSError, ValueError, asyncio.IncompleteReadError):
+        return None
+
+
+async def _ask(socket_path: Path, target: str, method: str) -> Answer:
+    reader, writer = await asyncio.open_unix_connection(str(socket_path), limit=_LARGEST_ANSWER)
+    try:
+        writer.write(
+            f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+            "Content-Length: 0\r\n\r\n".encode()
+        )
+        head = await _until(reader, b"\r\n\r\n")
+        status_line, *header_lines = head.decode("latin-1").split("\r\n")
+        headers = {
+            name.strip().lower(): value.strip()
+            for name, _, value in (line.partition(":") for line in header_lines)
+        }
+        version, status, *_ = status_line.split(" ")
+        if not version.startswith("HTTP/1."):
+            raise ValueError(f"not an HTTP answer: {status_line[:40]!r}")
+        return Answer(int(status), await _body(reader, headers.get("content-length")))
+    finally:
+        writer.transport.abort()  # nothing is left to flush, and closing must not wait
+
+
+async def _until(reader: asyncio.StreamReader, end: bytes) -> bytes:
+    try:
+        return (await reader.readuntil(end)).removesuffix(end)
+    except asyncio.LimitOverrunError as error:
+        raise ValueError("headers too long") from error
+
+
+async def _body(reader: asyncio.StreamReader, length: str | None) -> bytes:
+    if length is None:
+        body = await reader.read(_LARGEST_ANSWER + 1)
+        while not reader.at_eof() and len(body) <= _LARGEST_ANSWER:
+            body += await reader.read(_LARGEST_ANSWER + 1)
+        if len(body) > _LARGEST_ANSWER:
+            raise ValueError("answer too long")
+        return body
+    if not 0 <= int(length) <= _LARGEST_ANSWER:
+        raise ValueError("answer too long")
+    return await reader.readexactly(int(length))
