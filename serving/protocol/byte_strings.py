@@ -1,15 +1,19 @@
-"""BYTES tensors as one buffer: per element a little-endian uint32 length and the bytes.
+"""BYTES tensors: object arrays of `bytes`, and their one-buffer form.
 
-Format: binary tensor data extension of the Open Inference Protocol.
+Format: binary tensor data extension of the Open Inference Protocol; per element a little-endian
+uint32 length and that many bytes.
 """
 
 import struct
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from serving.errors import InvalidRequest
 
-__all__ = ["pack", "unpack"]
+__all__ = ["as_array", "as_bytes", "pack", "unpack"]
 
 _LENGTH: Final = struct.Struct("<I")
 
@@ -22,7 +26,7 @@ def unpack(buffer: bytes | memoryview, count: int, name: str) -> list[bytes]:
             size first, so a large declared count allocates nothing.
     """
     size = len(buffer)
-    if count * 4 > size:
+    if count * _LENGTH.size > size:
         raise InvalidRequest(
             f"tensor '{name}' declares {count} BYTES elements, too many for {size} bytes"
             " (each takes a 4-byte length and its content)"
@@ -30,18 +34,18 @@ def unpack(buffer: bytes | memoryview, count: int, name: str) -> list[bytes]:
     content = bytes(buffer)
     length_at = _LENGTH.unpack_from
     elements: list[bytes] = []
-    offset = 0
+    end = 0
     for index in range(count):
-        start = offset + 4
+        start = end + _LENGTH.size
         if start > size:
             raise InvalidRequest(f"tensor '{name}' ends before the length of element {index}")
-        offset = start + length_at(content, start - 4)[0]
-        if offset > size:
+        end = start + length_at(content, end)[0]
+        if end > size:
             raise InvalidRequest(f"tensor '{name}' ends inside element {index}")
-        elements.append(content[start:offset])
-    if offset != size:
+        elements.append(content[start:end])
+    if end != size:
         raise InvalidRequest(
-            f"tensor '{name}' has {size - offset} bytes left over after its {count} elements"
+            f"tensor '{name}' has {size - end} bytes left over after its {count} elements"
         )
     return elements
 
@@ -53,3 +57,15 @@ def pack(elements: Iterable[bytes]) -> bytes:
     for element in elements:
         parts += (length(len(element)), element)
     return b"".join(parts)
+
+
+def as_array(elements: Sequence[bytes]) -> NDArray[Any]:
+    """A flat object array; `np.array(elements)` would make fixed-width, zero-trimmed strings."""
+    data = np.empty(len(elements), np.object_)
+    data[:] = elements
+    return data
+
+
+def as_bytes(element: object) -> bytes:
+    """An element as bytes; ONNX Runtime gives string tensors as `str`."""
+    return element if type(element) is bytes else str(element).encode()

@@ -4,6 +4,7 @@
 """
 
 import zlib
+from collections.abc import Iterator
 from typing import Final, Literal
 
 from serving.errors import BodyTooLarge, InvalidRequest, UnsupportedEncoding
@@ -16,6 +17,7 @@ _WINDOW: Final = {
     "deflate": zlib.MAX_WBITS,
 }
 _PIECE: Final = 64 * 1024
+_INFLATED_PIECE: Final = 256 * 1024
 # Below this size a high ratio harms nobody: a blank image compresses a thousandfold.
 _RATIO_FREE_BYTES: Final = 64 * 1024
 # A gzip body may be several members; each costs a fresh decompressor however small it is.
@@ -27,8 +29,8 @@ _LEVEL: Final = 1
 def inflate(body: bytes, encoding: str, max_bytes: int, max_ratio: int) -> bytes:
     """Decompress a request body.
 
-    At most `max_bytes`, and past 64 KiB at most `max_ratio` times the compressed size, are
-    ever held; a body that would give more is given up when it passes the cap.
+    At most `max_bytes`, and past 64 KiB at most `max_ratio` times the compressed size, is
+    kept; a body that would give more is dropped one piece (256 KiB) past the cap.
 
     Raises:
         UnsupportedEncoding: not gzip, deflate or identity.
@@ -43,39 +45,40 @@ def inflate(body: bytes, encoding: str, max_bytes: int, max_ratio: int) -> bytes
             f"Content-Encoding '{encoding[:32]}' is not served; send gzip, deflate or identity"
         )
     cap = min(max_bytes, max(len(body) * max_ratio, _RATIO_FREE_BYTES))
-    window = _WINDOW[encoding]
-    stream = zlib.decompressobj(window)
-    members = 1
+    size = 0
     pieces: list[bytes] = []
-    room = cap
-    view = memoryview(body)
     try:
-        for start in range(0, len(body), _PIECE):
-            rest: bytes | memoryview = view[start : start + _PIECE]
-            while rest:
-                if stream.eof:
-                    members += 1
-                    if window == zlib.MAX_WBITS or members > _MAX_MEMBERS:
-                        raise InvalidRequest(f"the body goes on after its {encoding} data ends")
-                    stream = zlib.decompressobj(window)
-                piece = stream.decompress(rest, min(room + 1, _PIECE * 4))
-                if len(piece) > room:
-                    raise BodyTooLarge(_over(cap, max_bytes, max_ratio))
-                if piece:
-                    room -= len(piece)
-                    pieces.append(piece)
-                rest = stream.unused_data if stream.eof else stream.unconsumed_tail
-        # What zlib still holds back because a call's output was full.
-        while not stream.eof and (piece := stream.decompress(b"", min(room + 1, _PIECE * 4))):
-            if len(piece) > room:
+        for piece in _pieces(body, encoding):
+            size += len(piece)
+            if size > cap:
                 raise BodyTooLarge(_over(cap, max_bytes, max_ratio))
-            room -= len(piece)
             pieces.append(piece)
     except zlib.error:
         raise InvalidRequest(f"the body is not valid {encoding}") from None
+    return b"".join(pieces)
+
+
+def _pieces(body: bytes, encoding: str) -> Iterator[bytes]:
+    """Inflate bit by bit, so that the caller can stop before a bomb has gone off."""
+    window = _WINDOW[encoding]
+    stream = zlib.decompressobj(window)
+    members = 1
+    view = memoryview(body)
+    # zlib hands back what it did not use as a copy: small pieces keep these copies small.
+    for start in range(0, len(body), _PIECE):
+        rest: bytes | memoryview = view[start : start + _PIECE]
+        while rest:
+            if stream.eof:
+                members += 1
+                if window == zlib.MAX_WBITS or members > _MAX_MEMBERS:
+                    raise InvalidRequest(f"the body goes on after its {encoding} data")
+                stream = zlib.decompressobj(window)
+            yield stream.decompress(rest, _INFLATED_PIECE)
+            rest = stream.unused_data if stream.eof else stream.unconsumed_tail
+    while not stream.eof and (held_back := stream.decompress(b"", _INFLATED_PIECE)):
+        yield held_back
     if not stream.eof:
         raise InvalidRequest(f"the body ends inside its {encoding} data")
-    return b"".join(pieces)
 
 
 def _over(cap: int, max_bytes: int, max_ratio: int) -> str:

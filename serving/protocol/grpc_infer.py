@@ -4,14 +4,16 @@ Messages: `_generated/inference.proto`. Answers always carry raw contents: clien
 `raw_output_contents` by position, and typed numbers break some of them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from serving.errors import InvalidRequest
+from serving.protocol import elements
 from serving.protocol._generated import inference_pb2 as pb
+from serving.protocol.classification import top
 from serving.protocol.parameters import check_request, requested_output
 from serving.protocol.shapes import TensorLimits, check_datatype, check_name, element_count
-from serving.protocol.tensors import from_raw, from_values, to_raw
+from serving.protocol.tensors import from_raw, to_raw
 from serving.types import InferRequest, InferResponse, ParameterValue, RequestedOutput, Tensor
 
 __all__ = ["decode_infer", "encode_infer", "encode_stream", "encode_stream_error"]
@@ -39,12 +41,28 @@ def decode_infer(message: pb.ModelInferRequest, limits: TensorLimits) -> InferRe
     Raises:
         InvalidRequest: with the field that is wrong.
     """
+    parameters = _parameters(message.parameters) if message.parameters else {}
+    if parameters:
+        check_request(parameters)
+    return InferRequest(
+        message.model_name,
+        message.model_version,
+        _inputs(message, limits),
+        message.id,
+        parameters,
+        _outputs(message.outputs) if message.outputs else [],
+    )
+
+
+def _inputs(message: pb.ModelInferRequest, limits: TensorLimits) -> list[Tensor]:
     entries = message.inputs
+    raw = message.raw_input_contents
     if not entries:
         raise InvalidRequest("inputs must not be empty")
     if len(entries) > limits.max_inputs:
-        raise InvalidRequest(f"more than {limits.max_inputs} inputs (limits.max_inputs)")
-    raw = message.raw_input_contents
+        raise InvalidRequest(
+            f"{len(entries)} inputs; at most {limits.max_inputs} are served (limits.max_inputs)"
+        )
     if raw and len(raw) != len(entries):
         raise InvalidRequest(
             f"raw_input_contents has {len(raw)} entries for {len(entries)} inputs; send one for"
@@ -53,28 +71,22 @@ def decode_infer(message: pb.ModelInferRequest, limits: TensorLimits) -> InferRe
     inputs: list[Tensor] = []
     names: set[str] = set()
     for index, entry in enumerate(entries):
-        name = check_name(entry.name, f"inputs[{index}]")
+        name = check_name(entry.name, "inputs", index)
         if name in names:
             raise InvalidRequest(f"input '{name}' is given twice")
         names.add(name)
-        if raw:
-            if entry.contents.ByteSize():
-                raise InvalidRequest(
-                    f"input '{name}' has contents beside raw_input_contents; send one of them"
-                )
-            inputs.append(from_raw(name, entry.datatype, list(entry.shape), raw[index], limits))
-        else:
+        if entry.parameters and "shared_memory_region" in entry.parameters:
+            raise InvalidRequest(f"input '{name}': shared memory is not served; send the tensor")
+        if not raw:
             inputs.append(_typed(name, entry, limits))
-    parameters = _parameters(message.parameters)
-    check_request(parameters)
-    return InferRequest(
-        message.model_name,
-        message.model_version,
-        inputs,
-        message.id,
-        parameters,
-        _outputs(message.outputs) if message.outputs else [],
-    )
+        elif entry.HasField("contents") and entry.contents.ByteSize():
+            raise InvalidRequest(
+                f"input '{name}' has contents beside raw_input_contents; send one of them"
+            )
+        else:
+            shape = list(entry.shape)
+            inputs.append(from_raw(name, entry.datatype, shape, raw[index], limits))
+    return inputs
 
 
 def _typed(name: str, entry: pb.ModelInferRequest.InferInputTensor, limits: TensorLimits) -> Tensor:
@@ -84,17 +96,20 @@ def _typed(name: str, entry: pb.ModelInferRequest.InferInputTensor, limits: Tens
         raise InvalidRequest(f"input '{name}': {datatype} is served in raw_input_contents only")
     shape = list(entry.shape)
     count = element_count(shape, name, limits)
+    for other, _ in entry.contents.ListFields():
+        if other.name != field:
+            raise InvalidRequest(
+                f"input '{name}' has values in {other.name}; {datatype} travels in {field}"
+            )
     values = getattr(entry.contents, field)
     if len(values) != count:
         raise InvalidRequest(
             f"input '{name}' has {len(values)} elements in {field}; shape {shape} takes {count}"
         )
-    return from_values(name, datatype, shape, values)
+    return Tensor(name, datatype, elements.from_typed(name, datatype, values).reshape(shape))
 
 
 def _parameters(given: Mapping[str, pb.InferParameter]) -> dict[str, ParameterValue]:
-    if not given:
-        return {}
     parameters: dict[str, ParameterValue] = {}
     for key, parameter in given.items():
         choice = parameter.WhichOneof("parameter_choice")
@@ -104,11 +119,13 @@ def _parameters(given: Mapping[str, pb.InferParameter]) -> dict[str, ParameterVa
     return parameters
 
 
-def _outputs(entries: object) -> list[RequestedOutput]:
+def _outputs(
+    entries: Iterable[pb.ModelInferRequest.InferRequestedOutputTensor],
+) -> list[RequestedOutput]:
     outputs: list[RequestedOutput] = []
     names: set[str] = set()
-    for index, entry in enumerate(entries):  # type: ignore[arg-type]
-        name = check_name(entry.name, f"outputs[{index}]")
+    for index, entry in enumerate(entries):
+        name = check_name(entry.name, "outputs", index)
         if name in names:
             raise InvalidRequest(f"output '{name}' is asked for twice")
         names.add(name)
@@ -117,13 +134,22 @@ def _outputs(entries: object) -> list[RequestedOutput]:
 
 
 def encode_infer(request: InferRequest, response: InferResponse) -> pb.ModelInferResponse:
-    """Write an answer, every output raw."""
+    """Write an answer, every output raw.
+
+    Raises:
+        InvalidRequest: a classification of an output that holds no numbers.
+    """
+    tops = {o.name: o.classification for o in request.outputs if o.classification}
     message = pb.ModelInferResponse(
-        model_name=response.model, model_version=response.version, id=response.id
+        model_name=response.model,
+        model_version=response.version,
+        id=response.id or request.id,
     )
     for key, value in response.parameters.items():
         _set(message.parameters[key], value)
-    for tensor in response.outputs:
+    for answer in response.outputs:
+        count = tops.get(answer.name)
+        tensor = top(answer, count) if count else answer
         message.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.data.shape)
         message.raw_output_contents.append(bytes(to_raw(tensor)))
     return message

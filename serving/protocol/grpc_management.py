@@ -97,7 +97,7 @@ def encode_model_config(config: VersionConfig) -> pb.ModelConfigResponse:
     return pb.ModelConfigResponse(config=message)
 
 
-def _data_type(tensor: TensorMetadata) -> pb.DataType:
+def _data_type(tensor: TensorMetadata) -> pb.DataType.ValueType:
     kind = "STRING" if tensor.datatype == "BYTES" else tensor.datatype
     return pb.DataType.Value(f"TYPE_{kind}")
 

@@ -18,7 +18,7 @@ from serving.protocol.rest_management import (
     encode_server_metadata,
     encode_trace_settings,
 )
-from serving.protocol.rest_request import decode_infer
+from serving.protocol.rest_request import decode_infer, parse_header_length
 from serving.protocol.rest_response import encode_infer
 
 __all__ = [
@@ -42,4 +42,5 @@ __all__ = [
     "encode_server_metadata",
     "encode_trace_settings",
     "inflate",
+    "parse_header_length",
 ]

@@ -1,6 +1,6 @@
 """An `InferResponse` to an HTTP body.
 
-Formats: Open Inference Protocol V2 "Inference Response JSON Object" and the binary tensor data
+Formats: Open Inference Protocol V2, "Inference Response JSON Object", and its binary tensor data
 extension: the JSON first, then the binary outputs in their order.
 """
 
@@ -8,8 +8,9 @@ from typing import Any
 
 import orjson
 
+from serving.protocol.classification import top
 from serving.protocol.tensors import to_json, to_raw
-from serving.types import InferRequest, InferResponse
+from serving.types import InferRequest, InferResponse, RequestedOutput
 
 __all__ = ["encode_infer"]
 
@@ -22,33 +23,42 @@ def encode_infer(request: InferRequest, response: InferResponse) -> tuple[bytes,
         if all of it is JSON. NaN and infinities become `null` in JSON; binary keeps them.
 
     Raises:
-        InvalidRequest: an output that JSON cannot carry was not asked for as binary.
+        InvalidRequest: an output that JSON cannot carry was not asked for as binary, or a
+            classification of one that holds no numbers.
     """
-    wishes = {o.name: o.binary for o in request.outputs if o.binary is not None}
+    asked: dict[str, RequestedOutput] = (
+        {output.name: output for output in request.outputs} if request.outputs else {}
+    )
     tail: list[bytes | memoryview] = []
     outputs: list[dict[str, Any]] = []
-    for tensor in response.outputs:
+    for answer in response.outputs:
+        tensor = answer
+        binary = request.binary_output
+        if (wish := asked.get(tensor.name)) is not None:
+            if wish.binary is not None:
+                binary = wish.binary
+            if wish.classification:
+                tensor = top(tensor, wish.classification)
         entry: dict[str, Any] = {
             "name": tensor.name,
             "datatype": tensor.datatype,
             "shape": tensor.data.shape,
         }
-        if wishes.get(tensor.name, request.binary_output):
+        if binary:
             raw = to_raw(tensor)
             entry["parameters"] = {"binary_data_size": len(raw)}
             tail.append(raw)
         else:
             entry["data"] = to_json(tensor)
         outputs.append(entry)
-    document: dict[str, Any] = {
-        "model_name": response.model,
-        "model_version": response.version,
-        "outputs": outputs,
-    }
-    if response.id:
-        document["id"] = response.id
+    document: dict[str, Any] = {"model_name": response.model}
+    if response.version:
+        document["model_version"] = response.version
+    if id_ := response.id or request.id:
+        document["id"] = id_
     if response.parameters:
         document["parameters"] = response.parameters
+    document["outputs"] = outputs
     head = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
     if not tail:
         return head, None

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -20,6 +20,7 @@ __all__ = [
 
 MAX_DIMENSIONS: Final = 8
 MAX_NAME_BYTES: Final = 256
+_SHOWN: Final = 32
 
 
 class TensorLimits(msgspec.Struct, frozen=True, gc=False):
@@ -33,13 +34,17 @@ class TensorLimits(msgspec.Struct, frozen=True, gc=False):
     max_json_depth: int = 16
 
 
-def check_name(name: object, what: str) -> str:
-    """Give back a usable tensor name. Raises InvalidRequest; `what` says which one."""
+def check_name(name: object, where: str, index: int) -> str:
+    """Give back a usable tensor name; `where` and `index` say which entry it is of.
+
+    Raises:
+        InvalidRequest: not a string, empty, or longer than `MAX_NAME_BYTES` in UTF-8.
+    """
     if type(name) is not str or not name:
-        raise InvalidRequest(f"{what} needs a name: a non-empty string")
+        raise InvalidRequest(f"{where}[{index}] needs a name: a non-empty string")
     # A character takes at most four bytes, so short names need no encoding to be measured.
     if len(name) > MAX_NAME_BYTES // 4 and len(name.encode()) > MAX_NAME_BYTES:
-        raise InvalidRequest(f"{what} has a name longer than {MAX_NAME_BYTES} bytes")
+        raise InvalidRequest(f"{where}[{index}] has a name longer than {MAX_NAME_BYTES} bytes")
     return name
 
 
@@ -48,13 +53,13 @@ def check_datatype(datatype: object, name: str) -> str:
     if type(datatype) is not str:
         raise InvalidRequest(f"tensor '{name}' needs a datatype: a string such as FP32")
     if datatype not in NUMPY_OF:
-        near = difflib.get_close_matches(datatype[:32].upper(), DATATYPES, n=1, cutoff=0.4)
+        near = difflib.get_close_matches(datatype[:_SHOWN].upper(), DATATYPES, n=1, cutoff=0.4)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise InvalidRequest(f"tensor '{name}' has an unknown datatype '{datatype[:32]}'{hint}")
+        raise InvalidRequest(f"tensor '{name}' has an unknown datatype '{datatype[:_SHOWN]}'{hint}")
     return datatype
 
 
-def element_count(shape: Sequence[object], name: str, limits: TensorLimits) -> int:
+def element_count(shape: Sequence[Any], name: str, limits: TensorLimits) -> int:
     """Count the elements a shape declares.
 
     Zero-sized dimensions are legal, but the others still count against the limit: numpy
