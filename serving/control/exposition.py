@@ -1,0 +1,115 @@
+"""`/metrics`: every process's counters in Prometheus' text format.
+
+The numbers come from `serving.metrics_folder` (living and dead processes, never going back);
+this file only gives them Prometheus' shape, and adds what control itself knows.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from serving.config.keys import WorkerReport
+from serving.metrics import FAMILIES, Family, Samples
+from serving.metrics_folder import totals
+
+__all__ = ["STATES", "Page", "families", "own_families"]
+
+STATES: Final = ("starting", "loading", "ready", "draining", "silent")
+"""States of `sluice_workers`; `silent` is a worker that stopped reporting."""
+
+
+def families(samples: Samples) -> Iterator[Metric]:
+    """Give every family of `FAMILIES` that has samples its Prometheus shape, by name."""
+    grouped: dict[str, list[tuple[tuple[str, ...], list[float]]]] = {}
+    for (name, labels), slots in sorted(samples.items()):
+        grouped.setdefault(name, []).append((labels, slots))
+    for name, children in grouped.items():
+        yield _family(name, FAMILIES[name], children)
+
+
+def _family(
+    name: str, family: Family, children: Iterable[tuple[tuple[str, ...], list[float]]]
+) -> Metric:
+    if family.kind == "histogram":
+        histogram = HistogramMetricFamily(name, family.help, labels=family.labels)
+        bounds = [*map(floatToGoString, family.buckets), "+Inf"]
+        for labels, slots in children:
+            running = 0.0
+            buckets: list[tuple[str, float]] = []
+            # Slots are counts per bucket; Prometheus wants "at most this much".
+            for bound, count in zip(bounds, slots, strict=False):
+                running += count
+                buckets.append((bound, running))
+            histogram.add_metric(labels, buckets, sum_value=slots[-1])
+        return histogram
+    metric = (CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily)(
+        name, family.help, labels=family.labels
+    )
+    for labels, slots in children:
+        metric.add_metric(labels, slots[0])
+    return metric
+
+
+def own_families(
+    *, version: str, revision: int, workers: Iterable[tuple[WorkerReport, str]], store_up: bool
+) -> Iterator[Metric]:
+    """What control knows beside the counters.
+
+    Args:
+        version: of this installation.
+        revision: the configuration's.
+        workers: every reported worker and its state, one of `STATES`.
+        store_up: whether the store answered last time.
+    """
+    build = GaugeMetricFamily("sluice_build_info", "The installation.", labels=("version",))
+    build.add_metric((version,), 1)
+    yield build
+    yield GaugeMetricFamily(
+        "sluice_configuration_revision", "Revision control has published.", value=revision
+    )
+    yield GaugeMetricFamily("sluice_store_up", "Whether the store answers.", value=store_up)
+    states = Counter(state for _, state in workers)
+    gauge = GaugeMetricFamily("sluice_workers", "Workers, by state.", labels=("state",))
+    for state in STATES:
+        gauge.add_metric((state,), states[state])
+    yield gauge
+
+
+class _Once(Collector):
+    """Metrics that were made already, as prometheus_client wants them handed over."""
+
+    def __init__(self, metrics: list[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics
+
+
+class Page:
+    """The whole page. Reads files: call it from a thread.
+
+    `own` makes control's own metrics at the time of a scrape.
+    """
+
+    def __init__(self, folder: Path, own: Callable[[], Iterable[Metric]]) -> None:
+        self._folder = folder
+        self._own = own
+
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """The page and its content type, in the format that the Accept header asks for."""
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(_Once([*self._own(), *families(totals(self._folder))]))
+        encoder, content_type = choose_encoder(accept)
+        return encoder(registry), content_type
