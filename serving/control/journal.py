@@ -72,6 +72,8 @@ class Journal:
     def append(self, entry: Entry) -> None:
         """Write an entry and wait for the disk. Raises OSError: then nothing may be published."""
         append_line(self._path, _encode(entry))
+        if self.entries and self.entries[-1].snapshot.revision == entry.snapshot.revision:
+            self.entries.pop()
         self.entries.append(entry)
         if len(self.entries) > 2 * self._keep:
             self.entries = self.entries[-self._keep :]
@@ -93,6 +95,9 @@ def _read(path: Path) -> list[Entry]:
             entry: Any = msgspec.json.decode(line, type=Entry, dec_hook=dec_hook)
         except msgspec.MsgspecError:
             continue
-        if not entries or entry.snapshot.revision > entries[-1].snapshot.revision:
-            entries.append(entry)
+        if entries and entry.snapshot.revision < entries[-1].snapshot.revision:
+            continue
+        if entries and entry.snapshot.revision == entries[-1].snapshot.revision:
+            entries.pop()  # another writer's, adopted over ours
+        entries.append(entry)
     return entries

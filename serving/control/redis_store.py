@@ -109,7 +109,7 @@ class RedisStore:
             facts: dict[str, Any] = await self._redis.info("server", "memory")
         return judge(facts)
 
-    async def publish(self, snapshot: Snapshot) -> int:
+    async def publish(self, snapshot: Snapshot) -> bool:
         """See `Store`."""
         content = encode_snapshot(snapshot)
         for _ in range(_ATTEMPTS):
@@ -124,7 +124,7 @@ class RedisStore:
                     raise
         raise StoreUnavailable("the store's snapshot keeps changing; is another gateway using it?")
 
-    async def _publish_once(self, revision: int, content: bytes) -> int:
+    async def _publish_once(self, revision: int, content: bytes) -> bool:
         # WATCH makes read, compare and write one step without a script: managed stores and
         # narrow access lists often refuse EVAL.
         async with self._redis.pipeline(transaction=True) as pipeline:
@@ -132,12 +132,12 @@ class RedisStore:
             stored = await pipeline.get(SNAPSHOT_KEY)
             current = readable(stored)
             if current is not None and current.revision >= revision:
-                return current.revision
+                return False
             pipeline.multi()  # type: ignore[no-untyped-call]
             pipeline.set(SNAPSHOT_KEY, content)
             pipeline.publish(SNAPSHOT_CHANNEL, str(revision))
             await pipeline.execute()
-        return revision
+        return True
 
     async def snapshot(self) -> Snapshot | None:
         """See `Store`."""

@@ -53,12 +53,11 @@ class Store(Protocol):
         """
         ...
 
-    async def publish(self, snapshot: Snapshot) -> int:
+    async def publish(self, snapshot: Snapshot) -> bool:
         """Make `snapshot` the current one and announce it, in one step.
 
         Returns:
-            The revision that is current afterwards. A revision that is not higher than the
-            current one changes nothing: compare the answer with your own.
+            Whether it is. A revision that is not higher than the current one changes nothing.
         """
         ...
 
@@ -131,16 +130,16 @@ class MemoryStore:
         self._reach()
         return "memory"
 
-    async def publish(self, snapshot: Snapshot) -> int:
+    async def publish(self, snapshot: Snapshot) -> bool:
         """See `Store`."""
         self._reach()
         current = readable(self._snapshot)
         if current is not None and current.revision >= snapshot.revision:
-            return current.revision
+            return False
         self._snapshot = encode_snapshot(snapshot)
         for listener in self._listeners:
             listener.revisions.put_nowait(snapshot.revision)
-        return snapshot.revision
+        return True
 
     async def snapshot(self) -> Snapshot | None:
         """See `Store`."""
