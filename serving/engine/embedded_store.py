@@ -25,6 +25,12 @@ __all__ = ["EmbeddedStore", "find_server"]
 
 _SERVERS: Final = ("valkey-server", "redis-server")
 _GONE_SECONDS: Final = 2.0
+_DAMAGED: Final = (
+    "Bad file format reading the append only file",
+    "Unrecoverable error reading the append only file",
+    "AOF MANIFEST FILE ERROR",
+    "AOF loading aborted",
+)
 _EVERYDAY: Final = ("Memory overcommit", "scheduling shutdown", "ready to exit")
 
 
@@ -161,7 +167,7 @@ def judge_ping(answer: bytes) -> Heard:
 def explain(lines: list[str]) -> str:
     """Advice for a server that ended with these last lines; empty if we know none."""
     text = "\n".join(lines)
-    if "append only file" in text and ("Bad file format" in text or "nrecoverable" in text):
+    if any(words in text for words in _DAMAGED):
         return (
             "its append-only file is damaged. Restore DATA/store/appendonlydir from a backup, "
             "repair it with valkey-check-aof --fix, or move the directory away to start empty"

@@ -144,23 +144,21 @@ class LocalEngine:
         return self._addresses
 
     async def until_ready(self) -> None:
-        """Wait until control and every worker say that they serve; no bound of its own.
+        """Wait until the store answers and control and every worker serve; no bound of its own.
 
         Raises:
             EngineError: A process keeps dying before it was ever ready, or died for a reason
                 that trying again will not change. The message has the reason or its last words.
         """
-        waiting = {
-            control_or_worker.spec.name: socket
-            for control_or_worker, socket in self._private_sockets()
-        }
-        while waiting:
+        waiting = {process.spec.name: socket for process, socket in self._private_sockets()}
+        while True:
             self._raise_if_hopeless()
             for name, socket in list(waiting.items()):
                 if await _is_ok(socket, "/readyz", 1.0):
                     del waiting[name]
-            if waiting:
-                await asyncio.sleep(_READY_PROBE_SECONDS)
+            if not waiting and all(process.state is State.READY for process in self.processes):
+                return
+            await asyncio.sleep(_READY_PROBE_SECONDS)
 
     async def until_broken(self) -> None:
         """Wait for a mistake in the supervision itself, and raise it. Never returns otherwise."""

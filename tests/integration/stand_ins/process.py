@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import os
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -35,6 +36,12 @@ def note(data: Path, *words: object) -> None:
     line = f"{time.monotonic_ns()} {' '.join(map(str, words))}\n"
     with (data / "events").open("a") as events:  # O_APPEND: lines of several processes stay whole
         events.write(line)
+
+
+def store_answers(url: str) -> bool:
+    """Whether the store still accepts connections."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(url.removeprefix("unix://")) == 0
 
 
 async def main(options: argparse.Namespace) -> None:
@@ -78,7 +85,7 @@ async def main(options: argparse.Namespace) -> None:
     note(data, "draining", name)
     for server in servers:
         server.close()
-    note(data, "ended", name)
+    note(data, "ended", name, "store" if store_answers(options.store) else "no-store")
 
 
 if __name__ == "__main__":
