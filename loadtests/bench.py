@@ -1,0 +1,314 @@
+"""CPU per request: a bare server (the floor) against the gateway, alternating.
+
+    python loadtests/bench.py                          # HTTP and gRPC, 1x30, three rounds
+    python loadtests/bench.py --payload demo --json
+    python loadtests/bench.py --startup                # time to the first answer, memory
+
+The floor is the least a Python server can do: an `asyncio.Protocol` on uvloop, httptools,
+orjson and one `session.run` per request, in this file. The gateway is `sluice up` with the
+local engine. Both serve the same model file on one worker, both are asked the same JSON (the
+gateway also over gRPC) by the same generator (`bench_load.py`, a process of its own), and in
+every round one is measured right after the other. What counts is user and system time of
+the server's whole process tree over requests answered: it repeats far better than latency,
+which on a small machine also shows the generator's appetite.
+
+Both listen on loopback only; everything started here ends with this process.
+"""
+
+import argparse
+import asyncio
+import base64
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import bench_gateway
+import bench_load
+import httptools
+import msgspec
+import numpy as np
+import orjson
+import uvloop
+from bench_gateway import Gateway
+from bench_process import cpu_seconds, tree
+from bench_report import HEADER, Run, describe, machine, ratios, row
+from bench_workloads import DEMO, PAYLOADS, Workload, build, gateway_directory, open_session
+
+PATIENCE_SECONDS: Final = 60.0
+
+
+# --- the floor ---------------------------------------------------------------------------------
+
+
+class Floor(asyncio.Protocol):
+    """Answers every POST with the model's probabilities. Checks nothing, knows no other verb."""
+
+    def __init__(self, session: Any) -> None:
+        self._run = session.run
+        self._input = session.get_inputs()[0].name
+        stated = session.get_modelmeta().custom_metadata_map.get("feature_names")
+        self._columns = json.loads(stated) if stated else None
+        self._parser = httptools.HttpRequestParser(self)
+        self._body = b""
+
+    def connection_made(self, transport: Any) -> None:
+        """Keep the transport."""
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser."""
+        self._parser.feed_data(data)
+
+    def on_body(self, body: bytes) -> None:
+        """Part of a body (httptools)."""
+        self._body += body
+
+    def on_message_complete(self) -> None:
+        """A whole request (httptools): decode, run, encode, write."""
+        inputs = orjson.loads(self._body)["inputs"]
+        self._body = b""
+        if self._columns is None:
+            row = np.array(inputs[0]["data"], np.float32).reshape(inputs[0]["shape"])
+        else:
+            sent = {tensor["name"]: tensor["data"][0] for tensor in inputs}
+            row = np.array([[sent[name] for name in self._columns]], np.float32)
+        [answer] = self._run(["probabilities"], {self._input: row})
+        output = {
+            "name": "probabilities",
+            "datatype": "FP32",
+            "shape": answer.shape,
+            "data": answer.ravel(),
+        }
+        body = orjson.dumps({"outputs": [output]}, option=orjson.OPT_SERIALIZE_NUMPY)
+        self._transport.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+            % (len(body), body)
+        )
+
+
+async def _serve_floor(artifact: Path) -> None:
+    loop = asyncio.get_running_loop()
+    session = open_session(artifact)
+    server = await loop.create_server(lambda: Floor(session), "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    # Standard input is a pipe from the benchmark: its end is ours.
+    ended = asyncio.Event()
+    loop.add_reader(sys.stdin.fileno(), ended.set)
+    await ended.wait()
+
+
+@contextmanager
+def _floor(workload: Workload) -> Iterator[Gateway]:
+    """The floor in a process of its own, described like a gateway."""
+    command = [sys.executable, __file__, "--serve-floor", str(workload.artifact)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            port = int(_line(process))
+            yield Gateway(process.pid, f"127.0.0.1:{port}", "", {process.pid: "worker"})
+        finally:
+            process.kill()
+
+
+# --- measuring ---------------------------------------------------------------------------------
+
+
+def _line(process: subprocess.Popen[bytes]) -> bytes:
+    """One line of a child's output. A child that says nothing for a minute is killed."""
+    assert process.stdout is not None
+    alarm = threading.Timer(PATIENCE_SECONDS, process.kill)
+    alarm.start()
+    try:
+        line = process.stdout.readline()
+    finally:
+        alarm.cancel()
+    if not line:
+        sys.exit(f"a process of the benchmark ended early: {process.args!r}")
+    return line
+
+
+def measure(
+    name: str,
+    server: Gateway,
+    protocol: str,
+    workload: Workload,
+    *,
+    connections: int,
+    seconds: float,
+) -> Run:
+    """Load a server for `seconds` and read its process tree's CPU time before and after.
+
+    Raises:
+        SystemExit: An answer was no success or not the expected numbers.
+    """
+    host, _, port = (server.http if protocol == "http" else server.grpc).rpartition(":")
+    messages = workload.http if protocol == "http" else workload.grpc
+    orders = bench_load.Orders(
+        protocol=protocol,
+        host=host,
+        port=int(port),
+        path=f"/v2/models/{workload.model}/infer",
+        connections=connections,
+        seconds=seconds,
+        messages=[base64.b64encode(message).decode() for message in messages],
+        expected=workload.expected,
+    )
+    with subprocess.Popen(
+        [sys.executable, bench_load.__file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as generator:
+        assert generator.stdin is not None
+        try:
+            generator.stdin.write(msgspec.json.encode(orders) + b"\n")
+            generator.stdin.flush()
+            _line(generator)
+            pids = tree(server.pid)
+            before = cpu_seconds(pids)
+            generator.stdin.write(b"go\n")
+            generator.stdin.flush()
+            result = msgspec.json.decode(_line(generator), type=bench_load.Result)
+            after = cpu_seconds(pids)
+        finally:
+            generator.kill()
+    if result.failed or not result.checked:
+        sys.exit(f"{name} {protocol}: {result.failed} bad answers; the first: {result.problem}")
+    used: dict[str, float] = {}
+    for pid in after.keys() & before.keys():
+        role = server.role(pid)
+        used[role] = used.get(role, 0.0) + (after[pid] - before[pid]) / result.requests * 1e6
+    return Run(
+        server=name,
+        protocol=protocol,
+        requests=result.requests,
+        cpu_us=sum(used.values()),
+        by_process_us=used,
+        requests_per_second=result.requests / result.seconds,
+        p50_us=result.p50_us,
+        p99_us=result.p99_us,
+    )
+
+
+def compare(options: argparse.Namespace, say: Any) -> list[list[Run]]:
+    """Run floor and gateway by turns; one list a round, the floor first."""
+    with tempfile.TemporaryDirectory(prefix="sluice-bench-") as name:
+        folder = Path(name)
+        workload = build(options.payload, folder)
+        directory = gateway_directory(workload, folder / "gateway")
+        body = workload.http[0]
+        say(f"payload {workload.name}: {len(body)} bytes of JSON, {len(workload.grpc[0])} of gRPC")
+        with (
+            _floor(workload) as floor,
+            bench_gateway.running(
+                directory,
+                folder / "data",
+                model=workload.model,
+                body=body,
+                workers=options.workers,
+            ) as gateway,
+        ):
+            pairs = [("floor", floor, "http")]
+            pairs += [("gateway", gateway, protocol) for protocol in options.protocol]
+            for label, server, protocol in pairs:  # caches, branch predictors, lazy imports
+                measure(
+                    label, server, protocol, workload, connections=options.connections, seconds=1
+                )
+            say(HEADER)
+            rounds = []
+            for number in range(1, options.rounds + 1):
+                rounds.append([])
+                for label, server, protocol in pairs:
+                    run = measure(
+                        label,
+                        server,
+                        protocol,
+                        workload,
+                        connections=options.connections,
+                        seconds=options.seconds,
+                    )
+                    rounds[-1].append(run)
+                    say(row(number, run))
+            return rounds
+
+
+# --- the command -------------------------------------------------------------------------------
+
+
+def _startup(options: argparse.Namespace, say: Any) -> dict[str, Any]:
+    """Start the demo twice: on an empty data directory, then on the one that left."""
+    body = (DEMO / "example-request.json").read_bytes()
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="sluice-bench-") as name:
+        directory = bench_gateway.demo_directory(Path(name) / "demo")
+        kinds = ["first start"] + [f"start {n}" for n in range(2, options.rounds + 1)]
+        for kind in kinds:
+            started = bench_gateway.measure_startup(
+                directory, Path(name) / "data", model="employment", body=body
+            )
+            found[kind] = started._asdict()
+            memory = ", ".join(f"{n} {mib:.0f}" for n, mib in started.resident_mib.items())
+            say(f"{kind}: first answer after {started.seconds:.2f} s; resident MiB: {memory}")
+    return found
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=5.0, help="length of one run (5)")
+    parser.add_argument("--rounds", type=int, default=3, help="repetitions (3)")
+    parser.add_argument("--connections", type=int, default=16, help="requests in flight (16)")
+    parser.add_argument(
+        "--protocol", default="http,grpc", help="what to ask the gateway over (http,grpc)"
+    )
+    parser.add_argument("--payload", choices=sorted(PAYLOADS), default="1x30")
+    parser.add_argument("--workers", type=int, default=1, help="the gateway's workers (1)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and no table")
+    parser.add_argument("--startup", action="store_true", help="time to first answer, memory")
+    parser.add_argument("--serve-floor", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    options.protocol = options.protocol.split(",")
+    if unknown := set(options.protocol) - {"http", "grpc"}:
+        parser.error(f"--protocol takes http and grpc, not {', '.join(unknown)}")
+    if min(options.seconds, options.rounds, options.connections, options.workers) <= 0:
+        parser.error("--seconds, --rounds, --connections and --workers must be above 0")
+    return options
+
+
+def main() -> None:
+    """Read the command line, measure, report."""
+    options = _options()
+    if options.serve_floor:
+        uvloop.run(_serve_floor(options.serve_floor))
+        return
+
+    def say(text: str) -> None:
+        if not options.json:
+            print(text, flush=True)
+
+    report: dict[str, Any] = machine()
+    say(describe(report))
+    if options.startup:
+        report["startup"] = _startup(options, say)
+    else:
+        say(
+            f"{options.connections} connections, closed loop, {options.seconds:g} s a run,"
+            " generator (bench_load.py) on the same machine"
+        )
+        rounds = compare(options, say)
+        report["rounds"] = msgspec.to_builtins(rounds)
+        report["ratios"] = ratios(rounds)
+        for what, ratio in report["ratios"].items():
+            say(
+                f"gateway {what} / floor: {ratio['median']:.2f}"
+                f"  ({ratio['least']:.2f} to {ratio['most']:.2f})"
+            )
+    if options.json:
+        print(json.dumps(report, indent=2))
+
+
+if __name__ == "__main__":
+    main()

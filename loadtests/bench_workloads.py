@@ -1,0 +1,213 @@
+"""What the benchmark sends: a model, requests for it, and the answers they must get."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import onnxruntime
+import orjson
+import yaml
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, helper
+
+from serving.protocol._generated import inference_pb2 as pb
+
+__all__ = [
+    "DEMO",
+    "FREE_PORTS",
+    "PAYLOADS",
+    "Workload",
+    "build",
+    "gateway_directory",
+    "open_session",
+]
+
+ROWS: Final = 16
+"""Different requests, sent in turn: a reply that belongs to another connection shows."""
+
+DEMO: Final = Path(__file__).parents[1] / "configs" / "demo"
+FREE_PORTS: Final = {"http": "127.0.0.1:0", "grpc": "127.0.0.1:0", "admin": "127.0.0.1:0"}
+
+TREES: Final = 100
+DEPTH: Final = 3
+COLUMNS: Final = 30
+
+
+class Workload(NamedTuple):
+    """One model and `ROWS` requests for it.
+
+    `http` are JSON bodies, `grpc` serialised `ModelInferRequest`s with raw contents;
+    `expected[i]` are the probabilities, shape [2], that request i must be answered with.
+    """
+
+    name: str
+    model: str
+    artifact: Path
+    http: list[bytes]
+    grpc: list[bytes]
+    expected: list[list[float]]
+
+
+def open_session(artifact: Path) -> onnxruntime.InferenceSession:
+    """One thread, sequential, as the gateway runs it."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(artifact, options, providers=["CPUExecutionProvider"])
+
+
+def gateway_directory(workload: Workload, folder: Path) -> Path:
+    """Write a configuration that serves the workload on free ports, without shadow copies.
+
+    The floor runs the model once per request, so the gateway must not run it more often.
+    """
+    artifact = folder / "artifacts" / "v1.onnx"
+    artifact.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(workload.artifact, artifact)
+    source = {
+        "path": "../artifacts/v1.onnx",
+        "sha256": hashlib.sha256(artifact.read_bytes()).hexdigest(),
+    }
+    model: dict[str, Any] = {"schema_version": 1, "model": workload.model}
+    if workload.name == "demo":
+        shutil.copytree(DEMO / "features", folder / "features", dirs_exist_ok=True)
+        model = yaml.safe_load((DEMO / "models" / "employment.yaml").read_text())
+    model |= {"versions": {"v1": source}, "traffic": {"production": "v1"}}
+    (folder / "models").mkdir(exist_ok=True)
+    (folder / "models" / "bench.yaml").write_text(yaml.safe_dump(model))
+    (folder / "gateway.yaml").write_text(
+        yaml.safe_dump({"schema_version": 1, "listen": FREE_PORTS})
+    )
+    return folder
+
+
+def _trees_1x30(folder: Path) -> Workload:
+    """100 trees of depth 3 over 30 columns, seeded, built node by node: nothing is trained."""
+    artifact = folder / "trees.onnx"
+    artifact.write_bytes(_tree_model().SerializeToString())
+    rows = np.random.default_rng(30).normal(size=(ROWS, COLUMNS)).round(4).astype(np.float32)
+    tensors = [[("input", "FP32", row.reshape(1, COLUMNS))] for row in rows]
+    return _workload("1x30", "bench", artifact, tensors, rows)
+
+
+def _demo(folder: Path) -> Workload:
+    """The demo's v1 with every feature sent, for sixteen ages of the example's person."""
+    del folder
+    inputs = json.loads((DEMO / "example-request.json").read_text())["inputs"]
+    artifact = DEMO / "artifacts" / "employment-v1.onnx"
+    columns = json.loads(
+        open_session(artifact).get_modelmeta().custom_metadata_map["feature_names"]
+    )
+    dtypes = {"FP32": np.float32, "INT32": np.int32, "INT64": np.int64}
+    requests = []
+    for index in range(ROWS):
+        changed = {"AGEP": [18.0 + 4 * index], "person_id": [index + 1]}
+        requests.append(
+            [
+                (
+                    tensor["name"],
+                    tensor["datatype"],
+                    np.array(
+                        changed.get(tensor["name"], tensor["data"]), dtypes[tensor["datatype"]]
+                    ).reshape(tensor["shape"]),
+                )
+                for tensor in inputs
+            ]
+        )
+    rows = np.array(
+        [[{n: a.item() for n, _, a in tensors}[c] for c in columns] for tensors in requests],
+        np.float32,
+    )
+    return _workload("demo", "employment", artifact, requests, rows)
+
+
+PAYLOADS: Final = {"1x30": _trees_1x30, "demo": _demo}
+
+
+def build(name: str, folder: Path) -> Workload:
+    """Make the payload `name`, one of `PAYLOADS`, with whatever files it needs in `folder`."""
+    return PAYLOADS[name](folder)
+
+
+Tensors = list[tuple[str, str, NDArray[Any]]]
+
+
+def _workload(
+    name: str, model: str, artifact: Path, requests: list[Tensors], rows: NDArray[np.float32]
+) -> Workload:
+    session = open_session(artifact)
+    [model_input] = (tensor.name for tensor in session.get_inputs())
+    # One row at a time, as both servers are asked.
+    answers = [session.run(["probabilities"], {model_input: row[None]})[0][0] for row in rows]
+    return Workload(
+        name,
+        model,
+        artifact,
+        [_json(tensors) for tensors in requests],
+        [_protobuf(model, tensors) for tensors in requests],
+        [answer.tolist() for answer in answers],
+    )
+
+
+def _json(tensors: Tensors) -> bytes:
+    inputs = [
+        {"name": name, "datatype": datatype, "shape": data.shape, "data": data.ravel()}
+        for name, datatype, data in tensors
+    ]
+    return orjson.dumps({"inputs": inputs}, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _protobuf(model: str, tensors: Tensors) -> bytes:
+    message = pb.ModelInferRequest(model_name=model)
+    for name, datatype, data in tensors:
+        message.inputs.add(name=name, datatype=datatype, shape=data.shape)
+        message.raw_input_contents.append(data.tobytes())
+    return message.SerializeToString()
+
+
+def _tree_model() -> ModelProto:
+    """Complete binary trees, numbered as a heap: node n's children are 2n + 1 and 2n + 2."""
+    random = np.random.default_rng(100)
+    inner, leaves = 2**DEPTH - 1, 2**DEPTH
+    nodes = [(tree, node) for tree in range(TREES) for node in range(inner + leaves)]
+    is_leaf = [node >= inner for _, node in nodes]
+    leaf_nodes = [pair for pair, leaf in zip(nodes, is_leaf, strict=True) if leaf]
+    ensemble = helper.make_node(
+        "TreeEnsembleClassifier",
+        ["input"],
+        ["label", "probabilities"],
+        domain="ai.onnx.ml",
+        nodes_treeids=[tree for tree, _ in nodes],
+        nodes_nodeids=[node for _, node in nodes],
+        nodes_featureids=[
+            0 if leaf else int(column)
+            for leaf, column in zip(is_leaf, random.integers(0, COLUMNS, len(nodes)), strict=True)
+        ],
+        nodes_values=[
+            0.0 if leaf else float(value)
+            for leaf, value in zip(is_leaf, random.normal(size=len(nodes)), strict=True)
+        ],
+        nodes_modes=["LEAF" if leaf else "BRANCH_LEQ" for leaf in is_leaf],
+        nodes_truenodeids=[
+            0 if leaf else 2 * n + 1 for leaf, (_, n) in zip(is_leaf, nodes, strict=True)
+        ],
+        nodes_falsenodeids=[
+            0 if leaf else 2 * n + 2 for leaf, (_, n) in zip(is_leaf, nodes, strict=True)
+        ],
+        class_treeids=[tree for tree, _ in leaf_nodes],
+        class_nodeids=[node for _, node in leaf_nodes],
+        class_ids=[0] * len(leaf_nodes),
+        class_weights=[float(weight) for weight in random.normal(0, 0.1, len(leaf_nodes))],
+        classlabels_int64s=[0, 1],
+        post_transform="LOGISTIC",
+    )
+    graph = helper.make_graph(
+        [ensemble],
+        "trees",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["n", COLUMNS])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 2])],
+    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=9)
