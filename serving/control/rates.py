@@ -1,0 +1,74 @@
+"""Requests per second, from counters that only grow."""
+
+from collections import deque
+from typing import Final
+
+import msgspec
+
+from serving.metrics import Samples
+
+__all__ = ["Rate", "Rates"]
+
+_WINDOW_SECONDS: Final = 10.0
+_FAMILY: Final = "sluice_requests_total"
+_OK: Final = "OK"
+
+
+class Rate(msgspec.Struct, frozen=True, kw_only=True):
+    """Traffic of one model version in one role over the last seconds, per second.
+
+    `failed_per_second` counts everything not answered OK, whoever's fault.
+    """
+
+    model: str
+    version: str
+    role: str
+    requests_per_second: float
+    failed_per_second: float
+
+
+_Key = tuple[str, str, str]
+_Counts = dict[_Key, tuple[float, float]]
+
+
+class Rates:
+    """Keeps a few samples of the counters, at most `window` seconds old."""
+
+    def __init__(self, window: float = _WINDOW_SECONDS) -> None:
+        self._window = window
+        self._samples: deque[tuple[float, _Counts]] = deque()
+
+    def observe(self, samples: Samples, now: float) -> None:
+        """Take a sample at `now`, monotonic seconds."""
+        counts: _Counts = {}
+        for (family, labels), slots in samples.items():
+            if family == _FAMILY:
+                model, version, role, _, code = labels
+                total, failed = counts.get((model, version, role), (0.0, 0.0))
+                counts[model, version, role] = (
+                    total + slots[0],
+                    failed + (0.0 if code == _OK else slots[0]),
+                )
+        self._samples.append((now, counts))
+        # One sample older than the window stays, or the window would always be cut short.
+        while len(self._samples) > 2 and self._samples[1][0] <= now - self._window:
+            self._samples.popleft()
+
+    def now(self) -> list[Rate]:
+        """Rates over the window, one per version and role that was ever asked; none at first."""
+        if len(self._samples) < 2:
+            return []
+        (began, first), (ended, last) = self._samples[0], self._samples[-1]
+        seconds = ended - began
+        if seconds <= 0:
+            return []
+        return [
+            Rate(
+                model=key[0],
+                version=key[1],
+                role=key[2],
+                requests_per_second=round((total - first.get(key, (0, 0))[0]) / seconds, 3),
+                failed_per_second=round((failed - first.get(key, (0, 0))[1]) / seconds, 3),
+            )
+            for key, (total, failed) in sorted(last.items())
+        ]
