@@ -150,7 +150,8 @@ def report(error: SluiceError, *, verbose: bool = False) -> None:
 
 def _print(shown: object, *, stderr: bool) -> None:
     from rich.console import Console
+    from rich.text import Text
 
     # Text from files and servers is data: no markup, no guessed colours, no re-wrapping.
     console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
-    console.print(shown, soft_wrap=isinstance(shown, str) or None)
+    console.print(shown, soft_wrap=isinstance(shown, (str, Text)) or None)

@@ -1,0 +1,76 @@
+"""Rules for `features/*.yaml`."""
+
+from collections.abc import Iterator
+from pathlib import PurePath
+from typing import Final
+
+from feature_cache.views import FeatureView, Field
+from serving.config.load import Loaded
+from serving.config.problems import Path, Problem
+from serving.config.units import Seconds
+
+__all__ = ["check_views"]
+
+_BITS: Final = {"int8": 8, "int16": 16, "int32": 32, "int64": 64}
+
+
+def check_views(loaded: Loaded) -> list[Problem]:
+    """Judge every view by itself."""
+    return [problem for name in loaded.configuration.views for problem in _view(loaded, name)]
+
+
+def _view(loaded: Loaded, name: str) -> Iterator[Problem]:
+    view, file = loaded.configuration.views[name], loaded.view_files[name]
+    sources = loaded.sources
+    stem = PurePath(file).stem
+    if stem != name:
+        message, hint = f"the file is called `{stem}.yaml`", f"rename it to `{name}.yaml`"
+        yield sources.problem(file, ("view",), message, hint, "warning")
+    if len(view.entity) != 1:
+        message = f"expected one key, found {len(view.entity)}"
+        yield sources.problem(file, ("entity",), message, "such as `entity: {person_id: int64}`")
+    if not view.fields:
+        yield sources.problem(file, ("fields",), "a view needs a field")
+    for path, message, hint in (*_ages(view), *_defaults(view)):
+        yield sources.problem(file, path, message, hint)
+
+
+def _ages(view: FeatureView) -> Iterator[tuple[Path, str, str]]:
+    ages: dict[str, Seconds] = {}
+    for option in ("fresh_for", "keep_for"):
+        try:
+            ages[option] = Seconds.parse(getattr(view, option))
+        except ValueError as error:
+            yield (option,), str(error), ""
+    if len(ages) == 2 and ages["keep_for"] < ages["fresh_for"]:
+        message = f"shorter than fresh_for, {view.fresh_for}: values would vanish while fresh"
+        yield ("keep_for",), message, ""
+
+
+def _defaults(view: FeatureView) -> Iterator[tuple[Path, str, str]]:
+    needed = [option for option in ("on_missing", "on_stale") if getattr(view, option) == "default"]
+    for name, field in view.fields.items():
+        if field.default is None and needed:
+            message = f"`{needed[0]}: default` needs a default here"
+            yield ("fields", name), message, f"such as `{{type: {field.type}, default: 0}}`"
+        elif field.default is not None and not _fits(field):
+            message = f"`{field.default}` is no {field.type}"
+            yield ("fields", name, "default"), message, ""
+        if field.type not in ("float32", "float64") and view.on_missing == "nan":
+            message = f"`on_missing: nan` needs a float; {field.type} has no NaN"
+            yield ("fields", name, "type"), message, "use float32, or another on_missing"
+
+
+def _fits(field: Field) -> bool:
+    value = field.default
+    if field.type == "string":
+        return isinstance(value, str)
+    if field.type == "bool":
+        return isinstance(value, bool)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    if field.type in _BITS:
+        limit = 2 ** (_BITS[field.type] - 1)
+        return isinstance(value, int) and -limit <= value < limit
+    # The largest float32; a larger default would become infinite.
+    return field.type == "float64" or abs(value) <= 3.4028235e38
