@@ -104,7 +104,7 @@ async def _serve_floor(artifact: Path) -> None:
 
 
 @contextmanager
-def _floor(workload: Workload) -> Iterator[Gateway]:
+def floor(workload: Workload) -> Iterator[Gateway]:
     """The floor in a process of its own, described like a gateway."""
     command = [sys.executable, __file__, "--serve-floor", str(workload.artifact)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
@@ -116,6 +116,10 @@ def _floor(workload: Workload) -> Iterator[Gateway]:
 
 
 # --- measuring ---------------------------------------------------------------------------------
+
+
+class BadAnswers(Exception):
+    """A server that answers wrongly may be fast; its figures are not shown."""
 
 
 def _line(process: subprocess.Popen[bytes]) -> bytes:
@@ -144,7 +148,7 @@ def measure(
     """Load a server for `seconds` and read its process tree's CPU time before and after.
 
     Raises:
-        SystemExit: An answer was no success or not the expected numbers.
+        BadAnswers: An answer was no success or not the expected numbers.
     """
     host, _, port = (server.http if protocol == "http" else server.grpc).rpartition(":")
     messages = workload.http if protocol == "http" else workload.grpc
@@ -175,7 +179,7 @@ def measure(
         finally:
             generator.kill()
     if result.failed or not result.checked:
-        sys.exit(f"{name} {protocol}: {result.failed} bad answers; the first: {result.problem}")
+        raise BadAnswers(f"{name} {protocol}: {result.failed} bad answers: {result.problem}")
     used: dict[str, float] = {}
     for pid in after.keys() & before.keys():
         role = server.role(pid)
@@ -201,7 +205,7 @@ def compare(options: argparse.Namespace, say: Any) -> list[list[Run]]:
         body = workload.http[0]
         say(f"payload {workload.name}: {len(body)} bytes of JSON, {len(workload.grpc[0])} of gRPC")
         with (
-            _floor(workload) as floor,
+            floor(workload) as bare,
             bench_gateway.running(
                 directory,
                 folder / "data",
@@ -210,7 +214,7 @@ def compare(options: argparse.Namespace, say: Any) -> list[list[Run]]:
                 workers=options.workers,
             ) as gateway,
         ):
-            pairs = [("floor", floor, "http")]
+            pairs = [("floor", bare, "http")]
             pairs += [("gateway", gateway, protocol) for protocol in options.protocol]
             for label, server, protocol in pairs:  # caches, branch predictors, lazy imports
                 measure(
@@ -279,11 +283,18 @@ def _options() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Read the command line, measure, report."""
+    """Read the command line and measure."""
     options = _options()
     if options.serve_floor:
         uvloop.run(_serve_floor(options.serve_floor))
         return
+    try:
+        _bench(options)
+    except BadAnswers as error:
+        sys.exit(str(error))
+
+
+def _bench(options: argparse.Namespace) -> None:
 
     def say(text: str) -> None:
         if not options.json:

@@ -1,0 +1,153 @@
+"""The benchmark measures what it says, and shows no figures of a server that answers wrongly."""
+
+import asyncio
+import importlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from serving.protocol._generated import inference_pb2 as pb
+from serving.protocol._generated import inference_pb2_grpc as pb_grpc
+
+LOADTESTS = Path(__file__).parents[2] / "loadtests"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loadtests_on_path() -> Iterator[None]:
+    """The scripts find each other as they do when they are run."""
+    sys.path.insert(0, str(LOADTESTS))
+    yield
+    sys.path.remove(str(LOADTESTS))
+
+
+@pytest.fixture(scope="module")
+def bench(loadtests_on_path: None) -> ModuleType:
+    """loadtests/bench.py."""
+    del loadtests_on_path
+    return importlib.import_module("bench")
+
+
+@pytest.fixture(scope="module", params=["1x30", "demo"])
+def workload(request: pytest.FixtureRequest, bench: ModuleType, tmp_path_factory: Any) -> Any:
+    """Each payload in turn."""
+    return bench.build(request.param, tmp_path_factory.mktemp("workload"))
+
+
+def test_the_floor_answers_with_the_models_numbers(bench: ModuleType, workload: Any) -> None:
+    """Load on the floor yields requests, checked answers and CPU time on the worker's account."""
+    with bench.floor(workload) as server:
+        run = bench.measure("floor", server, "http", workload=workload, connections=3, seconds=0.3)
+
+    assert run.requests > 0
+    assert run.cpu_us > 0
+    assert set(run.by_process_us) == {"worker"}
+
+
+def test_wrong_numbers_end_the_benchmark(bench: ModuleType, workload: Any) -> None:
+    """An answer that is not what the model says is an error, not a figure."""
+    deceived = workload._replace(expected=[[0.9, 0.2]] * len(workload.expected))
+
+    with (
+        bench.floor(workload) as server,
+        pytest.raises(bench.BadAnswers, match="was answered"),
+    ):
+        bench.measure("floor", server, "http", workload=deceived, connections=2, seconds=0.2)
+
+
+def test_an_answer_meant_for_another_request_is_noticed(bench: ModuleType, workload: Any) -> None:
+    """Requests differ, so answers that arrive in the wrong place do not add up."""
+    shifted = workload._replace(expected=workload.expected[1:] + workload.expected[:1])
+
+    with bench.floor(workload) as server, pytest.raises(bench.BadAnswers):
+        bench.measure("floor", server, "http", workload=shifted, connections=2, seconds=0.2)
+
+
+class Answering(pb_grpc.GRPCInferenceServiceServicer):
+    """Runs the workload's model on the one tensor sent; fails every call if told to."""
+
+    def __init__(self, session: Any, *, broken: bool = False) -> None:
+        self._session = session
+        self._broken = broken
+
+    async def ModelInfer(  # noqa: N802  - the protocol's name
+        self, request: pb.ModelInferRequest, context: Any
+    ) -> pb.ModelInferResponse:
+        """Answer one call."""
+        if self._broken:
+            await context.abort(grpc.StatusCode.INTERNAL, "broken")
+        row = np.frombuffer(request.raw_input_contents[0], "<f4")[None]
+        [answer] = self._session.run(["probabilities"], {"input": row})
+        response = pb.ModelInferResponse(model_name=request.model_name)
+        response.outputs.add(name="probabilities", datatype="FP32", shape=answer.shape)
+        response.raw_output_contents.append(answer.tobytes())
+        return response
+
+
+async def grpc_run(bench: ModuleType, folder: Path, *, broken: bool = False) -> Any:
+    """Measure a gRPC server that runs in this process."""
+    workload = bench.build("1x30", folder)
+    server = grpc.aio.server()
+    pb_grpc.add_GRPCInferenceServiceServicer_to_server(
+        Answering(bench.open_session(workload.artifact), broken=broken), server
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    address = bench.Gateway(os.getpid(), "", f"127.0.0.1:{port}", {os.getpid(): "worker"})
+    try:
+        return await asyncio.to_thread(
+            bench.measure, "own", address, "grpc", workload=workload, connections=2, seconds=0.3
+        )
+    finally:
+        await server.stop(None)
+
+
+async def test_the_grpc_client_is_understood_by_a_real_server(
+    bench: ModuleType, tmp_path: Path
+) -> None:
+    """Frames and headers written by hand get whole, correct answers from grpcio's own server."""
+    run = await grpc_run(bench, tmp_path)
+
+    assert run.requests > 2  # more than one call on a connection: headers sent indexed
+
+
+async def test_failed_grpc_calls_end_the_benchmark(bench: ModuleType, tmp_path: Path) -> None:
+    """A call that ends without a message is an error, not a fast answer."""
+    with pytest.raises(bench.BadAnswers, match="no whole message"):
+        await grpc_run(bench, tmp_path, broken=True)
+
+
+def test_ratios_compare_runs_of_the_same_round(bench: ModuleType) -> None:
+    """A slow minute that slows both does not move the ratio."""
+
+    def run(server: str, worker: float, control: float = 0.0) -> Any:
+        parts = {"worker": worker, "control": control}
+        return bench.Run(server, "http", 1, worker + control, parts, 1.0, 1.0, 1.0)
+
+    rounds = [
+        [run("floor", 100.0), run("gateway", 120.0, 10.0)],
+        [run("floor", 200.0), run("gateway", 240.0, 20.0)],
+    ]
+
+    found = bench.ratios(rounds)
+
+    assert found["http tree"] == {"median": 1.3, "least": 1.3, "most": 1.3}
+    assert found["http worker"]["median"] == 1.2
+
+
+def test_cpu_time_of_an_ended_child_is_not_lost(bench: ModuleType) -> None:
+    """A child's time moves to its parent when it has been waited for."""
+    busy = "import os\nwhile os.times().user < 0.1: pass"
+    before = sum(bench.cpu_seconds({os.getpid()}).values())
+    with subprocess.Popen([sys.executable, "-c", busy]) as child:
+        assert child.pid in bench.tree(os.getpid())
+
+    assert child.pid not in bench.tree(os.getpid())
+    assert sum(bench.cpu_seconds({os.getpid()}).values()) >= before + 0.05
