@@ -226,9 +226,11 @@ class Signature(msgspec.Struct, frozen=True):
 
     `batchable`: every input and output has a free first dimension and two different rows
     answered together the same as alone. `metadata` is the file's own key-value metadata.
+    `loops`: a Loop operator, so how long a run takes may depend on the request's values.
     """
 
     inputs: list[TensorMetadata]
     outputs: list[TensorMetadata]
     batchable: bool
     metadata: dict[str, str] = {}
+    loops: bool = False

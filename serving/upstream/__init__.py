@@ -1,1 +1,60 @@
-"""How a version is reached."""
+"""How a version is reached: one interface, wherever the version runs."""
+
+import asyncio
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from serving.models.waiting import Inference
+from serving.types import Signature
+
+__all__ = ["Inference", "Upstream"]
+
+
+class Upstream(Protocol):
+    """One model version that answers, in this process or elsewhere."""
+
+    @property
+    def signature(self) -> Signature:
+        """What the version takes and gives."""
+        ...
+
+    def ready(self) -> bool:
+        """Whether requests may be sent: loaded and warm, not closed."""
+        ...
+
+    def infer(
+        self,
+        feed: dict[str, NDArray[Any]],
+        *,
+        rows: int,
+        outputs: tuple[str, ...],
+        deadline: float,
+        shadow: bool = False,
+    ) -> "asyncio.Future[Inference]":
+        """Answer one request. Refuses at once by raising, or returns a future.
+
+        Args:
+            feed: Every input by name, dtype as `serving.types.NUMPY_OF`. Not changed; it must
+                not be changed by the caller either until the future is done.
+            rows: Size of the first dimension; any number where the version does not batch.
+            outputs: Names of the outputs wanted, each at most once; empty means all.
+            deadline: Monotonic second by which the answer is needed.
+            shadow: Nobody waits for it: run on idle capacity, dropped first.
+
+        Returns:
+            A future of the answer. Cancelling it gives up and disturbs nobody else.
+
+        Raises:
+            ModelNotReady: Not loaded yet, or closed.
+            InvalidRequest: More rows than the version takes, none, or BYTES that are not UTF-8.
+            DeadlineExceeded: The deadline has passed.
+            Overloaded: It would not be answered in time; `reason` says which bound it met.
+
+        The future may end with these too, and with InferenceFailed.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Refuse new requests and finish those in flight. Cancelling the wait ends them."""
+        ...
