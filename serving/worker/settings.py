@@ -12,10 +12,10 @@ from typing import Final
 import grpc
 import msgspec
 
-from serving.config.codec import dec_hook, enc_hook
 from serving.config.identity import IdentityTable, OpenTable, TokenTable
 from serving.config.load import load_gateway, load_tokens
 from serving.config.schema import GatewayConfig, Listener, TlsConfig
+from serving.config.snapshot_codec import dec_hook, enc_hook
 from serving.errors import InvalidConfig
 from serving.files import write_whole
 from serving.types import Principal

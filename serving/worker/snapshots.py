@@ -153,7 +153,7 @@ class SnapshotFeed:
 
     async def _fetch(self, client: "redis.Redis") -> None:
         body = await client.get(SNAPSHOT_KEY)
-        if body is None:
+        if not isinstance(body, bytes):
             return
         try:
             snapshot = decode_snapshot(body)
