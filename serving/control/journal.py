@@ -5,6 +5,7 @@ store gets it. When the store comes back empty or behind, the last line is publi
 line that a crash cut off is skipped: it was never published.
 """
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -77,7 +78,9 @@ class Journal:
         self.entries.append(entry)
         if len(self.entries) > 2 * self._keep:
             self.entries = self.entries[-self._keep :]
-            write_whole(self._path, b"".join(_encode(one) + b"\n" for one in self.entries))
+            # The entry itself is safe; a disk that is too full to shorten the file is tried again.
+            with suppress(OSError):
+                write_whole(self._path, b"".join(_encode(one) + b"\n" for one in self.entries))
 
 
 def _encode(entry: Entry) -> bytes:

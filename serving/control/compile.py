@@ -1,0 +1,121 @@
+"""From a configuration directory to what can be published, or every reason why not.
+
+Reads YAML, stages the model files by digest and has them checked in a throw-away process.
+Blocks on disk and on that process: call it from a thread. It changes nothing but the data
+directory's stock of staged files.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from serving.config.check import check, check_signatures
+from serving.config.facts import Facts, gather
+from serving.config.load import Loaded, load_directory, resolve_artifacts
+from serving.config.problems import Problem, raise_errors
+from serving.config.schema import Configuration
+from serving.config.snapshot import Snapshot, StagedVersion
+from serving.errors import InvalidArtifact
+from serving.models import artifact
+from serving.types import Signature
+
+__all__ = ["Compiled", "compile_configuration"]
+
+Staged = dict[str, dict[str, StagedVersion]]
+
+
+class Compiled(msgspec.Struct, frozen=True, kw_only=True):
+    """A configuration that may be served, its model files staged and checked."""
+
+    configuration: Configuration
+    staged: Staged
+    warnings: list[str]
+
+    def snapshot(
+        self, *, revision: int, author: str, at: float, unloaded: list[str] | None = None
+    ) -> Snapshot:
+        """Give it a revision. Models in `unloaded` that are not configured are left out."""
+        return Snapshot(
+            revision=revision,
+            published_at=at,
+            author=author,
+            models=self.configuration.models,
+            views=self.configuration.views,
+            staged=self.staged,
+            unloaded=[name for name in unloaded or () if name in self.configuration.models],
+        )
+
+
+def compile_configuration(root: Path, data: Path, *, insecure: bool = False) -> Compiled:
+    """Read, check, stage.
+
+    Args:
+        root: the configuration directory.
+        data: the data directory; files go to `artifacts`, results of checks to `checked`.
+        insecure: whether unprotected listeners were forced by name.
+
+    Raises:
+        InvalidConfig: with every problem that was found.
+    """
+    loaded = load_directory(root)
+    facts = gather(loaded)
+    problems = check(loaded, facts, insecure=insecure)
+    paths, unstaged = _stage(loaded, facts, data / "artifacts")
+    verdicts = artifact.check_many(sorted(set(paths.values())), checked_dir=data / "checked")
+    signatures, unfit = _judge(loaded, paths, verdicts)
+    problems += [*unstaged, *unfit, *check_signatures(loaded, signatures)]
+    raise_errors(problems)
+    return Compiled(
+        configuration=loaded.configuration,
+        staged={
+            model: {
+                version: StagedVersion(
+                    path=str(paths[model, version]),
+                    sha256=source.sha256,
+                    signature=signatures[model][version],
+                )
+                for version, source in config.versions.items()
+            }
+            for model, config in loaded.configuration.models.items()
+        },
+        warnings=[str(problem) for problem in problems],
+    )
+
+
+def _stage(
+    loaded: Loaded, facts: Facts, folder: Path
+) -> tuple[dict[tuple[str, str], Path], list[Problem]]:
+    staged: dict[tuple[str, str], Path] = {}
+    problems = []
+    for (model, version), source in resolve_artifacts(loaded).items():
+        sha256 = loaded.configuration.models[model].versions[version].sha256
+        found = (facts.artifacts or {}).get((model, version))
+        if found is None or found.sha256 != sha256:
+            continue  # the check has said so already
+        try:
+            staged[model, version] = artifact.stage(source, sha256, folder)
+        except InvalidArtifact as error:
+            problems.append(_problem(loaded, model, version, error))
+    return staged, problems
+
+
+def _judge(
+    loaded: Loaded,
+    paths: Mapping[tuple[str, str], Path],
+    verdicts: Mapping[Path, Signature | InvalidArtifact],
+) -> tuple[dict[str, dict[str, Signature]], list[Problem]]:
+    signatures: dict[str, dict[str, Signature]] = {}
+    problems = []
+    for (model, version), path in paths.items():
+        verdict = verdicts[path]
+        if isinstance(verdict, Signature):
+            signatures.setdefault(model, {})[version] = verdict
+        else:
+            problems.append(_problem(loaded, model, version, verdict))
+    return signatures, problems
+
+
+def _problem(loaded: Loaded, model: str, version: str, error: InvalidArtifact) -> Problem:
+    path = ("versions", version, "path")
+    return loaded.sources.problem(loaded.model_files[model], path, error.message)

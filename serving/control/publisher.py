@@ -1,0 +1,361 @@
+"""The one place that changes what is served: plan, apply, load, unload, and repair of the store.
+
+A change goes compile → journal (flushed to disk) → store → workers, in that order. Whatever dies
+in between, the journal says what was decided, and `keep` brings the store back to it. The
+revision only grows; a store that is ahead of the journal wins, because workers follow it.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from msgspec.structs import replace
+
+from serving.clock import Clock
+from serving.config.schema import GatewayConfig
+from serving.config.snapshot import Snapshot
+from serving.config.snapshot_codec import encode_snapshot
+from serving.control.compile import Compiled
+from serving.control.journal import Action, Entry, Journal
+from serving.control.plan import Plan, compare, without_secrets
+from serving.control.store import Store, Subscription
+from serving.errors import (
+    Conflict,
+    InvalidConfig,
+    ModelNotFound,
+    ModelNotReady,
+    ServingError,
+    StoreUnavailable,
+)
+from serving.files import write_whole
+
+__all__ = ["Outcome", "Publisher"]
+
+_RETRY_SECONDS: Final = 0.2
+_LOOK_SECONDS: Final = 1.0
+"""How often the store is compared with what should be in it."""
+
+Compile = Callable[[Path], Compiled]
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What a verb did. `published`: `revision` is new; otherwise it is the one that was there."""
+
+    plan: Plan
+    revision: int
+    published: bool
+    warnings: list[str] = []
+
+
+class Publisher:
+    """Holds the current snapshot; one verb at a time.
+
+    Args:
+        store: where workers read.
+        journal: what was published before.
+        compile_directory: makes a configuration of a directory; run in a thread.
+        gateway: `gateway.yaml` as the running processes were started with it.
+        last_good: file that workers start from when the store is away, written along.
+        clock: wall-clock time of publications.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        journal: Journal,
+        compile_directory: Compile,
+        gateway: GatewayConfig,
+        last_good: Path,
+        clock: Clock,
+        log: logging.Logger,
+    ) -> None:
+        self._store = store
+        self._journal = journal
+        self._compile = compile_directory
+        self._gateway = gateway
+        self._last_good = last_good
+        self._clock = clock
+        self._log = log
+        self._one_at_a_time = asyncio.Lock()
+        self.started = False
+        self.store_name = ""
+        self.store_up = False
+        self.problem = ""
+        """Why the configuration directory is not what is served, empty if it is."""
+
+    @property
+    def journal(self) -> Journal:
+        """What was published, oldest first."""
+        return self._journal
+
+    @property
+    def current(self) -> Snapshot | None:
+        """What workers should serve; None before the first configuration."""
+        return self._journal.last.snapshot if self._journal.last else None
+
+    @property
+    def revision(self) -> int:
+        """Of `current`, 0 before the first."""
+        return self.current.revision if self.current else 0
+
+    # --- start and upkeep -------------------------------------------------------------------
+
+    async def start(self, directory: Path | None) -> None:
+        """Wait for the store, restore, and publish the directory if it says something else.
+
+        Args:
+            directory: None to restore only (control was restarted under the same engine, and
+                an edit that nobody has applied must not slip in).
+
+        Raises:
+            InvalidConfig: the store is unfit, or there is neither a good directory nor anything
+                published before.
+        """
+        await self._until_store_answers()
+        async with self._one_at_a_time:
+            await self._adopt_if_ahead()
+            if directory is not None:
+                await self._publish_directory(directory)
+            await self._repair()
+        self.started = True
+
+    async def _until_store_answers(self) -> None:
+        told = False
+        while True:
+            try:
+                self.store_name = await self._store.check()
+            except StoreUnavailable as error:
+                if not told:
+                    self._log.warning("waiting for the store: %s", error.message)
+                    told = True
+                await asyncio.sleep(_RETRY_SECONDS)
+            else:
+                self.store_up = True
+                return
+
+    async def _publish_directory(self, directory: Path) -> None:
+        try:
+            compiled = await asyncio.to_thread(self._compile, directory)
+        except InvalidConfig as error:
+            if self.current is None:
+                raise
+            self.problem = error.message
+            self._log.error(
+                "the configuration directory is not served, revision %d goes on: %s",
+                self.revision,
+                "; ".join([error.message, *map(str, error.problems)]),
+            )
+            return
+        self.problem = ""
+        for warning in compiled.warnings:
+            self._log.warning("%s", warning)
+        new = self._next(compiled, author="start")
+        if self.current is None or not _same(self.current, new):
+            await self._commit(new, "start", directory=str(directory), must_reach=False)
+
+    async def keep(self) -> None:
+        """Compare the store with the journal for ever, and repair it; never returns.
+
+        It looks every second, and at once when somebody announces a revision.
+        """
+        subscription: Subscription | None = None
+        while True:
+            try:
+                if subscription is None:
+                    subscription = await self._store.subscribe()
+                await subscription.next(_LOOK_SECONDS)
+                async with self._one_at_a_time:
+                    await self._adopt_if_ahead()
+                    await self._repair()
+                if not self.store_up:
+                    self._log.warning("the store answers again")
+                self.store_up = True
+            except StoreUnavailable as error:
+                if self.store_up:
+                    self._log.warning("predictions go on, changes wait: %s", error.message)
+                self.store_up = False
+                if subscription is not None:
+                    with contextlib.suppress(StoreUnavailable):
+                        await subscription.close()
+                    subscription = None
+                await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _adopt_if_ahead(self) -> None:
+        stored = await self._store.snapshot()
+        if stored is None or stored.revision <= self.revision:
+            return
+        self._log.warning(
+            "the store holds revision %d, the journal %d; going on from the store's",
+            stored.revision,
+            self.revision,
+        )
+        await self._record(stored, "adopt", reason="found in the store")
+
+    async def _repair(self) -> None:
+        """Publish the current snapshot if the store has lost it."""
+        current = self.current
+        if current is None:
+            return
+        stored = await self._store.snapshot()
+        if (stored is None or stored.revision < current.revision) and await self._store.publish(
+            current
+        ):
+            was = "nothing" if stored is None else f"revision {stored.revision}"
+            self._log.info("published revision %d (the store held %s)", current.revision, was)
+
+    # --- verbs ------------------------------------------------------------------------------
+
+    async def plan(self, directory: Path) -> Outcome:
+        """Say what applying the directory would change. Raises InvalidConfig."""
+        compiled = await asyncio.to_thread(self._compile, directory)
+        return self._outcome(compiled, self._next(compiled, author=""), published=False)
+
+    async def apply(
+        self,
+        directory: Path,
+        *,
+        author: str,
+        expected_revision: int | None = None,
+        reason: str = "",
+    ) -> Outcome:
+        """Publish the directory, unless it says what is served already.
+
+        Raises:
+            InvalidConfig: with every problem; nothing has changed.
+            Conflict: `expected_revision` is not the current one, or another writer was faster.
+            StoreUnavailable: the store does not answer; nothing has changed.
+        """
+        async with self._one_at_a_time:
+            self._expect(expected_revision)
+            compiled = await asyncio.to_thread(self._compile, directory)
+            new = self._next(compiled, author=author)
+            outcome = self._outcome(compiled, new, published=not self._serves(new))
+            if outcome.published:
+                await self._commit(
+                    new, "apply", reason=reason, directory=str(directory), must_reach=True
+                )
+            self.problem = ""
+            return outcome
+
+    async def set_loaded(
+        self, model: str, *, loaded: bool, author: str, reason: str = ""
+    ) -> Outcome:
+        """Load or unload a model; doing it twice changes nothing.
+
+        Raises:
+            ModelNotFound, ModelNotReady (nothing is published yet), Conflict, StoreUnavailable.
+        """
+        async with self._one_at_a_time:
+            self._expect(None)
+            current = self.current
+            if current is None:
+                raise ModelNotReady("no configuration has been published yet")
+            if model not in current.models:
+                raise ModelNotFound(f"Request for unknown model: '{model[:128]}' is not found")
+            if (model not in current.unloaded) == loaded:
+                return Outcome(plan=Plan(), revision=current.revision, published=False)
+            unloaded = [name for name in current.unloaded if name != model]
+            new = replace(
+                current,
+                revision=current.revision + 1,
+                published_at=self._clock.wall(),
+                author=author,
+                unloaded=unloaded if loaded else [*unloaded, model],
+            )
+            await self._commit(new, "load" if loaded else "unload", reason=reason, must_reach=True)
+            return Outcome(plan=compare(current, new), revision=new.revision, published=True)
+
+    def _expect(self, revision: int | None) -> None:
+        if not self.started:
+            raise ModelNotReady("control is starting: it has not reached the store yet")
+        if revision is not None and revision != self.revision:
+            raise Conflict(
+                f"expected_revision is {revision}, but revision {self.revision} is served; "
+                "look at the plan again",
+                self.revision,
+            )
+
+    def _next(self, compiled: Compiled, *, author: str) -> Snapshot:
+        return compiled.snapshot(
+            revision=self.revision + 1,
+            author=author,
+            at=self._clock.wall(),
+            unloaded=self.current.unloaded if self.current else None,
+        )
+
+    def _serves(self, snapshot: Snapshot) -> bool:
+        return self.current is not None and _same(self.current, snapshot)
+
+    def _outcome(self, compiled: Compiled, new: Snapshot, *, published: bool) -> Outcome:
+        return Outcome(
+            plan=compare(self.current, new, (self._gateway, compiled.configuration.gateway)),
+            revision=new.revision if published else self.revision,
+            published=published,
+            warnings=compiled.warnings,
+        )
+
+    async def _commit(
+        self,
+        snapshot: Snapshot,
+        action: Action,
+        *,
+        reason: str = "",
+        directory: str = "",
+        must_reach: bool,
+    ) -> None:
+        """Journal, then publish. With `must_reach` nothing happens while the store is away."""
+        if must_reach:
+            before = await self._store.snapshot()
+            if before is not None and before.revision >= snapshot.revision:
+                await self._adopt_if_ahead()
+                raise Conflict(
+                    f"another writer has published revision {before.revision}; plan again",
+                    before.revision,
+                )
+        await self._record(snapshot, action, reason=reason, directory=directory)
+        try:
+            published = await self._store.publish(snapshot)
+        except StoreUnavailable as error:
+            # It was there a moment ago. The decision is on disk; `keep` carries it out.
+            self._log.warning("revision %d waits for the store: %s", snapshot.revision, error)
+            return
+        if not published:
+            stored = await self._store.snapshot()
+            if stored is not None:
+                await self._record(stored, "adopt", reason="another writer was faster")
+                raise Conflict("another writer was faster; plan again", stored.revision)
+        self._log.info("published revision %d (%s)", snapshot.revision, action)
+
+    async def _record(
+        self, snapshot: Snapshot, action: Action, *, reason: str = "", directory: str = ""
+    ) -> None:
+        entry = Entry(
+            snapshot=snapshot,
+            gateway=without_secrets(self._gateway),
+            author=snapshot.author,
+            at=self._clock.wall(),
+            action=action,
+            reason=reason,
+            directory=directory,
+        )
+        try:
+            await asyncio.to_thread(self._journal.append, entry)
+        except OSError as error:
+            raise ServingError(
+                f"the journal cannot be written ({error.strerror}), so nothing was changed"
+            ) from error
+        try:
+            await asyncio.to_thread(write_whole, self._last_good, encode_snapshot(snapshot))
+        except OSError as error:
+            self._log.warning("the last good snapshot could not be written: %s", error.strerror)
+
+
+def _same(one: Snapshot, other: Snapshot) -> bool:
+    """Whether two snapshots serve the same; revision, author and time do not matter."""
+    alike = replace(other, revision=one.revision, author=one.author, published_at=one.published_at)
+    return encode_snapshot(one) == encode_snapshot(alike)
