@@ -130,7 +130,7 @@ def stage(
         InvalidArtifact: As `digest`, or the digest is another.
     """
     target = artifacts_dir / f"{sha256}.onnx"
-    with suppress(InvalidArtifact):
+    with suppress(InvalidArtifact, FileNotFoundError):
         if os.lstat(target).st_nlink == 1 and digest(target, max_bytes) == sha256:
             return target
     artifacts_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
