@@ -16,11 +16,12 @@ from typing import Final
 import msgspec
 
 from serving.clock import Clock, SystemClock
+from serving.config.addresses import parse_address
 from serving.engine.directory import DataDirectory
 from serving.engine.embedded_store import EmbeddedStore, find_server
 from serving.engine.lifecycle import State
 from serving.engine.log_lines import LineSink
-from serving.engine.ports import HeldPort, parse_address
+from serving.engine.ports import HeldPort, written
 from serving.engine.report import Addresses, EngineReport, process_started, write_report
 from serving.engine.supervised import Heard, ProcessSpec, SupervisedProcess
 from serving.engine.unix_http import ask
@@ -89,6 +90,9 @@ class LocalEngine:
         self.store: SupervisedProcess | None = None
         self.control: SupervisedProcess | None = None
         self.workers: list[SupervisedProcess] = []
+        self.serving: set[str] = set()
+        """Names of control and workers that have said they serve, filled by `until_ready`."""
+
         self._programs = programs if programs is not None else Programs()
         self._lines = lines
         self._on_change = on_change
@@ -156,6 +160,8 @@ class LocalEngine:
             for name, socket in list(waiting.items()):
                 if await _is_ok(socket, "/readyz", 1.0):
                     del waiting[name]
+                    self.serving.add(name)
+                    self._on_change()
             if not waiting and all(process.state is State.READY for process in self.processes):
                 return
             await asyncio.sleep(_READY_PROBE_SECONDS)
@@ -195,9 +201,13 @@ class LocalEngine:
         found: dict[str, str] = {}
         for name, text in wanted.items():
             option = f"listen.{name}"
-            port = HeldPort(parse_address(text, option), option, shared=name != "admin")
+            try:
+                address = parse_address(text)
+            except ValueError as error:
+                raise EngineError(f"{option}: {error}") from error
+            port = HeldPort(address, option, shared=name != "admin")
             self._ports.append(port)
-            found[name] = str(port.address)
+            found[name] = written(port.address)
         return Addresses(**found)
 
     def _embedded_store(self) -> EmbeddedStore | None:

@@ -66,13 +66,13 @@ def prefixed(process: str, line: str) -> str:
 
 
 class LineQueue:
-    """Hold at most `capacity` lines until a thread has written them.
+    """Hold at most `capacity` lines until a thread has written them to `stream` (standard error).
 
     Past that a new line is dropped and counted; the count is written when there is room again.
     """
 
     def __init__(self, stream: TextIO | None = None, capacity: int = 10_000) -> None:
-        self._stream = stream if stream is not None else sys.stderr
+        self._stream = stream
         self._capacity = capacity
         self._lines: deque[str] = deque()
         self._dropped = 0
@@ -107,9 +107,11 @@ class LineQueue:
                 closed = self._closed
             if dropped:
                 lines.append(prefixed("engine", f"{dropped} log lines dropped: output was blocked"))
+            # Asked for anew each time: a progress display takes sys.stderr over while it is shown.
+            stream = self._stream if self._stream is not None else sys.stderr
             try:
-                self._stream.write("".join(line + "\n" for line in lines))
-                self._stream.flush()
+                stream.write("".join(line + "\n" for line in lines))
+                stream.flush()
             except (OSError, ValueError):
                 # Nobody reads us any more (a closed terminal); the gateway goes on.
                 pass

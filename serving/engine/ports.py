@@ -12,41 +12,23 @@ import errno
 import socket
 from typing import Any, Final
 
-import msgspec
-
+from serving.config.addresses import Address
 from serving.errors import EngineError
 
-__all__ = ["Address", "HeldPort", "parse_address"]
-
-_EXAMPLE: Final = "`127.0.0.1:8000`, or `[::1]:8000` for IPv6"
+__all__ = ["HeldPort", "reachable", "written"]
 
 
-class Address(msgspec.Struct, frozen=True):
-    """A host (name or number, IPv6 without brackets) and a port."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-    @property
-    def reachable(self) -> "Address":
-        """What a client on this machine connects to: loopback instead of "every interface"."""
-        loopback = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104
-        return Address(loopback.get(self.host, self.host), self.port)
+def written(address: Address) -> str:
+    """`host:port`, with brackets around an IPv6 address, as `parse_address` reads it."""
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    return f"{host}:{address.port}"
 
 
-def parse_address(text: str, option: str) -> Address:
-    """Read `host:port`. Raises EngineError naming `option` (such as `listen.http`)."""
-    host, colon, port = text.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        colon = ""
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65_535:
-        raise EngineError(f"{option}: `{text}` is not an address; write {_EXAMPLE}")
-    return Address(host, int(port))
+def reachable(address: Address) -> Address:
+    """What a client on this machine connects to: loopback instead of every interface."""
+    if not address.is_wildcard:
+        return address
+    return Address("::1" if ":" in address.host else "127.0.0.1", address.port)
 
 
 class HeldPort:
@@ -89,9 +71,7 @@ _Found = list[tuple[socket.AddressFamily, tuple[Any, ...]]]
 
 def _resolve(wanted: Address, option: str) -> _Found:
     try:
-        infos = socket.getaddrinfo(
-            wanted.host or None, wanted.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
+        infos = socket.getaddrinfo(wanted.host, wanted.port, type=socket.SOCK_STREAM)
     except OSError as error:
         raise EngineError(f"{option}: no such host: `{wanted.host}` ({error.strerror})") from error
     return [(info[0], info[4]) for info in infos]
@@ -113,7 +93,7 @@ def _bind(family: socket.AddressFamily, sockaddr: tuple[Any, ...], option: str) 
             pass
         else:
             return held
-    where = Address(str(sockaddr[0]), int(sockaddr[1]))
+    where = written(Address(sockaddr[0], sockaddr[1]))
     reason = {
         errno.EADDRINUSE: "is in use by another program (or another gateway)",
         errno.EACCES: "may not be bound by this user (ports below 1024 need privileges)",

@@ -204,3 +204,9 @@ async def test_a_deep_data_directory_works_like_any_other(deep: Path) -> None:
         assert engine.workers[0].state is State.READY
 
     assert list((deep / "data" / "run").iterdir()) == []
+
+
+async def test_an_address_that_is_none_is_refused_by_option(tmp_path: Path) -> None:
+    """The option is named before anything is started."""
+    with pytest.raises(EngineError, match=r"listen\.grpc: the port must be a number"):
+        await build(tmp_path, lines=[], grpc="127.0.0.1:http").start()

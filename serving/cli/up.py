@@ -1,0 +1,289 @@
+"""`sluice up DIR`: start everything on this machine and keep it running."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+import msgspec
+
+from serving.cli.output import Output, output_options
+from serving.config.schema import EngineConfig, GatewayConfig, Listener, TlsConfig
+
+if TYPE_CHECKING:
+    from serving.engine.local import LocalEngine, Options, Programs
+
+__all__ = ["Started", "run", "up"]
+
+_DRAIN_GRACE_SECONDS: Final = 2.0
+_PATIENCE_SECONDS: Final = 20.0
+
+
+class Started(msgspec.Struct, frozen=True, kw_only=True):
+    """What `sluice up --json` prints, on one line, once the gateway answers."""
+
+    http: str
+    grpc: str
+    admin: str
+    pid: int
+    data: str
+    admin_token_file: str
+
+
+@click.command(short_help="Start the store, the workers and the control process.")
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.option(
+    "--engine",
+    type=click.Choice(["local"]),
+    expose_value=False,  # the configuration's check allows no other engine yet
+    help="Who supervises the processes [default: what gateway.yaml says].",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    help="Data-plane processes [default: what gateway.yaml says].",
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where state is kept [default: DIR/.sluice].",
+)
+@click.option(
+    "--insecure-bind",
+    is_flag=True,
+    help="Listen beyond this machine although TLS or tokens are missing.",
+)
+@output_options
+def up(
+    directory: Path,
+    *,
+    workers: int | None,
+    data: Path | None,
+    insecure_bind: bool,
+    output: Output,
+) -> None:
+    """Start the gateway that DIR configures, and keep it running until Ctrl-C.
+
+    Starts the store, the control process and the workers on this machine, shows when each is
+    ready, and prints where they listen. Processes that die are started again. Log lines go to
+    standard error.
+
+    \b
+    Examples:
+      sluice up configs/demo
+      sluice up configs/demo --workers 2
+      sluice up configs/demo --json | head -1     addresses for a script
+    """  # noqa: D301  - \b keeps click from re-wrapping the examples
+    run(
+        directory,
+        workers=workers,
+        data=data,
+        insecure_bind=insecure_bind,
+        output=output,
+    )
+
+
+def run(
+    directory: Path,
+    *,
+    output: Output,
+    workers: int | None = None,
+    data: Path | None = None,
+    insecure_bind: bool = False,
+    programs: "Programs | None" = None,
+) -> None:
+    """Check the configuration, then run an engine until a signal ends it.
+
+    Raises:
+        InvalidConfig: The configuration has mistakes.
+        EngineError: A port or the data directory is taken, or a process does not start.
+    """
+    from serving.config.check import require_valid
+
+    started = time.monotonic()
+    loaded, warnings = require_valid(directory, insecure=insecure_bind)
+    for warning in warnings:
+        output.note(str(warning))
+    gateway = loaded.configuration.gateway
+    options = _options(directory, gateway, workers=workers, data=data, insecure=insecure_bind)
+    models = list(loaded.configuration.models)
+
+    def announce(running: "LocalEngine") -> None:
+        _announce(running, gateway, models, output, time.monotonic() - started)
+
+    asyncio.run(_until_stopped(options, programs, announce, output))
+
+
+def _options(
+    directory: Path,
+    gateway: GatewayConfig,
+    *,
+    workers: int | None,
+    data: Path | None,
+    insecure: bool,
+) -> "Options":
+    from serving.engine.local import Options
+
+    listen = gateway.listen
+    return Options(
+        configuration=directory,
+        data=data if data is not None else directory / ".sluice",
+        workers=workers if workers is not None else _always_running(gateway.engine),
+        http=_address(listen.http),
+        grpc=_address(listen.grpc),
+        admin=_address(listen.admin),
+        store=gateway.store,
+        insecure_bind=insecure,
+        drain_seconds=gateway.limits.drain_timeout + _DRAIN_GRACE_SECONDS,
+    )
+
+
+def _address(listener: str | Listener) -> str:
+    return listener.address if isinstance(listener, Listener) else listener
+
+
+def _always_running(engine: EngineConfig) -> int:
+    return engine.workers if isinstance(engine.workers, int) else engine.workers.min
+
+
+async def _until_stopped(
+    options: "Options",
+    programs: "Programs | None",
+    announce: Callable[["LocalEngine"], None],
+    output: Output,
+) -> None:
+    from serving.cli.progress import progress_for, stages
+    from serving.engine.local import LocalEngine
+    from serving.engine.log_lines import LineQueue
+
+    lines = LineQueue()
+    progress = progress_for(silent=output.json)
+    engine = LocalEngine(
+        options,
+        lines=lines,
+        programs=programs,
+        on_change=lambda: progress.update(stages(engine)),
+    )
+    stop = _stop_on_signals(engine, output)
+    try:
+        await engine.start()
+        try:
+            with progress:
+                slow = asyncio.get_running_loop().call_later(
+                    _PATIENCE_SECONDS, lambda: lines("engine", _still_waiting(engine))
+                )
+                ready = await _unless(stop, engine.until_ready())
+                slow.cancel()
+            if ready:
+                announce(engine)
+                await _unless(stop, engine.until_broken())
+        finally:
+            await engine.stop()
+    finally:
+        await asyncio.to_thread(lines.close)
+
+
+def _stop_on_signals(engine: "LocalEngine", output: Output) -> asyncio.Event:
+    """The first signal asks for a drain, the second one kills."""
+    stop = asyncio.Event()
+
+    def heard() -> None:
+        if stop.is_set():
+            engine.kill()
+        else:
+            stop.set()
+            output.note("stopping: requests in flight are finished first (Ctrl-C again to kill)")
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, heard)
+    return stop
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[None, None, None]) -> bool:
+    """Do `work` unless `stop` comes first; whether it was done. Raises what `work` raises."""
+    working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+        return working.done()
+    finally:
+        for task in (working, stopping):
+            task.cancel()
+        await asyncio.wait({working, stopping})
+
+
+def _still_waiting(engine: "LocalEngine") -> str:
+    from serving.cli.progress import stages
+
+    missing = ", ".join(
+        f"{stage.name} ({stage.text})" for stage in stages(engine) if not stage.done
+    )
+    return f"still waiting for: {missing}. `sluice status` in another terminal says more"
+
+
+def _announce(
+    engine: "LocalEngine",
+    gateway: GatewayConfig,
+    models: list[str],
+    output: Output,
+    seconds: float,
+) -> None:
+    """Say where everything is, and how to try it."""
+    options, addresses = engine.options, engine.addresses
+    token_file = options.data / "admin.token"
+    if output.json:
+        started = Started(
+            http=addresses.http,
+            grpc=addresses.grpc,
+            admin=addresses.admin,
+            pid=os.getpid(),
+            data=str(options.data),
+            admin_token_file=str(token_file),
+        )
+        click.echo(msgspec.json.encode(started))
+        return
+    listen = gateway.listen
+    workers = f"{len(engine.workers)} worker{'s' if len(engine.workers) != 1 else ''}"
+    output.say(f"\nSluice is up: {workers}, {seconds:.1f} s\n")
+    output.say(f"  HTTP   {_url(addresses.http, listen.http)}")
+    output.say(f"  gRPC   {addresses.grpc}{'' if _tls(listen.grpc) is None else ' (TLS)'}")
+    output.say(f"  admin  {_url(addresses.admin, listen.admin)}")
+    output.say(f"         verbs that change something need the token in {token_file}")
+    if models and (line := _example(engine, gateway, models[0])):
+        output.say(f"\nTry it:\n\n  {line}")
+    output.say("\nCtrl-C stops everything.")
+
+
+def _url(address: str, listener: str | Listener) -> str:
+    from serving.config.addresses import parse_address
+    from serving.engine.ports import reachable, written
+
+    scheme = "http" if _tls(listener) is None else "https"
+    return f"{scheme}://{written(reachable(parse_address(address)))}"
+
+
+def _tls(listener: str | Listener) -> TlsConfig | None:
+    return listener.tls if isinstance(listener, Listener) else None
+
+
+def _example(engine: "LocalEngine", gateway: GatewayConfig, model: str) -> str | None:
+    from serving.cli.example_request import EXAMPLE_FILE, body_from_snapshot, curl_line
+    from serving.config.addresses import parse_address
+
+    configuration = engine.options.configuration
+    file = configuration / EXAMPLE_FILE
+    body = f"@{file}" if file.is_file() else body_from_snapshot(engine.options.data, model)
+    if body is None:
+        return None
+    return curl_line(
+        http=parse_address(engine.addresses.http),
+        gateway=gateway,
+        configuration=configuration,
+        model=model,
+        body=body,
+    )
