@@ -52,6 +52,9 @@ fix: install-dev  ## Let ruff repair what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+generate: install  ## Write configs/reference.yaml and configs/schema.json from the schema
+	$(BIN)/python -m serving.config.reference configs
+
 lock:  ## Resolve constraints*.txt again (hashes, no index addresses)
 	@tools=$$(mktemp -d) && $(PYTHON) -m venv $$tools && $$tools/bin/pip install -q uv && \
 	lock() { $$tools/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url "$$@"; } && \

@@ -23,13 +23,23 @@ class NewToken(msgspec.Struct, frozen=True, kw_only=True):
     roles: list[str]
 
 
+def _usable_name(ctx: click.Context, parameter: click.Parameter, name: str) -> str:
+    """Refuse what the token file could not hold."""
+    import re
+
+    del ctx, parameter
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
+        raise click.BadParameter("a name has up to 64 lower-case letters, digits, `.`, `_` and `-`")
+    return name
+
+
 @click.group(short_help="Make credentials for callers.")
 def tokens() -> None:
     """Make credentials for callers."""
 
 
 @tokens.command()
-@click.argument("name")
+@click.argument("name", callback=_usable_name)
 @click.option(
     "--role",
     type=click.Choice(["infer", "operator", "admin"]),
@@ -96,9 +106,11 @@ def _append(file: Path, drawn: NewToken, entry: str) -> None:
             stream.write(f"{text}{entry}\n")
             stream.flush()
             os.fsync(descriptor)
-        after = _known(temporary, drawn)
-        if [known.name for known in after] != [*(known.name for known in before), drawn.name]:
-            raise _not_appendable(entry)
+        if not _reads_as(temporary, [*(known.name for known in before), drawn.name]):
+            raise CommandError(
+                "an entry cannot be added to the end of this file; it was left as it is",
+                f"its `tokens:` must be its last key, one entry a line:\n{entry}",
+            )
         temporary.replace(file)
     except OSError as error:
         raise CommandError(f"the token file cannot be written: {error.strerror}") from error
@@ -106,26 +118,16 @@ def _append(file: Path, drawn: NewToken, entry: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _known(file: Path, drawn: NewToken | None = None) -> list["TokenEntry"]:
-    """The file's entries. With `drawn` it is our own draft that is read back."""
+def _known(file: Path) -> list["TokenEntry"]:
     from serving.config.load import load_tokens
+
+    return load_tokens(file).tokens
+
+
+def _reads_as(file: Path, names: list[str]) -> bool:
     from serving.errors import InvalidConfig
 
     try:
-        return load_tokens(file).tokens
-    except InvalidConfig as error:
-        if drawn is None:
-            raise
-        if any(".name" in str(problem) for problem in error.problems):
-            raise CommandError(
-                f"`{drawn.name}` is no name",
-                "use lower-case letters, digits, `.`, `_` and `-`, at most 64",
-            ) from error
-        raise _not_appendable(_entry(drawn)) from error
-
-
-def _not_appendable(entry: str) -> CommandError:
-    return CommandError(
-        "an entry cannot be added to the end of this file; it was left as it is",
-        f"its `tokens:` must be its last key, one entry a line:\n{entry}",
-    )
+        return [entry.name for entry in _known(file)] == names
+    except InvalidConfig:
+        return False

@@ -76,7 +76,8 @@ class _Gateway:
         """Certificates and keys can be used, and nobody else reads the keys."""
         for name, fact in self._facts.tls.items():
             for option, refusal in fact.refusals.items():
-                yield self._problem(("listen", name, "tls", option), refusal)
+                hint = "paths start at the configuration directory" if "no such" in refusal else ""
+                yield self._problem(("listen", name, "tls", option), refusal, hint)
             if fact.key_mode & 0o007:
                 message = f"every user of this machine may read the key (mode {fact.key_mode:04o})"
                 yield self._problem(("listen", name, "tls", "key"), message, "chmod 600")
