@@ -61,6 +61,8 @@ async def main(options: argparse.Namespace) -> None:
         body, status = b"ok", b"200 OK"
         if target == b"/load":
             body = b'{"in_flight": 3, "busy_seconds": 1.5, "connections": 2}'
+        if target == b"/readyz":
+            body = b'{"ready": true, "state": "ready", "revision": 7}'
         if target == b"/readyz" and options.never_ready:
             status = b"503 Service Unavailable"
         writer.write(b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body))
