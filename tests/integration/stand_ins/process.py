@@ -15,6 +15,11 @@ from pathlib import Path
 
 from serving.lifeline import die_with_parent
 
+BODIES = {
+    b"/load": b'{"in_flight": 3, "busy_seconds": 1.5, "connections": 2}',
+    b"/readyz": b'{"ready": true, "state": "ready", "revision": 7}',
+}
+
 
 def parsed() -> argparse.Namespace:
     """Arguments of the contract, and the misbehaviours."""
@@ -58,13 +63,9 @@ async def main(options: argparse.Namespace) -> None:
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         target = (await reader.readuntil(b"\r\n\r\n")).split(b" ")[1]
-        body, status = b"ok", b"200 OK"
-        if target == b"/load":
-            body = b'{"in_flight": 3, "busy_seconds": 1.5, "connections": 2}'
-        if target == b"/readyz":
-            body = b'{"ready": true, "state": "ready", "revision": 7}'
-        if target == b"/readyz" and options.never_ready:
-            status = b"503 Service Unavailable"
+        body = BODIES.get(target, b"ok")
+        refused = target == b"/readyz" and options.never_ready
+        status = b"503 Service Unavailable" if refused else b"200 OK"
         writer.write(b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body))
         writer.close()
 
