@@ -110,8 +110,8 @@ def _check_containers(text: bytes, limits: TensorLimits) -> None:
     structure = _without_strings(text)
     if structure.count(b"[") > arrays or structure.count(b"{") > _MAX_OBJECTS:
         raise InvalidRequest(
-            f"the body holds more than {arrays} arrays or {_MAX_OBJECTS} objects;"
-            " send data flat, or as binary tensor data"
+            f"the body holds more than {arrays} arrays or {_MAX_OBJECTS} objects, nested or"
+            " side by side; send data flat, or as binary tensor data"
         )
 
 

@@ -35,13 +35,16 @@ def check_request(parameters: dict[str, ParameterValue]) -> None:
     """Check the request parameters this server acts on.
 
     Raises:
-        InvalidRequest: a `sequence_id` (stateful models are not served), or a `timeout`
-            (microseconds) or `priority` that is not a non-negative integer.
+        InvalidRequest: a `sequence_id` (stateful models are not served), a `timeout`
+            (microseconds) or `priority` that is not a non-negative integer, or a
+            `binary_data_output` that is not a boolean.
     """
     if parameters.get("sequence_id") not in (None, 0, "", "0"):
         raise InvalidRequest(
             "parameter 'sequence_id': stateful sequences are not served; leave it out"
         )
+    if type(parameters.get("binary_data_output", False)) is not bool:
+        raise InvalidRequest("parameter 'binary_data_output' must be true or false")
     for key in _COUNTS:
         value = parameters.get(key)
         if value is not None and (type(value) is not int or value < 0):
