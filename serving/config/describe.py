@@ -152,7 +152,7 @@ def _suggest_number(node: Scalar, info: inspect.IntType | inspect.FloatType) -> 
         and (info.gt is None or value > info.gt)
         and (info.le is None or value <= info.le)
         and (info.lt is None or value < info.lt)
-        and abs(value) < 2**63  # no snapshot could carry more
+        and (isinstance(value, float) or abs(value) < 2**63)  # no snapshot could carry more
     )
     whole = isinstance(value, int) or isinstance(info, inspect.FloatType)
     return None if inside and whole else ""

@@ -102,7 +102,7 @@ class _Version:
             return
         try:
             names = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             names = None
         if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
             message = "the file's metadata key `feature_names` is no JSON list of names"
