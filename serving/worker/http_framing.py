@@ -43,6 +43,7 @@ _LISTS: Final = frozenset(
     {b"accept-encoding", b"connection", b"content-encoding", b"traceparent", b"tracestate"}
 )
 _HOST: Final = re.compile(rb"[A-Za-z0-9._~!$&'()*+;=:\[\]%-]*")
+_NOT_HTTP_2: Final = "this port speaks HTTP/1.1, not HTTP/2; gRPC calls have a port of their own"
 _MAX_CHUNKS: Final = 65_536  # tiny chunks cost a server far more than their bytes (CVE-2025-23310)
 _CHUNK_LINE_BYTES: Final = 20  # 16 hex digits and two line ends
 _BLANK_LINE: Final = b"\r\n\r\n"
@@ -184,8 +185,7 @@ class HeadReader:
 
     def _refusal(self, reason: str) -> Refusal:
         if self._parser.get_method() == b"PRI":
-            text = "this port speaks HTTP/1.1, not HTTP/2; gRPC calls have a port of their own"
-            return Refusal(505, text)
+            return Refusal(505, _NOT_HTTP_2)
         if reason == "Invalid HTTP version":
             return Refusal(505, "HTTP version not supported; send HTTP/1.1")
         return Refusal(400, f"malformed HTTP request: {reason}")
@@ -207,7 +207,8 @@ class HeadReader:
         elif version == b"HTTP/1.0":
             minor = 0
         else:
-            raise Refusal(505, "HTTP version not supported; send HTTP/1.1")
+            foreign = "HTTP version not supported; send HTTP/1.1"
+            raise Refusal(505, _NOT_HTTP_2 if method == b"PRI" else foreign)
         if method == b"CONNECT":
             raise Refusal(405, "CONNECT is not offered", b"allow: GET, HEAD, POST\r\n")
         values = self._values
@@ -282,11 +283,11 @@ class ChunkedBody:
         self._parts: list[bytes] = []
         self._size = self._fed = self._chunks = self._pieces = 0
         self._tail = b""
-        self._parser = httptools.HttpRequestParser(self)
-        self._parser.feed_data(_CHUNKED_PREAMBLE)
         self.complete = False
         self.overrun = False
         """The next request's bytes were swallowed too: answer this one, then close."""
+        self._parser = httptools.HttpRequestParser(self)
+        self._parser.feed_data(_CHUNKED_PREAMBLE)
 
     def on_body(self, part: bytes) -> None:
         """Called by llhttp with decoded bytes."""

@@ -1,0 +1,492 @@
+"""Slow, silent, hasty, leaving and very many clients; and a listener that has to go."""
+
+import asyncio
+import json
+import resource
+import select
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from echo_plane import EchoPlane
+from http_rig import BOUND_SECONDS, Client, HttpRig, eventually, infer, request
+
+from serving.clock import ManualClock
+from serving.config.schema import Limits
+from serving.config.units import ByteSize
+from serving.metrics import read
+
+INFER = "/v2/models/echo/infer"
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """Moves only when a test says so."""
+    return ManualClock()
+
+
+@pytest.fixture
+def rig(tmp_path: Path, clock: ManualClock) -> Iterator[HttpRig]:
+    """Default limits: 5 s for a head, 10 s for a body, 60 s idle; time stands still."""
+    with HttpRig(tmp_path, clock=clock) as rig:
+        yield rig
+
+
+@pytest.fixture
+def ticking(tmp_path: Path) -> Iterator[HttpRig]:
+    """The same on the machine's own clock."""
+    with HttpRig(tmp_path) as rig:
+        yield rig
+
+
+@pytest.fixture
+def client(rig: HttpRig) -> Iterator[Client]:
+    """One connection to it."""
+    with rig.connect() as client:
+        yield client
+
+
+def _swept(rig: HttpRig) -> None:
+    """Let two sweeps pass, so that what was due has happened."""
+
+    async def two_sweeps() -> None:
+        for _ in range(2):
+            before = rig.listener._timer
+            async with asyncio.timeout(BOUND_SECONDS):
+                while rig.listener._timer is before:
+                    await asyncio.sleep(0.01)
+
+    rig.run(two_sweeps())
+
+
+def _busy(rig: HttpRig) -> int:
+    """Connections in the middle of a request."""
+    return sum(c.busy for c in list(rig.listener._shared.connections))
+
+
+# --- slow -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("started", "limit", "word"),
+    [
+        (b"G", 5.0, "head"),
+        (b"GET /v2 HTTP/1.1\r\nHost: a\r\nX-Slow", 5.0, "head"),
+        (infer()[:-1], 10.0, "body"),
+        (request("POST", INFER, None, "Transfer-Encoding: chunked\r\n") + b"5\r\nab", 10.0, "body"),
+    ],
+    ids=["first byte", "headers", "body", "chunks"],
+)
+def test_a_request_that_trickles_in_is_408(
+    rig: HttpRig, clock: ManualClock, started: bytes, limit: float, word: str
+) -> None:
+    """Head and body have their time, counted from their beginning; then the connection goes."""
+    with rig.connect() as client:
+        client.send(started)
+        assert eventually(lambda: _busy(rig) == 1)
+        clock.advance(limit - 0.5)
+        _swept(rig)
+        assert rig.listener.connections == 1
+        clock.advance(1.5)
+
+        answer = client.read()
+
+        assert answer is not None
+        assert answer.status == 408
+        assert word in answer.json()["error"]
+        assert client.closed()
+
+
+def test_bytes_do_not_buy_time(rig: HttpRig, client: Client, clock: ManualClock) -> None:
+    """A byte now and then does not move the deadline of a head."""
+    client.send(b"GET /v2 HTTP/1.1\r\n")
+    assert eventually(lambda: _busy(rig) == 1)
+    for _ in range(3):
+        clock.advance(1.8)
+        client.send(b"X")
+        _swept(rig)
+    clock.advance(1.8)
+
+    answer = client.read()
+
+    assert answer is not None
+    assert answer.status == 408
+
+
+def test_a_silent_new_connection_is_closed_without_a_word(
+    rig: HttpRig, client: Client, clock: ManualClock
+) -> None:
+    """Browsers open spare connections; a 408 on one would be taken for an answer."""
+    assert eventually(lambda: rig.listener.connections == 1)
+    clock.advance(6.0)
+
+    assert client.closed()
+
+
+def test_an_idle_connection_is_kept_for_a_minute(
+    rig: HttpRig, client: Client, clock: ManualClock
+) -> None:
+    """Between requests only idle_timeout counts."""
+    client.ask(infer())
+    clock.advance(59.0)
+    _swept(rig)
+    client.ask(infer())
+    clock.advance(62.0)
+
+    assert client.closed()
+
+
+def test_a_running_request_is_not_timed_out_by_the_listener(
+    rig: HttpRig, client: Client, clock: ManualClock
+) -> None:
+    """Its deadline is the pipeline's business."""
+    client.send(infer("slow"))
+    assert rig.plane.started.wait(BOUND_SECONDS)
+    clock.advance(1000.0)
+    _swept(rig)
+    rig.release()
+
+    answer = client.read()
+
+    assert answer is not None
+    assert answer.status == 200
+
+
+def _flood(client: Client, data: bytes) -> int:
+    """Send until the server takes no more; returns how many whole requests were taken."""
+    client.socket.setblocking(False)
+    sent = 0
+    while select.select([], [client.socket], [], 1.0)[1]:
+        try:
+            sent += client.socket.send(data[sent % len(data) :])
+        except BlockingIOError:
+            break
+    client.socket.settimeout(BOUND_SECONDS)
+    return sent // len(data)
+
+
+def test_a_client_that_never_reads_is_cut_off(
+    rig: HttpRig, client: Client, clock: ManualClock
+) -> None:
+    """Its answers fill a bounded buffer, its requests are no longer read, then it is dropped."""
+    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+    taken = _flood(client, infer(values=(1.0,) * 20_000))
+    answered = len(rig.plane.requests)
+    _swept(rig)
+
+    assert taken > 3
+    assert len(rig.plane.requests) == answered < taken + 1
+    assert rig.listener.connections == 1
+    clock.advance(11.0)
+    assert eventually(lambda: rig.listener.connections == 0)
+
+
+def test_a_client_that_reads_late_gets_everything(client: Client, clock: ManualClock) -> None:
+    """Back-pressure loses no request and keeps their order."""
+    one = infer(values=(1.0,) * 20_000)
+    taken = _flood(client, one)
+    clock.advance(1.0)
+
+    answers = [client.read() for _ in range(taken)]
+
+    assert taken > 3
+    assert all(answer is not None and answer.status == 200 for answer in answers)
+
+
+# --- in a hurry ------------------------------------------------------------------------------
+
+
+def test_pipelined_requests_are_answered_in_order(rig: HttpRig, client: Client) -> None:
+    """Also when the first takes longest, and whatever kind they are."""
+    client.send(
+        infer("slow", id_="1")
+        + infer(id_="2")
+        + request()
+        + request(target="/v2/no")
+        + infer(id_="5")
+    )
+    assert rig.plane.started.wait(BOUND_SECONDS)
+    client.send(infer(id_="6"))
+    assert len(rig.plane.requests) == 1
+    rig.release()
+
+    answers = [client.read() for _ in range(6)]
+
+    found = [a.json().get("id", a.status) for a in answers if a is not None]
+    assert found == ["1", "2", 200, 404, "5", "6"]
+
+
+def test_ten_thousand_pipelined_requests_are_answered(client: Client) -> None:
+    """Many answers at once need neither recursion nor unbounded memory."""
+    count = 10_000
+    one = request()
+    outstanding = bytearray(one * count)
+    client.socket.settimeout(0.0)
+    received = 0
+    while received < count:
+        ready = select.select([client.socket], [client.socket] if outstanding else [], [], 20.0)
+        assert ready[0] or ready[1]
+        if ready[1]:
+            del outstanding[: client.socket.send(outstanding[: 1 << 16])]
+        if ready[0]:
+            received += client.socket.recv(1 << 16).count(b'{"live":true}')
+    assert received == count
+
+
+def test_a_client_that_pipelines_much_is_made_to_wait(rig: HttpRig, client: Client) -> None:
+    """Behind a running request only so much is held in memory; all of it is answered."""
+    client.send(infer("slow"))
+    assert rig.plane.started.wait(BOUND_SECONDS)
+    taken = _flood(client, infer(values=(1.0,) * 20_000))
+    held = rig.call(lambda: max(len(c._pending) for c in rig.listener._shared.connections))
+    assert held < 1 << 20
+    rig.release()
+
+    answers = [client.read() for _ in range(taken + 1)]
+
+    assert all(answer is not None and answer.status == 200 for answer in answers)
+
+
+# --- leaving ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["reset", "close"])
+def test_a_client_that_leaves_has_its_request_cancelled(ticking: HttpRig, way: str) -> None:
+    """A reset is seen at once; a plain close after one probe. Nobody else notices."""
+    with ticking.connect() as other, ticking.connect() as client:
+        client.send(infer("slow"))
+        assert ticking.plane.started.wait(BOUND_SECONDS)
+        if way == "reset":
+            client.reset()
+        else:
+            client.socket.close()
+
+        assert ticking.plane.cancelled.wait(BOUND_SECONDS)
+        assert eventually(lambda: ticking.listener.disconnected == 1)
+        assert ticking.plane.running == 0
+        assert other.ask(infer()).status == 200
+        assert eventually(lambda: ticking.listener.connections == 1)
+
+
+def test_a_half_closed_client_gets_its_answer(client: Client) -> None:
+    """`printf … | nc` ends its direction right after the request."""
+    client.send(infer())
+    client.end()
+    answer = client.read()
+
+    assert answer is not None
+    assert answer.status == 200
+    assert client.closed()
+
+
+def test_a_half_closed_client_gets_a_late_answer_too(ticking: HttpRig) -> None:
+    """It is asked for a sign of life with an interim answer, and then gets its own."""
+    with ticking.connect() as client:
+        client.send(infer("slow", id_="late") + infer(id_="behind"))
+        client.end()
+        assert ticking.plane.started.wait(BOUND_SECONDS)
+        interim = client.read()
+        _swept(ticking)
+        ticking.release()
+
+        answers = [client.read(), client.read()]
+
+        assert interim is not None
+        assert interim.status == 100
+        assert [a.json()["id"] for a in answers if a is not None] == ["late", "behind"]
+        assert client.closed()
+        assert not ticking.plane.cancelled.is_set()
+
+
+@pytest.mark.parametrize("cut", [10, -5], ids=["head", "body"])
+def test_a_request_that_ends_too_early_is_400(client: Client, cut: int) -> None:
+    """A half-closed client can still be told that its request is incomplete."""
+    client.send(infer()[:cut])
+    client.end()
+    answer = client.read()
+
+    assert answer is not None
+    assert answer.status == 400
+    assert client.closed()
+
+
+def test_a_client_that_comes_and_goes_leaves_nothing(rig: HttpRig) -> None:
+    """Connections that ask nothing, or leave in the middle, are forgotten."""
+    for data in (b"", b"GET", infer()[:-3], infer()):
+        with rig.connect() as client:
+            client.send(data)
+        with rig.connect() as client:
+            client.send(data)
+            client.reset()
+
+    assert eventually(lambda: rig.listener.connections == 0)
+    assert eventually(lambda: rig.plane.running == 0)
+
+
+# --- many --------------------------------------------------------------------------------------
+
+
+def test_thousands_of_idle_connections_disturb_nobody(tmp_path: Path) -> None:
+    """2,000 silent clients, and another is answered; then all of them are."""
+    count = 2_000
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = 2 * count + 500  # both ends are in this process
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        pytest.skip(f"needs {needed} file descriptors, the hard limit is {hard}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, needed), hard))
+    clients: list[Client] = []
+    try:
+        with HttpRig(tmp_path) as rig:
+            clients.extend(rig.connect() for _ in range(count))
+            assert eventually(lambda: rig.listener.connections == count)
+            with rig.connect() as busy:
+                for _ in range(50):
+                    assert busy.ask(infer()).status == 200
+            for client in clients[::10]:
+                assert client.ask(infer()).status == 200
+    finally:
+        for client in clients:
+            client.socket.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_one_connection_too_many_is_told_so(tmp_path: Path) -> None:
+    """503 with Retry-After, and a place as soon as somebody leaves."""
+    limits = Limits(max_connections=2)
+    with HttpRig(tmp_path, limits=limits) as rig, rig.connect() as first, rig.connect() as second:
+        assert first.ask(infer()).status == second.ask(infer()).status == 200
+        with rig.connect() as third:
+            refused = third.read()
+            assert refused is not None
+            assert refused.status == 503
+            assert refused.headers["retry-after"] == "1"
+            assert third.closed()
+        second.socket.close()
+        assert eventually(lambda: rig.listener.connections == 1)
+        with rig.connect() as fourth:
+            assert fourth.ask(infer()).status == 200
+
+
+# --- counting ----------------------------------------------------------------------------------
+
+
+def test_connections_and_refusals_are_counted(tmp_path: Path) -> None:
+    """Labels come from a fixed list, never from what a client sent."""
+    with HttpRig(tmp_path) as rig:
+        with rig.connect() as client:
+            for name in ("a", "b"):
+                client.ask(request(target=f"/v3/{name}"))
+            client.ask(b"nonsense\r\n\r\n")
+        with rig.connect() as client:
+            client.ask(infer("failing"))
+            samples = read(rig.metrics.path)
+
+    def value(name: str, *labels: str) -> float:
+        return samples[name, labels][0]
+
+    assert value("sluice_connections", "http") in (1.0, 2.0)
+    assert value("sluice_rejected_total", "_unknown", "not_found") == 2.0
+    assert value("sluice_rejected_total", "_unknown", "invalid_request") == 1.0
+    assert {key[0] for key in samples} == {"sluice_connections", "sluice_rejected_total"}
+
+
+def test_paths_of_strangers_are_not_remembered(rig: HttpRig, client: Client) -> None:
+    """Only paths that led to an answer are kept, and only so many."""
+    for number in range(2_000):
+        client.send(request(target=f"/v2/models/m{number}"))
+        assert client.read() is not None
+    for number in range(2_000):
+        client.send(request(target=f"/v2/health/live?{number}"))
+        assert client.read() is not None
+    client.ask(infer())
+
+    assert set(rig.listener._shared.router._known) == {b"/v2/models/echo/infer"}
+
+
+# --- going --------------------------------------------------------------------------------------
+
+
+def test_a_drain_finishes_what_runs_and_closes_what_waits(
+    rig: HttpRig, client: Client, clock: ManualClock
+) -> None:
+    """In flight: answered, with `connection: close`. Idle: closed. New: refused. Nothing lost."""
+    with rig.connect() as idle, rig.connect() as reading:
+        assert idle.ask(infer()).status == 200
+        whole = infer(id_="being read")
+        reading.send(whole[:-5])
+        client.send(infer("slow", id_="running"))
+        assert rig.plane.started.wait(BOUND_SECONDS)
+        rig.call(rig.listener.begin_drain)
+        drained = asyncio.run_coroutine_threadsafe(rig.listener.drain(BOUND_SECONDS), rig.loop)
+
+        clock.advance(1.0)
+        assert idle.closed()
+        assert eventually(lambda: _refuses(rig))
+        assert not drained.done()
+        reading.send(whole[-5:])
+        rig.release()
+        answers = [client.read(), reading.read()]
+
+        assert [a.json()["id"] for a in answers if a is not None] == ["running", "being read"]
+        assert all(a.headers["connection"] == "close" for a in answers if a is not None)
+        assert client.closed()
+        assert reading.closed()
+        client.socket.close()
+        reading.socket.close()
+        idle.socket.close()
+        assert drained.result(BOUND_SECONDS) == 0
+
+
+def _refuses(rig: HttpRig) -> bool:
+    try:
+        rig.connect().socket.close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def test_a_request_already_on_its_way_is_answered_while_draining(rig: HttpRig) -> None:
+    """A keep-alive client that has not yet heard of the drain loses nothing."""
+    with rig.connect() as client:
+        client.ask(infer())
+        rig.call(rig.listener.begin_drain)
+
+        answer = client.ask(infer(id_="last"))
+
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        assert client.closed()
+
+
+def test_a_drain_says_how_many_it_abandoned(rig: HttpRig, client: Client) -> None:
+    """When time is up the rest is cancelled, counted, and its clients see the end."""
+    with rig.connect() as other:
+        client.send(infer("slow"))
+        other.send(infer()[:-1])
+        assert rig.plane.started.wait(BOUND_SECONDS)
+        assert eventually(lambda: _busy(rig) == 2)
+
+        assert rig.run(rig.listener.drain(0.05)) == 2
+        assert rig.plane.cancelled.is_set()
+        assert client.closed()
+        assert other.closed()
+        assert rig.listener.connections == 0
+
+
+def test_a_drain_of_nothing_is_immediate(rig: HttpRig) -> None:
+    """And may be asked for twice."""
+    assert rig.run(rig.listener.drain(BOUND_SECONDS)) == 0
+    assert rig.run(rig.listener.drain(BOUND_SECONDS)) == 0
+
+
+def test_large_bodies_go_through_whole(tmp_path: Path) -> None:
+    """A body of many reads and an answer of many writes, next to small ones."""
+    limits = msgspec.structs.replace(Limits(), max_body=ByteSize(8 << 20))
+    values = [float(number % 1000) for number in range(600_000)]
+    body = {"inputs": [{"name": "X", "shape": [600_000], "datatype": "FP32", "data": values}]}
+    with HttpRig(tmp_path, limits=limits, plane=EchoPlane()) as rig, rig.connect() as client:
+        answer = client.ask(request("POST", INFER, json.dumps(body).encode()))
+
+        assert answer.json()["outputs"][0]["data"] == values
+        assert client.ask(infer()).status == 200

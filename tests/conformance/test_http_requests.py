@@ -1,0 +1,522 @@
+"""Requests that are right: every path, body format and header a client may use."""
+
+import gzip
+import json
+import socket
+import ssl
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trustme
+from echo_plane import MODELS, EchoPlane
+from http_rig import Client, HttpRig, infer, request
+
+INFER = "/v2/models/echo/infer"
+CHUNKED = "Transfer-Encoding: chunked\r\n"
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[HttpRig]:
+    """A listener with default limits and an open data plane."""
+    with HttpRig(tmp_path) as rig:
+        yield rig
+
+
+@pytest.fixture
+def client(rig: HttpRig) -> Iterator[Client]:
+    """One connection to it."""
+    with rig.connect() as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("/v2/health/live", {"live": True}),
+        ("/v2/health/ready", {"ready": True}),
+        ("/v2", {"name": "echo", "version": "0", "extensions": ["binary_tensor_data"]}),
+        ("/v2/models", {"models": list(MODELS)}),
+        ("/v2/models/echo/ready", {"name": "echo", "ready": True}),
+        ("/v2/models/echo/versions/1/ready", {"name": "echo", "ready": True}),
+        ("/v2/models/%65cho/ready", {"name": "echo", "ready": True}),
+        ("/v2/health/live?verbose=1", {"live": True}),
+        ("http://elsewhere:1/v2/health/live", {"live": True}),
+        ("HTTPS://elsewhere/v2/health/live?x=/../y", {"live": True}),
+        ("/v2/trace/setting", {"trace_level": ["OFF"], "trace_rate": "1000"}),
+        ("/v2/models/echo/trace/setting", {"trace_level": ["OFF"], "trace_rate": "1000"}),
+        ("/v2/logging", {"log_info": True, "log_verbose_level": 0}),
+    ],
+)
+def test_a_get_answers_the_protocols_json(client: Client, target: str, expected: object) -> None:
+    """Health, metadata and settings answer 200 and exactly `application/json`."""
+    answer = client.ask(request(target=target))
+
+    assert (answer.status, answer.json()) == (200, expected)
+    assert answer.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    ("target", "key"),
+    [
+        ("/v2/models/echo", "inputs"),
+        ("/v2/models/echo/versions/1", "inputs"),
+        ("/v2/models/echo/config", "max_batch_size"),
+        ("/v2/models/echo/versions/1/config", "max_batch_size"),
+        ("/v2/models/stats", "model_stats"),
+        ("/v2/models/echo/stats", "model_stats"),
+        ("/v2/models/echo/versions/1/stats", "model_stats"),
+    ],
+)
+def test_metadata_config_and_statistics_are_served(client: Client, target: str, key: str) -> None:
+    """With and without a version, for one model and for all."""
+    answer = client.ask(request(target=target))
+
+    assert answer.status == 200
+    assert answer.json()[key]
+
+
+@pytest.mark.parametrize("attribute", ["is_live", "is_ready"])
+def test_health_that_is_false_is_503(rig: HttpRig, client: Client, attribute: str) -> None:
+    """A load balancer reads the status, KServe's client the body."""
+    setattr(rig.plane, attribute, False)
+    word = attribute.removeprefix("is_")
+
+    answer = client.ask(request(target=f"/v2/health/{word}"))
+
+    assert (answer.status, answer.json()) == (503, {word: False})
+
+
+def test_a_model_that_is_not_ready_is_503(client: Client) -> None:
+    """Clients such as tritonclient read anything but 200 as false."""
+    assert client.ask(request(target="/v2/models/unready/ready")).status == 503
+
+
+@pytest.mark.parametrize(("body", "count"), [(b"", 8), (b"{}", 8), (b'{"ready":true}', 7)])
+def test_the_repository_index_lists_what_is_asked_for(
+    client: Client, body: bytes, count: int
+) -> None:
+    """An empty body, as tritonclient sends it, lists everything."""
+    answer = client.ask(request("POST", "/v2/repository/index", body))
+
+    assert len(answer.json()) == count
+
+
+def test_head_answers_like_get_without_a_body(client: Client) -> None:
+    """Some load balancers probe with HEAD; the connection stays in step."""
+    client.send(request("HEAD", "/v2/health/live"))
+    answer = client.read(head_only=True)
+
+    assert answer is not None
+    assert (answer.status, answer.headers["content-length"]) == (200, "13")
+    assert client.ask(infer()).status == 200
+
+
+def test_an_inference_is_answered_and_carries_its_call(tmp_path: Path) -> None:
+    """Id, deadline, credential, trace and wanted headers reach the plane; others do not."""
+    headers = (
+        "X-Request-Id: r-1\r\nX-Request-Timeout: 250ms\r\nAuthorization: Bearer t\r\n"
+        "Traceparent: 00-a-b-01\r\nTracestate: k=v\r\nTracestate: l=w\r\n"
+        "X-Sluice-Version: v2\r\nX-Other: no\r\n"
+    )
+    names = frozenset({"x-sluice-version", "x-cohort"})
+    with HttpRig(tmp_path, header_names=names) as rig, rig.connect() as client:
+        answer = client.ask(infer(headers=headers, id_="7"))
+        call = rig.plane.calls[0]
+
+    assert answer.status == 200
+    assert answer.json()["id"] == "7"
+    assert answer.json()["outputs"][0]["data"] == [1.0, 2.0, 3.0]
+    assert answer.headers["x-request-id"] == "r-1"
+    assert (call.protocol, call.timeout, call.authorization) == ("http", 0.25, "Bearer t")
+    assert (call.request_id, call.traceparent, call.tracestate) == ("r-1", "00-a-b-01", "k=v, l=w")
+    assert call.headers == {"x-sluice-version": "v2"}
+    assert 0.0 < call.arrived <= call.decoded
+
+
+def test_headers_wanted_later_are_seen_on_an_open_connection(rig: HttpRig, client: Client) -> None:
+    """A new traffic plan applies to the next request, also if its head is the same as before."""
+    once = infer(headers="x-cohort: blue\r\n")
+    client.ask(once)
+    client.ask(once)
+    rig.header_names = frozenset({"x-cohort"})
+
+    client.ask(once)
+
+    assert [call.headers for call in rig.plane.calls] == [{}, {}, {"x-cohort": "blue"}]
+
+
+@pytest.mark.parametrize("bad", ["a b", "x" * 129, "\xe9", ""])
+def test_a_request_id_that_could_forge_a_log_line_is_ignored(
+    rig: HttpRig, client: Client, bad: str
+) -> None:
+    """Only 1 to 128 visible ASCII characters are echoed and passed on."""
+    answer = client.ask(infer(headers=f"x-request-id: {bad}\r\n"))
+
+    assert answer.status == 200
+    assert "x-request-id" not in answer.headers
+    assert rig.plane.calls[0].request_id == ""
+
+
+def test_the_same_head_again_is_read_afresh_each_time(rig: HttpRig, client: Client) -> None:
+    """Repeating a head byte for byte changes neither body, arrival time nor answer."""
+    answers = [
+        client.ask(infer(values=values, id_=id_))
+        for values, id_ in (((1.0, 2.0, 3.0), "a"), ((4.0, 5.0, 6.0), "b"), ((7.0, 8.0, 9.0), "c"))
+    ]
+
+    assert [answer.json()["id"] for answer in answers] == ["a", "b", "c"]
+    assert [a.json()["outputs"][0]["data"][0] for a in answers] == [1.0, 4.0, 7.0]
+    arrivals = [call.arrived for call in rig.plane.calls]
+    assert arrivals == sorted(set(arrivals))
+
+
+def _binary(values: tuple[float, ...], outputs: list[dict[str, object]] | None = None) -> bytes:
+    raw = struct.pack(f"<{len(values)}f", *values)
+    document: dict[str, object] = {
+        "inputs": [
+            {
+                "name": "X",
+                "shape": [1, len(values)],
+                "datatype": "FP32",
+                "parameters": {"binary_data_size": len(raw)},
+            }
+        ]
+    }
+    if outputs is None:
+        document["parameters"] = {"binary_data_output": True}
+    else:
+        document["outputs"] = outputs
+    text = json.dumps(document).encode()
+    return request("POST", INFER, text + raw, f"Inference-Header-Content-Length: {len(text)}\r\n")
+
+
+def test_binary_tensors_go_in_and_come_out(client: Client) -> None:
+    """The header says where JSON ends in both directions; the type is octet-stream."""
+    answer = client.ask(_binary((1.5, 2.5, 3.5)))
+
+    length = int(answer.headers["inference-header-content-length"])
+    assert answer.headers["content-type"] == "application/octet-stream"
+    assert json.loads(answer.body[:length])["outputs"][0]["parameters"] == {"binary_data_size": 12}
+    assert struct.unpack("<3f", answer.body[length:]) == (1.5, 2.5, 3.5)
+
+
+def test_binary_in_may_be_json_out(client: Client) -> None:
+    """Without a binary output there is no such header and the type is JSON."""
+    answer = client.ask(_binary((1.5, 2.5), [{"name": "X"}]))
+
+    assert "inference-header-content-length" not in answer.headers
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json()["outputs"][0]["data"] == [1.5, 2.5]
+
+
+def test_a_raw_request_is_the_bytes_of_the_only_input(client: Client) -> None:
+    """With a header length of 0 the body is one row of the model's input."""
+    answer = client.ask(
+        request(
+            "POST",
+            INFER,
+            struct.pack("<3f", 1, 2, 3),
+            "Inference-Header-Content-Length: 0\r\n",
+        )
+    )
+
+    length = int(answer.headers["inference-header-content-length"])
+    assert answer.status == 200
+    assert struct.unpack("<3f", answer.body[length:]) == (1, 2, 3)
+
+
+@pytest.mark.parametrize("size", [3, 5_000])
+@pytest.mark.parametrize(
+    ("name", "pack"),
+    [("gzip", gzip.compress), ("deflate", zlib.compress), ("GZIP", gzip.compress)],
+)
+def test_compressed_bodies_are_inflated(
+    client: Client, name: str, pack: type[bytes], size: int
+) -> None:
+    """Both gzip and zlib, small and large, on an inference."""
+    plain = infer(values=tuple(float(i % 7) for i in range(size)))
+    body = plain.partition(b"\r\n\r\n")[2]
+
+    answer = client.ask(request("POST", INFER, pack(body), f"Content-Encoding: {name}\r\n"))
+
+    assert answer.status == 200
+    assert len(answer.json()["outputs"][0]["data"]) == size
+
+
+@pytest.mark.parametrize("size", [500, 50_000])
+@pytest.mark.parametrize(
+    ("offer", "unpack"),
+    [
+        ("gzip", gzip.decompress),
+        ("deflate", zlib.decompress),
+        ("gzip, deflate, br", gzip.decompress),
+        ("gzip;q=0.1, deflate;q=0.9", zlib.decompress),
+    ],
+)
+def test_large_answers_are_compressed_as_offered(
+    client: Client, offer: str, unpack: type[bytes], size: int
+) -> None:
+    """The preferred of gzip and deflate, never anything else."""
+    values = tuple(float(i) for i in range(size))
+
+    answer = client.ask(infer(values=values, headers=f"Accept-Encoding: {offer}\r\n"))
+
+    assert answer.headers["content-encoding"] in ("gzip", "deflate")
+    assert answer.headers["vary"] == "accept-encoding"
+    assert json.loads(unpack(answer.body))["outputs"][0]["data"] == list(values)
+
+
+@pytest.mark.parametrize(
+    ("offer", "size"),
+    [("", 500), ("br", 500), ("gzip;q=0", 500), ("identity", 500), ("gzip", 3)],
+)
+def test_answers_stay_plain_when_small_or_not_offered(
+    client: Client, offer: str, size: int
+) -> None:
+    """A kilobyte or less is not worth compressing."""
+    headers = f"Accept-Encoding: {offer}\r\n" if offer else ""
+
+    answer = client.ask(infer(values=(1.0,) * size, headers=headers))
+
+    assert "content-encoding" not in answer.headers
+    assert answer.status == 200
+
+
+def test_metadata_is_never_compressed(client: Client) -> None:
+    """The offer aiohttp makes is on every request, but tritonclient inflates inferences only."""
+    answer = client.ask(request(target="/v2/models/stats", headers="Accept-Encoding: gzip\r\n"))
+
+    assert len(answer.body) > 1024
+    assert "content-encoding" not in answer.headers
+
+
+def _chunked(*parts: bytes, extra: bytes = b"", trailers: bytes = b"") -> bytes:
+    body = b"".join(b"%x%b\r\n%b\r\n" % (len(part), extra, part) for part in parts)
+    return (
+        request("POST", INFER, None, CHUNKED) + body + b"0" + extra + b"\r\n" + trailers + b"\r\n"
+    )
+
+
+def test_chunked_bodies_are_joined(client: Client) -> None:
+    """Extensions and trailers are dropped; requests behind a chunked one keep their place."""
+    body = infer(id_="chunked").partition(b"\r\n\r\n")[2]
+    blank = b'{"id": "blank",\r\n\r\n\r\n' + body[body.index(b'"inputs"') :]
+    client.send(
+        _chunked(body[:9], body[9:], extra=b";a=b", trailers=b"X-Sum: 1\r\nHost: evil\r\n")
+        + infer(id_="next")
+        + _chunked(*(bytes([byte]) for byte in body))
+        + _chunked(blank)
+        + infer(id_="last")
+    )
+
+    answers = [client.read() for _ in range(5)]
+
+    ids = [answer.json()["id"] for answer in answers if answer is not None]
+    assert ids == ["chunked", "next", "chunked", "blank", "last"]
+
+
+def test_a_chunked_body_may_arrive_in_any_pieces(client: Client) -> None:
+    """Every split of a request with a blank line in its body gives the same answer."""
+    body = (
+        b'{"id": "split",\r\n\r\n"inputs": [{"name":"X","shape":[1],"datatype":"FP32","data":[1]}]}'
+    )
+    whole = _chunked(body[:20], body[20:], trailers=b"A: b\r\n") + infer(id_="behind")
+    for cut in range(80, len(whole) - 1, 7):
+        client.send(whole[:cut])
+        client.send(whole[cut:])
+        first, second = client.read(), client.read()
+
+        assert first is not None
+        assert second is not None
+        assert (first.json()["id"], second.json()["id"]) == ("split", "behind")
+
+
+def test_a_head_may_arrive_in_any_pieces(client: Client) -> None:
+    """Two packets cut anywhere in head or body mean the same as one."""
+    whole = infer(id_="cut")
+    for cut in range(1, len(whole) - 1, 5):
+        client.send(whole[:cut])
+        client.send(whole[cut:])
+        answer = client.read()
+
+        assert answer is not None
+        assert answer.json()["id"] == "cut"
+
+
+def test_blank_lines_before_a_request_are_ignored(client: Client) -> None:
+    """As some old clients send them after a body."""
+    client.send(b"\r\n")
+
+    assert client.ask(b"\r\n\r\n" + infer()).status == 200
+
+
+def test_a_body_on_a_get_is_read_and_ignored(client: Client) -> None:
+    """It must not be taken for the next request."""
+    smuggled = request(target="/v2/models/nobody")
+    answers = client.ask(request("GET", "/v2/health/live", smuggled) + infer()), client.read()
+
+    assert answers[0].json() == {"live": True}
+    assert answers[1] is not None
+    assert answers[1].json()["id"] == "a"
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_an_offer_to_upgrade_is_ignored(client: Client, method: str) -> None:
+    """With --http2 curl offers h2c; it gets its answer in HTTP/1.1, body or not."""
+    headers = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n"
+    if method == "GET":
+        answer = client.ask(request(headers=headers))
+    else:
+        answer = client.ask(infer(headers=headers))
+
+    assert answer.status == 200
+    assert client.ask(infer()).status == 200
+
+
+def test_an_upgrade_with_a_chunked_body_is_answered(client: Client) -> None:
+    """The body is read although llhttp would leave it to the new protocol."""
+    body = infer().partition(b"\r\n\r\n")[2]
+    headers = CHUNKED + "Connection: Upgrade\r\nUpgrade: h2c\r\n"
+    data = request("POST", INFER, None, headers) + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+
+    assert client.ask(data).status == 200
+
+
+def test_expect_continue_is_granted_when_the_body_would_be_read(client: Client) -> None:
+    """Before a large body curl waits for it."""
+    whole = infer(headers="Expect: 100-continue\r\n")
+    head, _, body = whole.partition(b"\r\n\r\n")
+
+    assert client.ask(head + b"\r\n\r\n").status == 100
+    assert client.ask(body).status == 200
+
+
+@pytest.mark.parametrize(
+    ("target", "length", "status"),
+    [("/v2/nothing", 10, 404), (INFER, 17 << 20, 413), ("/v2", 10, 405)],
+)
+def test_expect_continue_is_refused_by_the_final_answer(
+    client: Client, target: str, length: int, status: int
+) -> None:
+    """Nobody uploads a body that will not be read."""
+    headers = f"Expect: 100-continue\r\nContent-Length: {length}\r\n"
+
+    answer = client.ask(request("POST", target, None, headers))
+
+    assert answer.status == status
+    assert answer.headers["connection"] == "close"
+    assert client.closed()
+
+
+@pytest.mark.parametrize(
+    ("version", "headers", "connection", "closes"),
+    [
+        ("HTTP/1.1", "", None, False),
+        ("HTTP/1.1", "Connection: close\r\n", "close", True),
+        ("HTTP/1.1", "Connection: keep-alive, Close\r\n", "close", True),
+        ("HTTP/1.1", "Connection: x\r\nConnection: close\r\n", "close", True),
+        ("HTTP/1.0", "", "close", True),
+        ("HTTP/1.0", "Connection: keep-alive\r\n", "keep-alive", False),
+    ],
+)
+def test_the_connection_lives_as_version_and_header_say(
+    client: Client, version: str, headers: str, connection: str | None, closes: bool
+) -> None:
+    """HTTP/1.1 keeps it unless told, HTTP/1.0 closes it unless told; the answer says which."""
+    answer = client.ask(request(headers=headers, version=version))
+
+    assert answer.status == 200
+    assert answer.headers.get("connection") == connection
+    if closes:
+        assert client.closed()
+    else:
+        assert client.ask(infer()).status == 200
+
+
+def test_http_1_0_needs_no_host(client: Client) -> None:
+    """Old health checks send none."""
+    assert client.ask(request(host="", version="HTTP/1.0")).status == 200
+
+
+def test_nothing_is_read_behind_a_request_that_closes(rig: HttpRig, client: Client) -> None:
+    """What follows `Connection: close` is not a request."""
+    answer = client.ask(infer(headers="Connection: close\r\n") + infer(id_="ghost"))
+
+    assert answer.json()["id"] == "a"
+    assert client.closed()
+    assert len(rig.plane.requests) == 1
+
+
+TOKENS = {"Bearer good": frozenset({"infer"}), "Bearer weak": frozenset[str]()}
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [("", 401), ("Authorization: Bearer bad\r\n", 401), ("Authorization: Bearer weak\r\n", 403)],
+)
+@pytest.mark.parametrize("target", ["/v2", "/v2/models/echo", "/v2/nothing", INFER, "/v2/x%00"])
+def test_a_closed_data_plane_tells_strangers_nothing(
+    tmp_path: Path, headers: str, status: int, target: str
+) -> None:
+    """The credential comes before the path, the method and the body."""
+    with HttpRig(tmp_path, plane=EchoPlane(TOKENS)) as rig, rig.connect() as client:
+        answer = client.ask(request("POST", target, b"{}", headers))
+
+        assert answer.status == status
+        assert ("www-authenticate" in answer.headers) is (status == 401)
+        assert rig.plane.requests == []
+        assert client.ask(infer(headers="Authorization: Bearer good\r\n")).status == 200
+
+
+def test_health_needs_no_credential(tmp_path: Path) -> None:
+    """Load balancers have none."""
+    with HttpRig(tmp_path, plane=EchoPlane(TOKENS)) as rig, rig.connect() as client:
+        for target in ("/v2/health/live", "/v2/health/ready", "/v2/he%61lth/ready"):
+            assert client.ask(request(target=target)).status == 200
+
+
+def test_a_stranger_does_not_get_to_upload(tmp_path: Path) -> None:
+    """401 comes from the head alone, before the body has been sent."""
+    with HttpRig(tmp_path, plane=EchoPlane(TOKENS)) as rig, rig.connect() as client:
+        answer = client.ask(request("POST", INFER, None, "Content-Length: 1000000\r\n"))
+
+        assert answer.status == 401
+        assert client.closed()
+
+
+def test_a_revoked_credential_fails_on_an_open_connection(tmp_path: Path) -> None:
+    """A head that was good before is checked again."""
+    plane = EchoPlane(dict(TOKENS))
+    with HttpRig(tmp_path, plane=plane) as rig, rig.connect() as client:
+        once = infer(headers="Authorization: Bearer good\r\n")
+        assert client.ask(once).status == 200
+        assert client.ask(once).status == 200
+        assert plane.tokens is not None
+        plane.tokens.clear()
+
+        assert client.ask(once).status == 401
+        plane.tokens.update(TOKENS)
+        assert client.ask(once).status == 200
+
+
+def test_a_unix_socket_is_served_too(tmp_path: Path) -> None:
+    """For a proxy on the same machine."""
+    with HttpRig(tmp_path, family=socket.AF_UNIX) as rig, rig.connect() as client:
+        assert client.ask(infer()).status == 200
+
+
+def test_tls_is_served_and_closes_politely(tmp_path: Path) -> None:
+    """The same answers over TLS, and a close notification at the end."""
+    authority = trustme.CA()
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(server)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    with HttpRig(tmp_path, tls=server) as rig, rig.connect() as client:
+        client.socket = trusting.wrap_socket(client.socket, server_hostname="127.0.0.1")
+        assert client.ask(infer()).status == 200
+        assert client.ask(b"nonsense\r\n\r\n").status == 400
+        assert client.closed()
