@@ -1,0 +1,176 @@
+"""`sluice status` for people: a head, the processes, the models."""
+
+import time
+from collections.abc import Iterable
+from typing import Final
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from serving.cli.status import Overview
+from serving.control.answers import ModelStatus, Status, VersionStatus, WorkerStatus
+from serving.engine.inspection import ProcessStatus
+from serving.engine.report import EngineReport
+
+__all__ = ["age", "memory", "render"]
+
+_COLOURS: Final = {
+    "ready": "green",
+    "starting": "yellow",
+    "loading": "yellow",
+    "draining": "yellow",
+    "backing_off": "red",
+    "unhealthy": "red",
+    "silent": "red",
+}
+_NOTHING: Final = "–"
+
+
+def render(overview: Overview) -> RenderableType:
+    """Everything there is to see, most general first."""
+    control, now = overview.control, time.time()
+    parts: list[RenderableType] = []
+    if overview.engine is not None:
+        parts += [_engine_head(overview.engine, now), "", _processes(overview.processes, now)]
+    elif control is not None:
+        parts.append(_workers(control.workers))
+    parts.append("")
+    if control is None:
+        parts.append(Text(overview.control_problem, style="red"))
+    else:
+        parts += [_revision_line(control, now), "", _models(control)]
+    return Group(*parts)
+
+
+def age(seconds: float) -> str:
+    """A span in its two largest units: `2 d 3 h`, `5 min`, `12 s`."""
+    left = max(0, int(seconds))
+    words = []
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")):
+        number, left = divmod(left, size)
+        if number:
+            words.append(f"{number} {unit}")
+    return " ".join(words[:2]) or "0 s"
+
+
+def memory(size: int | None) -> str:
+    """Bytes in MiB."""
+    return _NOTHING if size is None else f"{size / (1 << 20):.0f} MiB"
+
+
+def _engine_head(engine: EngineReport, now: float) -> Text:
+    addresses = engine.addresses
+    return Text(
+        f"engine {engine.engine}, pid {engine.pid}, up {age(now - engine.started_at)}, "
+        f"serving {engine.configuration}\n"
+        f"http {addresses.http}   grpc {addresses.grpc}   admin {addresses.admin}"
+    )
+
+
+def _processes(processes: Iterable[ProcessStatus], now: float) -> Table:
+    table = _table("process", "pid", "state", "for", "revision", "in flight", "memory", "restarts")
+    for process in processes:
+        word = process.state
+        if process.state == "ready" and process.says not in {"", "ready"}:
+            word = process.says
+        table.add_row(
+            process.name,
+            _or_nothing(process.pid),
+            _state(word),
+            age(now - process.since),
+            _or_nothing(process.revision),
+            _or_nothing(process.in_flight),
+            memory(process.resident_bytes),
+            _restarts(process),
+        )
+    return table
+
+
+def _restarts(process: ProcessStatus) -> str:
+    return f"{process.restarts} (last: {process.last_exit})" if process.last_exit else "0"
+
+
+def _workers(workers: Iterable[WorkerStatus]) -> Table:
+    table = _table("worker", "pid", "state", "revision", "in flight", "memory")
+    for worker in workers:
+        table.add_row(
+            worker.worker,
+            str(worker.pid),
+            _state(worker.state),
+            str(worker.revision),
+            str(worker.in_flight),
+            memory(worker.resident_bytes),
+        )
+    return table
+
+
+def _revision_line(control: Status, now: float) -> Text:
+    if control.revision == 0:
+        line = Text("nothing has been published yet")
+    else:
+        published = age(now - control.published_at)
+        line = Text(f"revision {control.revision} by {control.author}, {published} ago")
+    if not control.store.up:
+        line.append("\nthe store does not answer", style="red")
+    if control.problem:
+        line.append(
+            f"\nthe configuration directory is not what is served: {control.problem}", "red"
+        )
+    for worker in control.workers:
+        if worker.refused_revision > worker.revision:
+            line.append(
+                f"\n{worker.worker} refused revision {worker.refused_revision}: "
+                f"{worker.refused_reason}",
+                "red",
+            )
+    return line
+
+
+def _models(control: Status) -> Table:
+    table = _table("model", "version", "role", "ready", "requests/s", "failed/s")
+    anybody = any(worker.state == "ready" for worker in control.workers)
+    for model in control.models:
+        for version in model.versions:
+            rates = [
+                rate
+                for rate in control.rates
+                if (rate.model, rate.version) == (model.model, version.version)
+            ]
+            table.add_row(
+                model.model,
+                version.version,
+                _roles(version),
+                _readiness(model, version, anybody=anybody),
+                f"{sum(rate.requests_per_second for rate in rates):.1f}",
+                f"{sum(rate.failed_per_second for rate in rates):.1f}",
+            )
+    return table
+
+
+def _roles(version: VersionStatus) -> str:
+    return ", ".join(f"{share.role} {share.percent:g} %" for share in version.roles) or _NOTHING
+
+
+def _readiness(model: ModelStatus, version: VersionStatus, *, anybody: bool) -> Text:
+    if not model.loaded:
+        return Text("unloaded", style="yellow")
+    if version.not_ready:
+        reasons = ", ".join(f"{worker}: {why}" for worker, why in version.not_ready.items())
+        return Text(f"no ({reasons})", style="red")
+    return Text("yes", style="green") if anybody else Text("no (no worker is ready)", style="red")
+
+
+def _state(word: str) -> Text:
+    return Text(word.replace("_", " "), style=_COLOURS.get(word, ""))
+
+
+def _or_nothing(value: object | None) -> str:
+    return _NOTHING if value is None else str(value)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="left")
+    return table
