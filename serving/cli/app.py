@@ -127,6 +127,7 @@ _CONTEXT: Final[MutableMapping[str, Any]] = {
 
 
 @click.group(
+    "sluice",
     cls=LazyGroup,
     table=COMMANDS,
     context_settings=_CONTEXT,
