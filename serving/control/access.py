@@ -26,7 +26,7 @@ from serving.config.load import load_tokens
 from serving.config.schema import TokenEntry
 from serving.errors import InvalidConfig, InvalidRequest, PermissionDenied
 from serving.files import write_whole
-from serving.types import Principal, Role
+from serving.types import Principal
 
 __all__ = ["ADMIN_TOKEN_NAME", "Access", "check_host", "check_origin", "ensure_admin_token"]
 
@@ -105,20 +105,18 @@ class Access:
         else:
             _LOG.info("tokens read again")
 
-    def admit(self, authorization: str | None, need: Need) -> Principal:
-        """Name the caller.
-
-        Raises:
-            Unauthenticated: no credential where one is needed, or one nobody knows.
-            PermissionDenied: a known one without the role.
-        """
+    def identify(self, authorization: str | None, need: Need) -> Principal:
+        """Name the caller. Raises Unauthenticated: no known credential where one is needed."""
         if need == "open" or (need == "read" and self._open_reads and authorization is None):
             return ANONYMOUS
-        principal = self._table.identify(authorization)
-        role: Role = "admin" if need == "admin" else "operator"
-        if need == "admin" or not self._open_reads:
-            require(principal, role)
-        return principal
+        return self._table.identify(authorization)
+
+    def allow(self, principal: Principal, need: Need) -> None:
+        """Raise PermissionDenied unless the caller may."""
+        if need == "admin":
+            require(principal, "admin")
+        elif need == "read" and not self._open_reads:
+            require(principal, "operator")
 
 
 def check_host(hosts: list[str], configured: str) -> str:

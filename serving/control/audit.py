@@ -6,7 +6,9 @@ at that place. Whoever can write the file can also build a whole new chain or cu
 compare `head` with one noted elsewhere to notice that.
 """
 
+import asyncio
 import hashlib
+from collections import deque
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +21,8 @@ __all__ = ["AuditLog", "AuditRecord", "verify"]
 
 _FIRST: Final = hashlib.sha256(b"").hexdigest()
 _LONGEST_TEXT: Final = 500
+_REFUSALS: Final = 60
+_REFUSAL_SECONDS: Final = 60.0
 
 
 class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,17 +34,23 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
     subject: str
     result: str
     revision: int = 0
-    reason: str = ""
     previous: str
 
 
 class AuditLog:
-    """Appends records; one process writes them."""
+    """Appends records; one process writes them.
+
+    Attempts without a known credential are bounded: past `_REFUSALS` in a minute they are only
+    counted, and the next line says how many there were. So nobody fills the disk from outside.
+    """
 
     def __init__(self, folder: Path, clock: Clock) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path = folder / "audit.jsonl"
         self._clock = clock
+        self._one_at_a_time = asyncio.Lock()
+        self._refusals: deque[float] = deque(maxlen=_REFUSALS)
+        self._unwritten = 0
         self._head = _last_digest(self._path)
 
     @property
@@ -48,7 +58,7 @@ class AuditLog:
         """Digest of the newest line; note it elsewhere to notice a rewritten file."""
         return self._head
 
-    def record(
+    async def record(
         self,
         *,
         who: str,
@@ -56,21 +66,37 @@ class AuditLog:
         subject: str,
         result: str,
         revision: int = 0,
-        reason: str = "",
+        anonymous: bool = False,
     ) -> None:
-        """Write one line and wait for the disk. Raises OSError: then the verb must not happen."""
-        line = msgspec.json.encode(
-            AuditRecord(
+        """Write one line and wait for the disk, in a thread. Raises OSError.
+
+        `anonymous`: the caller showed no known credential.
+        """
+        if anonymous and not self._may_write_refusal():
+            self._unwritten += 1
+            return
+        async with self._one_at_a_time:
+            note = f" ({self._unwritten} refusals before this are not written)"
+            record = AuditRecord(
                 at=self._clock.wall(),
                 who=who[:_LONGEST_TEXT],
                 verb=verb,
                 subject=subject[:_LONGEST_TEXT],
-                result=result[:_LONGEST_TEXT],
+                result=result[:_LONGEST_TEXT] + (note if self._unwritten else ""),
                 revision=revision,
-                reason=reason[:_LONGEST_TEXT],
                 previous=self._head,
             )
-        )
+            self._unwritten = 0
+            await asyncio.to_thread(self._append, msgspec.json.encode(record))
+
+    def _may_write_refusal(self) -> bool:
+        now = self._clock.monotonic()
+        if len(self._refusals) == _REFUSALS and now - self._refusals[0] < _REFUSAL_SECONDS:
+            return False
+        self._refusals.append(now)
+        return True
+
+    def _append(self, line: bytes) -> None:
         try:
             append_line(self._path, line)
         except OSError:

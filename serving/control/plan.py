@@ -16,7 +16,7 @@ from serving.config.snapshot import Snapshot
 from serving.config.snapshot_codec import enc_hook
 from serving.traffic.split import LINE, threshold
 
-__all__ = ["Change", "Plan", "compare", "without_secrets"]
+__all__ = ["Change", "Plan", "as_written", "compare", "without_secrets"]
 
 Kind = Literal["added", "removed", "changed"]
 _SIGNS: Final[dict[str, str]] = {"added": "+", "removed": "-", "changed": "~"}
@@ -184,10 +184,11 @@ def _gateway(running: GatewayConfig, now: GatewayConfig) -> Iterator[Change]:
 
 
 def _plain(value: msgspec.Struct) -> Any:
-    return msgspec.to_builtins(value, enc_hook=_as_written)
+    return msgspec.to_builtins(value, enc_hook=as_written)
 
 
-def _as_written(value: object) -> str:
+def as_written(value: object) -> str:
+    """Encode a duration or a size as its text in YAML (`50ms`), for msgspec."""
     enc_hook(value)  # only durations and sizes are not plain already
     return str(value)
 

@@ -231,7 +231,7 @@ class Publisher:
             StoreUnavailable: the store does not answer; nothing has changed.
         """
         async with self._one_at_a_time:
-            self._expect(expected_revision)
+            self.expect(expected_revision)
             compiled = await asyncio.to_thread(self._compile, directory)
             new = self._next(compiled, author=author)
             outcome = self._outcome(compiled, new, published=not self._serves(new))
@@ -251,7 +251,7 @@ class Publisher:
             ModelNotFound, ModelNotReady (nothing is published yet), Conflict, StoreUnavailable.
         """
         async with self._one_at_a_time:
-            self._expect(None)
+            self.expect(None)
             current = self.current
             if current is None:
                 raise ModelNotReady("no configuration has been published yet")
@@ -270,7 +270,8 @@ class Publisher:
             await self._commit(new, "load" if loaded else "unload", reason=reason, must_reach=True)
             return Outcome(plan=compare(current, new), revision=new.revision, published=True)
 
-    def _expect(self, revision: int | None) -> None:
+    def expect(self, revision: int | None) -> None:
+        """Raise Conflict unless `revision` is current (None: any), ModelNotReady before start."""
         if not self.started:
             raise ModelNotReady("control is starting: it has not reached the store yet")
         if revision is not None and revision != self.revision:

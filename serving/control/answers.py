@@ -1,0 +1,214 @@
+"""What the admin port is asked and answers, as values; `openapi` documents exactly these."""
+
+from typing import Any
+
+import msgspec
+
+from feature_cache.views import FeatureView
+from serving.config.schema import GatewayConfig, ModelConfig
+from serving.control.journal import Summary
+from serving.control.plan import Plan
+from serving.control.rates import Rate
+from serving.control.workers import Acknowledgement
+from serving.types import Signature, TensorMetadata
+
+__all__ = [
+    "ApplyAnswer",
+    "ApplyRequest",
+    "ConfigAnswer",
+    "Health",
+    "HistoryAnswer",
+    "LoadAnswer",
+    "ModelStatus",
+    "PlanRequest",
+    "Readiness",
+    "RecentAnswer",
+    "RepositoryRequest",
+    "RepositoryVersion",
+    "RoleShare",
+    "StagedSummary",
+    "Status",
+    "StoreStatus",
+    "UnloadAnswer",
+    "VersionStatus",
+    "WorkerStatus",
+]
+
+
+# --- requests -------------------------------------------------------------------------------
+
+
+class PlanRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`directory` is an absolute path on the gateway's machine."""
+
+    directory: str
+
+
+class ApplyRequest(PlanRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What to publish.
+
+    `expected_revision` refuses if somebody else was faster; `dry_run` only plans;
+    `wait_seconds` bounds the wait for workers; `reason` is kept in the history.
+    """
+
+    expected_revision: int | None = None
+    dry_run: bool = False
+    reason: str = ""
+    wait_seconds: float = 10.0
+
+
+class RepositoryRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of the repository verbs, as Triton and KServe clients send it; often empty."""
+
+    parameters: dict[str, Any] = {}
+    ready: bool = False
+
+
+# --- answers --------------------------------------------------------------------------------
+
+
+class Health(msgspec.Struct, frozen=True):
+    """The process answers."""
+
+    healthy: bool = True
+
+
+class Readiness(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the store answers and a worker serves the current revision."""
+
+    ready: bool
+    reason: str = ""
+
+
+class RoleShare(msgspec.Struct, frozen=True, kw_only=True):
+    """A role of a version and the percent of requests it gets in it."""
+
+    role: str
+    percent: float
+
+
+class VersionStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One version: its file, its tensors, its part in the traffic, and who cannot answer."""
+
+    version: str
+    sha256: str
+    roles: list[RoleShare]
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+    batchable: bool
+    not_ready: dict[str, str] = {}
+    """Worker to reason."""
+
+
+class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One model."""
+
+    model: str
+    loaded: bool
+    placement: str
+    versions: list[VersionStatus]
+
+
+class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One worker; `silent` is one that stopped reporting."""
+
+    worker: str
+    state: str
+    revision: int
+    pid: int
+    resident_bytes: int
+    in_flight: int
+    refused_revision: int = 0
+    refused_reason: str = ""
+
+
+class StoreStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The store's name and version, and whether it answers."""
+
+    name: str
+    up: bool
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything at a glance. `problem`: why the configuration directory is not what is served."""
+
+    version: str
+    ready: bool
+    revision: int
+    author: str
+    published_at: float
+    store: StoreStatus
+    models: list[ModelStatus]
+    workers: list[WorkerStatus]
+    rates: list[Rate]
+    problem: str = ""
+
+
+class StagedSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """A staged file without its place on disk."""
+
+    sha256: str
+    signature: Signature
+
+
+class ConfigAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The current configuration; secrets are left out."""
+
+    revision: int
+    author: str
+    published_at: float
+    gateway: GatewayConfig
+    models: dict[str, ModelConfig]
+    views: dict[str, FeatureView]
+    staged: dict[str, dict[str, StagedSummary]]
+    unloaded: list[str]
+
+
+class ApplyAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What changed (or would), and what each worker made of it.
+
+    `published`: `revision` is new; otherwise it is the one that was served before.
+    """
+
+    revision: int
+    published: bool
+    plan: Plan
+    lines: list[str]
+    warnings: list[str]
+    workers: list[Acknowledgement] = []
+
+
+class HistoryAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Published revisions, newest first."""
+
+    entries: list[Summary]
+
+
+class RecentAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Latest predictions of all workers, newest first; workers that did not answer are named."""
+
+    predictions: list[dict[str, Any]]
+    unreachable: list[str] = []
+
+
+class RepositoryVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """One version in the repository index."""
+
+    name: str
+    version: str
+    state: str
+    reason: str = ""
+
+
+class LoadAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """KServe's answer to load."""
+
+    name: str
+    load: bool = True
+
+
+class UnloadAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """KServe's answer to unload."""
+
+    name: str
+    unload: bool = True

@@ -1,0 +1,121 @@
+"""The configuration: look at it, plan a change, apply it, and see what was applied before."""
+
+import asyncio
+from pathlib import Path
+from typing import Final
+
+from starlette.responses import Response
+
+from serving.control import answers, overview
+from serving.control.operations import Ask, Operation, Parameter, json_response
+from serving.control.plane import ControlPlane
+from serving.control.publisher import Outcome
+from serving.control.status_routes import whole_number
+from serving.control.workers import Acknowledgement
+from serving.errors import InvalidRequest, ModelNotReady
+
+__all__ = ["ConfigRoutes"]
+
+_LONGEST_HISTORY: Final = 400
+
+
+class ConfigRoutes:
+    """Endpoints under `/api/v1/config`, and the history."""
+
+    def __init__(self, plane: ControlPlane) -> None:
+        self._plane = plane
+
+    def operations(self) -> list[Operation]:
+        """What is routed."""
+        limit = Parameter(name="limit", description="Entries; 20 if left out.", type="integer")
+        return [
+            Operation(
+                method="GET",
+                path="/api/v1/config",
+                need="read",
+                summary="The configuration that is served, without secrets.",
+                answer=self._config,
+                returns=answers.ConfigAnswer,
+            ),
+            Operation(
+                method="GET",
+                path="/api/v1/history",
+                need="read",
+                summary="Who published which revision, when and why, and what it changed.",
+                answer=self._history,
+                returns=answers.HistoryAnswer,
+                query=[limit],
+            ),
+            Operation(
+                method="POST",
+                path="/api/v1/config/plan",
+                # Not `read`: it makes control open files that the caller names.
+                need="admin",
+                summary="What applying a directory would change; changes nothing.",
+                answer=self._plan,
+                body=answers.PlanRequest,
+                returns=answers.ApplyAnswer,
+            ),
+            Operation(
+                method="POST",
+                path="/api/v1/config/apply",
+                need="admin",
+                summary="Serve a directory's configuration, and wait for the workers.",
+                answer=self._apply,
+                body=answers.ApplyRequest,
+                returns=answers.ApplyAnswer,
+                audited=True,
+                verb="apply",
+            ),
+        ]
+
+    async def _config(self, ask: Ask) -> Response:
+        del ask
+        current = self._plane.publisher.current
+        if current is None:
+            raise ModelNotReady("no configuration has been published yet")
+        return json_response(overview.config_answer(current, self._plane.gateway))
+
+    async def _history(self, ask: Ask) -> Response:
+        limit = whole_number(ask.query, "limit", 20, most=_LONGEST_HISTORY)
+        entries = list(self._plane.publisher.journal.entries)
+        return json_response(await asyncio.to_thread(overview.history, entries, limit))
+
+    async def _plan(self, ask: Ask) -> Response:
+        request: answers.PlanRequest = ask.body
+        outcome = await self._plane.publisher.plan(_absolute(request.directory))
+        return json_response(_answer(outcome, []))
+
+    async def _apply(self, ask: Ask) -> Response:
+        request: answers.ApplyRequest = ask.body
+        directory = _absolute(request.directory)
+        publisher = self._plane.publisher
+        if request.dry_run:
+            publisher.expect(request.expected_revision)
+            return json_response(_answer(await publisher.plan(directory), []))
+        outcome = await publisher.apply(
+            directory,
+            author=ask.who.name,
+            expected_revision=request.expected_revision,
+            reason=request.reason,
+        )
+        workers = await self._plane.until_settled(outcome.revision, request.wait_seconds)
+        return json_response(_answer(outcome, workers))
+
+
+def _absolute(directory: str) -> Path:
+    path = Path(directory)
+    if not path.is_absolute() or "\0" in directory:
+        raise InvalidRequest("`directory` must be an absolute path on the gateway's machine")
+    return path
+
+
+def _answer(outcome: Outcome, workers: list[Acknowledgement]) -> answers.ApplyAnswer:
+    return answers.ApplyAnswer(
+        revision=outcome.revision,
+        published=outcome.published,
+        plan=outcome.plan,
+        lines=outcome.plan.lines(),
+        warnings=outcome.warnings,
+        workers=workers,
+    )

@@ -1,0 +1,113 @@
+"""What the admin port's answers are made from: the publisher, the workers, the counters."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from prometheus_client.core import Metric
+
+from serving.clock import Clock
+from serving.config.keys import WorkerReport
+from serving.config.schema import GatewayConfig
+from serving.control.exposition import Page, own_families
+from serving.control.plan import without_secrets
+from serving.control.publisher import Publisher
+from serving.control.rates import Rates
+from serving.control.store import Store
+from serving.control.workers import (
+    FORGET_SECONDS,
+    Acknowledgement,
+    acknowledgements,
+    is_settled,
+    state_of,
+)
+from serving.errors import StoreUnavailable
+from serving.metrics_folder import fold, totals
+
+__all__ = ["ControlPlane"]
+
+_POLL_SECONDS: Final = 0.05
+_UPKEEP_SECONDS: Final = 1.0
+_LONGEST_WAIT_SECONDS: Final = 60.0
+
+
+class ControlPlane:
+    """Collaborators of every endpoint, and the upkeep that they rely on.
+
+    Args:
+        publisher: changes what is served.
+        store: where workers report.
+        data: the data directory.
+        gateway: `gateway.yaml` as the processes were started with it.
+        version: of this installation.
+    """
+
+    def __init__(
+        self,
+        *,
+        publisher: Publisher,
+        store: Store,
+        data: Path,
+        gateway: GatewayConfig,
+        version: str,
+        clock: Clock,
+    ) -> None:
+        self.publisher = publisher
+        self.version = version
+        self.clock = clock
+        self.sockets = data / "run"
+        self.gateway = without_secrets(gateway)
+        self.rates = Rates()
+        self.page = Page(data / "metrics", self._own_metrics)
+        self._metrics_folder = data / "metrics"
+        self._store = store
+        self._reports: list[WorkerReport] = []
+
+    async def workers(self) -> list[WorkerReport]:
+        """The workers' latest reports; the last ones known while the store is away."""
+        try:
+            self._reports = await self._store.workers()
+        except StoreUnavailable:
+            self.publisher.store_up = False
+        return self._reports
+
+    async def until_settled(self, revision: int, seconds: float) -> list[Acknowledgement]:
+        """Wait until every worker has applied or refused `revision`, at most `seconds`."""
+        seconds = min(max(seconds, 0.0), _LONGEST_WAIT_SECONDS)
+        until = self.clock.monotonic() + seconds
+        while True:
+            answers = acknowledgements(await self.workers(), revision, self.clock.wall())
+            if is_settled(answers) or self.clock.monotonic() >= until:
+                return answers
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def keep(self) -> None:
+        """Fold dead workers' counters, sample rates, forget lost workers; never returns."""
+        while True:
+            await asyncio.to_thread(self._count)
+            now = self.clock.wall()
+            for report in await self.workers():
+                if now - report.reported_at > FORGET_SECONDS:
+                    await self._forget(report.worker)
+            await asyncio.sleep(_UPKEEP_SECONDS)
+
+    def _count(self) -> None:
+        self._metrics_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fold(self._metrics_folder)
+        self.rates.observe(totals(self._metrics_folder), self.clock.monotonic())
+
+    async def _forget(self, worker: str) -> None:
+        try:
+            await self._store.forget(worker)
+        except StoreUnavailable:
+            return  # it will be tried again in a second
+
+    def _own_metrics(self) -> Iterator[Metric]:
+        now = self.clock.wall()
+        return own_families(
+            version=self.version,
+            revision=self.publisher.revision,
+            workers=[(report, state_of(report, now)) for report in self._reports],
+            store_up=self.publisher.store_up,
+        )

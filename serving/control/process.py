@@ -1,0 +1,316 @@
+"""The control process: `python -m serving.control.process`; started by an engine.
+
+It owns the configuration, the admin port and a private socket, and exits 0 on SIGTERM. While it
+is away predictions go on: workers need it only to hear of changes.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+import uvicorn
+import uvloop
+from starlette.applications import Starlette
+
+from serving import logs
+from serving.clock import SystemClock
+from serving.config.addresses import Address, listener_parts, parse_address
+from serving.config.load import load_gateway
+from serving.config.schema import GatewayConfig, TlsConfig
+from serving.control.access import Access, ensure_admin_token
+from serving.control.admin import Listener, build, operations_of
+from serving.control.audit import AuditLog
+from serving.control.compile import Compiled, compile_configuration
+from serving.control.journal import Journal
+from serving.control.plane import ControlPlane
+from serving.control.publisher import Publisher
+from serving.control.redis_store import RedisStore
+from serving.errors import InvalidConfig, SluiceError
+from serving.files import write_whole
+from serving.lifeline import die_with_parent
+
+__all__ = ["Control", "main"]
+
+_BACKLOG: Final = 128
+_CONNECTIONS: Final = 256
+"""Requests at once; one more is answered 503 by uvicorn. Nobody's prediction waits here."""
+_GRACE_SECONDS: Final = 5
+_REFRESH_SECONDS: Final = 1.0
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handling: this process has one of its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone."""
+        yield
+
+
+class Control:
+    """Wires the control plane together and owns its life.
+
+    Raises:
+        InvalidConfig: the address must not be bound like this, or a file it needs is unfit.
+        OSError: the address cannot be bound.
+    """
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self._data = Path(arguments.data)
+        self._root = Path(arguments.config)
+        self._parent: int | None = arguments.parent
+        self._insecure: bool = arguments.insecure_bind
+        (self._data / "run").mkdir(mode=0o700, parents=True, exist_ok=True)
+        journal = Journal(self._data / "journal")
+        gateway = _running_gateway(self._root, journal)
+        logs.configure(gateway.logs.level, gateway.logs.format, process="control")
+        self._log = logging.getLogger("control")
+        self._store = RedisStore(arguments.store)
+        clock = SystemClock()
+        self.publisher = Publisher(
+            store=self._store,
+            journal=journal,
+            compile_directory=self._compile,
+            gateway=gateway,
+            last_good=self._data / "snapshot.json",
+            clock=clock,
+            log=self._log,
+        )
+        self._plane = ControlPlane(
+            publisher=self.publisher,
+            store=self._store,
+            data=self._data,
+            gateway=gateway,
+            version=_version(),
+            clock=clock,
+        )
+        self._audit = AuditLog(self._data / "journal", clock)
+        self._address = parse_address(arguments.admin)
+        self._tls = listener_parts(gateway.listen.admin)[1]
+        tokens = self._root / gateway.auth.tokens if gateway.auth is not None else None
+        _refuse_open_bind(self._address, self._tls, tokens, insecure=self._insecure)
+        token = ensure_admin_token(self._data / "admin.token")
+        self._access = Access(admin_token=token, tokens=tokens, loopback=self._address.is_loopback)
+        # Who can open the private socket owns the data directory: like loopback.
+        self._private_access = Access(admin_token=token, tokens=tokens, loopback=True)
+        self._stop = asyncio.Event()
+
+    def _compile(self, directory: Path) -> Compiled:
+        return compile_configuration(directory, self._data, insecure=self._insecure)
+
+    async def run(self) -> None:
+        """Serve until SIGTERM. Raises InvalidConfig if there is nothing that could be served."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        # Ctrl-C reaches the whole terminal group; the engine decides what it means for us.
+        loop.add_signal_handler(signal.SIGINT, lambda: None)
+        private_path = self._data / "run" / "control.sock"
+        public, private = _public_socket(self._address), _private_socket(private_path)
+        servers = self._servers()
+        listening = [
+            loop.create_task(server.serve(sockets=[bound]))
+            for server, bound in zip(servers, (public, private), strict=True)
+        ]
+        work = [
+            loop.create_task(self._publish()),
+            loop.create_task(self._plane.keep()),
+            loop.create_task(self._refresh()),
+        ]
+        stopping = loop.create_task(self._stop.wait())
+        self._log.info("admin: %s://%s", "https" if self._tls else "http", _name(public))
+        try:
+            await asyncio.wait({*listening, *work, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for server in servers:
+                server.should_exit = True
+            await asyncio.gather(*listening, return_exceptions=True)
+            for task in (*work, stopping):
+                task.cancel()
+            await asyncio.gather(*work, stopping, return_exceptions=True)
+            await self._store.close()
+            private_path.unlink(missing_ok=True)
+        for task in (*listening, *work):
+            if not task.cancelled():
+                task.result()  # what ended by itself did so with an error
+
+    def _servers(self) -> list[_Server]:
+        operations = operations_of(self._plane)
+        public = Listener(host=self._address.host, access=self._access, tls=self._tls is not None)
+        private = Listener(host="localhost", access=self._private_access)
+        return [
+            _server(build(operations, public, self._audit), _ssl_options(self._root, self._tls)),
+            _server(build(operations, private, self._audit), {}),
+        ]
+
+    async def _publish(self) -> None:
+        epoch = self._data / "run" / "control.epoch"
+        engine = _incarnation(self._parent)
+        restarted = engine != "" and _read(epoch) == engine
+        await self.publisher.start(None if restarted else self._root)
+        await asyncio.to_thread(write_whole, epoch, engine.encode())
+        await self.publisher.keep()
+
+    async def _refresh(self) -> None:
+        while True:
+            await asyncio.sleep(_REFRESH_SECONDS)
+            self._access.refresh()
+            self._private_access.refresh()
+
+
+def _running_gateway(root: Path, journal: Journal) -> GatewayConfig:
+    """`gateway.yaml`, or what it said when something was last published, if it is broken now."""
+    try:
+        return load_gateway(root)
+    except InvalidConfig:
+        if journal.last is None:
+            raise
+        return journal.last.gateway
+
+
+def _refuse_open_bind(
+    address: Address, tls: TlsConfig | None, tokens: Path | None, *, insecure: bool
+) -> None:
+    if not (address.is_loopback or tls is not None or tokens is not None or insecure):
+        raise InvalidConfig(
+            "listen.admin: beyond loopback it needs `tls` or `auth.tokens`; "
+            "or force it by name with --insecure-bind"
+        )
+
+
+def _incarnation(pid: int | None) -> str:
+    """Name one process of this boot, so that a pid that is used again is another; or nothing."""
+    if pid is None:
+        return ""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+    return f"{boot} {pid} {fields[19]}"  # start time in clock ticks, see proc(5)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def _server(app: Starlette, options: dict[str, Any]) -> _Server:
+    return _Server(
+        uvicorn.Config(
+            app,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            limit_concurrency=_CONNECTIONS,
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=_GRACE_SECONDS,
+            ws="none",
+            **options,
+        )
+    )
+
+
+def _ssl_options(root: Path, tls: TlsConfig | None) -> dict[str, Any]:
+    if tls is None:
+        return {}
+    options: dict[str, Any] = {
+        "ssl_certfile": root / tls.cert,
+        "ssl_keyfile": root / tls.key,
+    }
+    if tls.client_ca is not None:
+        options["ssl_ca_certs"] = root / tls.client_ca
+        options["ssl_cert_reqs"] = ssl.CERT_REQUIRED
+    return options
+
+
+def _public_socket(address: Address) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.bind((address.host, address.port))
+    bound.listen(_BACKLOG)
+    bound.setblocking(False)
+    return bound
+
+
+def _private_socket(path: Path) -> socket.socket:
+    path.unlink(missing_ok=True)
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    previous = os.umask(0o177)
+    try:
+        bound.bind(str(path))
+    finally:
+        os.umask(previous)
+    bound.listen(_BACKLOG)
+    bound.setblocking(False)
+    return bound
+
+
+def _name(bound: socket.socket) -> str:
+    host, port = bound.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _version() -> str:
+    try:
+        return metadata.version("sluice-gateway")
+    except metadata.PackageNotFoundError:
+        return "0"
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m serving.control.process",
+        description="The control process. An engine starts it; see `sluice up`.",
+    )
+    parser.add_argument("--data", required=True, help="data directory")
+    parser.add_argument("--config", required=True, help="configuration directory")
+    parser.add_argument("--admin", required=True, help="host:port of the admin port")
+    parser.add_argument("--store", required=True, help="redis://, rediss:// or unix:// address")
+    parser.add_argument("--parent", type=int, help="exit when this process does")
+    parser.add_argument(
+        "--insecure-bind", action="store_true", help="allow listeners beyond loopback unprotected"
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run until SIGTERM (exit 0), or say on standard error why that is impossible (exit 1)."""
+    arguments = _arguments(argv)
+    if arguments.parent is not None:
+        die_with_parent(arguments.parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    async def serve() -> None:
+        await Control(arguments).run()
+
+    try:
+        uvloop.run(serve())
+    except InvalidConfig as error:
+        for line in (*map(str, error.problems), f"control: {error.message}"):
+            print(line, file=sys.stderr)  # noqa: T201 - the engine shows last words
+        return 1
+    except SluiceError as error:
+        print(f"control: {error.message}", file=sys.stderr)  # noqa: T201
+        return 1
+    except OSError as error:
+        print(f"control: {error.strerror or error}", file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
