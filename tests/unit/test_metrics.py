@@ -7,6 +7,7 @@ from serving import metrics
 
 @pytest.fixture
 def worker(tmp_path: Path) -> metrics.MetricsFile:
+    """One worker's counters."""
     return metrics.MetricsFile(tmp_path / "worker-0.metrics")
 
 
