@@ -201,8 +201,9 @@ def test_an_empty_file_is_an_empty_mapping_or_nothing(text: str) -> None:
     assert problems == []
 
 
+# Texts without digits: YAML 1.1, which PyYAML writes, and 1.2 disagree on words like `0E0`.
 SCALARS = st.one_of(
-    st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs"))),
+    st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Nd"))),
     st.integers(-(2**62), 2**62),
     st.booleans(),
     st.none(),
