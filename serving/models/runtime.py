@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from serving.errors import InvalidArtifact
 from serving.types import TensorMetadata
 
-__all__ = ["DATATYPE_OF", "Model", "Stop", "plain_reason", "raise_if_out_of_memory"]
+__all__ = ["DATATYPE_OF", "Model", "Stop", "plain_reason", "quick_run", "raise_if_out_of_memory"]
 
 DATATYPE_OF: Final = {
     "tensor(bool)": "BOOL",
@@ -89,6 +89,15 @@ def _tensor(node: Any, what: str) -> TensorMetadata:
     return TensorMetadata(node.name, datatype, shape)
 
 
+def quick_run(session: Any) -> Callable[..., list[NDArray[Any]]]:
+    """Find the quickest `run` an `InferenceSession` has.
+
+    The private one also outlives its wrapper, which would keep the file's bytes in memory
+    for a fallback to other providers.
+    """
+    return getattr(getattr(session, "_sess", None), "run", None) or session.run  # type: ignore[no-any-return]
+
+
 class Model:
     """A loaded model: its declared tensors and a way to run it.
 
@@ -119,9 +128,7 @@ class Model:
             self._session = session
             self.run = self._run_values
         else:
-            # The wrapper keeps the file's bytes for a provider fallback; the inner session
-            # does not, so only that one is kept.
-            self.run = getattr(getattr(session, "_sess", None), "run", None) or session.run
+            self.run = quick_run(session)
 
     @staticmethod
     def stop_switch() -> Stop:
