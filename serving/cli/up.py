@@ -76,7 +76,7 @@ def up(
     Examples:
       sluice up configs/demo
       sluice up configs/demo --workers 2
-      sluice up configs/demo --json | head -1     addresses for a script
+      sluice up configs/demo --json > addresses.json     for a script
     """  # noqa: D301  - \b keeps click from re-wrapping the examples
     run(
         directory,

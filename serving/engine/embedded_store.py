@@ -16,6 +16,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from serving import lifeline
 from serving.engine.supervised import Heard, ProcessSpec
@@ -77,8 +78,8 @@ class EmbeddedStore:
 
     @property
     def url(self) -> str:
-        """What clients connect to."""
-        return f"unix://{self.socket}"
+        """What clients connect to, with the path quoted as redis-py unquotes it."""
+        return f"unix://{quote(str(self.socket))}"
 
     @property
     def command(self) -> tuple[str, ...]:

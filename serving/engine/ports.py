@@ -49,8 +49,15 @@ class HeldPort:
         self._sockets: list[socket.socket] = []
         port = wanted.port
         try:
-            for family, sockaddr in _resolve(wanted, option):
-                held = _bind(family, (sockaddr[0], port, *sockaddr[2:]), option)
+            found = _resolve(wanted, option)
+            for number, (family, sockaddr) in enumerate(found, 1):
+                try:
+                    held = _bind(family, (sockaddr[0], port, *sockaddr[2:]), option)
+                except _NotHere:
+                    # `localhost` stands for ::1 too where the machine has no IPv6.
+                    if number < len(found) or self._sockets:
+                        continue
+                    raise
                 self._sockets.append(held)
                 port = held.getsockname()[1]
                 held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -64,6 +71,10 @@ class HeldPort:
         """Let go of the port. Sockets that joined keep it."""
         while self._sockets:
             self._sockets.pop().close()
+
+
+class _NotHere(EngineError):
+    """The address belongs to no interface of this machine."""
 
 
 _Found = list[tuple[socket.AddressFamily, tuple[Any, ...]]]
@@ -99,7 +110,8 @@ def _bind(family: socket.AddressFamily, sockaddr: tuple[Any, ...], option: str) 
         errno.EACCES: "may not be bound by this user (ports below 1024 need privileges)",
         errno.EADDRNOTAVAIL: "does not belong to this machine",
     }.get(first.errno or 0, f"cannot be bound: {first.strerror}")
-    raise EngineError(
+    kind = _NotHere if first.errno == errno.EADDRNOTAVAIL else EngineError
+    raise kind(
         f"{where} {reason}; free it or set {option} in gateway.yaml to another address "
         "(port 0 takes a free one)"
     ) from first

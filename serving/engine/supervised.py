@@ -158,8 +158,10 @@ class SupervisedProcess:
                 return
             delay = lifecycle.back_off_seconds(self.report.failures, self._fraction())
             self._say(f"{self.report.last_exit}; starting it again in {delay:.1f} s")
+            # Not wait_for: on Python 3.11 it may swallow a cancellation.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop_asked.wait(), delay)
+                async with asyncio.timeout(delay):
+                    await self._stop_asked.wait()
             if self.state is State.STOPPED:
                 return
             self._move(Event.BACK_OFF_OVER, restarts=self.report.restarts + 1)

@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 from pathlib import Path
+from urllib.parse import unquote
 
 from serving.lifeline import die_with_parent
 
@@ -46,7 +47,7 @@ def note(data: Path, *words: object) -> None:
 def store_answers(url: str) -> bool:
     """Whether the store still accepts connections."""
     with socket.socket(socket.AF_UNIX) as probe:
-        return probe.connect_ex(url.removeprefix("unix://")) == 0
+        return probe.connect_ex(unquote(url.removeprefix("unix://"))) == 0
 
 
 async def main(options: argparse.Namespace) -> None:

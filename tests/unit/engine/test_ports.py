@@ -152,6 +152,22 @@ def test_a_foreign_address_is_refused_by_name() -> None:
         HeldPort(Address("192.0.2.1", 0), "listen.http", shared=True)
 
 
+@pytest.mark.parametrize("order", [("192.0.2.1", "127.0.0.1"), ("127.0.0.1", "192.0.2.1")])
+def test_a_name_may_stand_for_addresses_that_are_not_here(
+    monkeypatch: pytest.MonkeyPatch, order: tuple[str, str]
+) -> None:
+    """`localhost` means ::1 as well, also on machines without IPv6; what is here is held."""
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, 0)) for host in order]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+
+    held = HeldPort(Address("some.name", 0), "listen.http", shared=True)
+    try:
+        with pytest.raises(OSError, match="in use"), socket.socket() as other:
+            other.bind(("127.0.0.1", held.address.port))
+    finally:
+        held.close()
+
+
 def test_an_unknown_host_is_refused_by_name() -> None:
     """`.invalid` never resolves (RFC 2606)."""
     with pytest.raises(EngineError, match=r"listen\.http: no such host: `nowhere\.invalid`"):
