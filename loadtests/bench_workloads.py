@@ -75,6 +75,8 @@ def gateway_directory(workload: Workload, folder: Path) -> Path:
         shutil.copytree(DEMO / "features", folder / "features", dirs_exist_ok=True)
         model = yaml.safe_load((DEMO / "models" / "employment.yaml").read_text())
     model |= {"versions": {"v1": source}, "traffic": {"production": "v1"}}
+    # A machine that stalls for a moment must cost latency, not answers.
+    model["serve"] = {**model.get("serve", {}), "deadline": "10s"}
     (folder / "models").mkdir(exist_ok=True)
     (folder / "models" / "bench.yaml").write_text(yaml.safe_dump(model))
     (folder / "gateway.yaml").write_text(
