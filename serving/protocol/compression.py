@@ -75,8 +75,6 @@ def _pieces(body: bytes, encoding: str) -> Iterator[bytes]:
                 stream = zlib.decompressobj(window)
             yield stream.decompress(rest, _INFLATED_PIECE)
             rest = stream.unused_data if stream.eof else stream.unconsumed_tail
-    while not stream.eof and (held_back := stream.decompress(b"", _INFLATED_PIECE)):
-        yield held_back
     if not stream.eof:
         raise InvalidRequest(f"the body ends inside its {encoding} data")
 

@@ -1,11 +1,11 @@
-"""Single values to flat arrays, each value checked for its type and range.
+"""Single values to arrays, each value checked for its type and range.
 
 numpy alone is too kind: `np.array([1.9, None, "3", True], ...)` raises for few of these and
-rounds, wraps or saturates the rest. `msgspec.convert` checks the types of a whole list in C (4 ns
-per element, where `set(map(type, …))` takes 15), `struct.pack` checks ranges while it packs.
+rounds, wraps or saturates the rest. Types are checked in C by msgspec (0.4 µs for the call, then
+3 ns per element) or, in short lists, by a set of types (15 ns per element); ranges by
+`struct.pack`, which refuses what does not fit while it packs.
 """
 
-import re
 import struct
 from collections.abc import Sequence
 from typing import Any, Final, NoReturn
@@ -32,13 +32,21 @@ _CODES: Final = {
     "FP32": "f",
     "FP64": "d",
 }
-_JSON_TYPES: Final = {
+_TYPES: Final[dict[str, frozenset[type]]] = {
+    **dict.fromkeys(_CODES, frozenset({int})),
+    "FP32": frozenset({int, float}),
+    "FP64": frozenset({int, float}),
+    "BOOL": frozenset({bool}),
+    "BYTES": frozenset({str}),
+}
+_LISTS: Final[dict[str, Any]] = {
     **dict.fromkeys(_CODES, list[int]),
     "FP32": list[float],
     "FP64": list[float],
     "BOOL": list[bool],
     "BYTES": list[str],
 }
+_MSGSPEC_PAYS: Final = 24
 _WANTED: Final = {
     **dict.fromkeys(_CODES, "an integer"),
     "FP32": "a number",
@@ -46,12 +54,10 @@ _WANTED: Final = {
     "BOOL": "true or false",
     "BYTES": "a string",
 }
-# msgspec ends its message with the place: "Expected `int`, got `bool` - at `$[3]`".
-_PLACE: Final = re.compile(r"\$\[([0-9]+)\]")
 
 
-def from_json(name: str, datatype: str, values: list[Any]) -> NDArray[Any]:
-    """Turn parsed JSON values into a flat array.
+def from_json(name: str, datatype: str, shape: Sequence[int], values: list[Any]) -> NDArray[Any]:
+    """Turn as many parsed JSON values as the shape takes into an array.
 
     Integers take no floats, not even whole ones, and no booleans; BOOL takes only booleans;
     floats take integers; BYTES takes strings, as UTF-8.
@@ -59,32 +65,44 @@ def from_json(name: str, datatype: str, values: list[Any]) -> NDArray[Any]:
     Raises:
         InvalidRequest: naming the tensor and the index of the value.
     """
-    try:
-        checked = msgspec.convert(values, _JSON_TYPES[datatype])
-    except msgspec.ValidationError as error:
-        found = _PLACE.search(str(error))
-        _refuse(name, datatype, int(found[1]) if found else 0, values)
+    if len(values) < _MSGSPEC_PAYS:
+        fits = _TYPES[datatype].issuperset(map(type, values))
+    else:
+        try:
+            msgspec.convert(values, _LISTS[datatype])
+            fits = True
+        except msgspec.ValidationError:
+            fits = False
+    if not fits:
+        for index, value in enumerate(values):
+            if type(value) not in _TYPES[datatype]:
+                _refuse(name, datatype, index, values)
     if datatype == "BYTES":
-        return byte_strings.as_array([value.encode() for value in checked])
-    return from_typed(name, datatype, checked)
+        values = [value.encode() for value in values]
+    return from_typed(name, datatype, shape, values)
 
 
-def from_typed(name: str, datatype: str, values: Sequence[Any]) -> NDArray[Any]:
-    """Turn values of the right Python type into a flat array, read-only for numbers.
+def from_typed(
+    name: str, datatype: str, shape: Sequence[int], values: Sequence[Any]
+) -> NDArray[Any]:
+    """Turn as many values of the right type as the shape takes into an array.
+
+    Arrays of numbers are read-only.
 
     Raises:
         InvalidRequest: a number out of range, naming the tensor and the number's index.
     """
     if datatype == "BYTES":
-        return byte_strings.as_array(values)
+        return byte_strings.as_array(values).reshape(shape)
     if datatype == "BOOL":
-        return np.array(values, np.bool_)
+        return np.array(values, np.bool_).reshape(shape)
     code = _CODES[datatype]
     try:
         packed = struct.pack(f"<{len(values)}{code}", *values)
     except (struct.error, OverflowError):
         _refuse(name, datatype, _first_misfit(code, values), values)
-    return np.frombuffer(packed, NUMPY_OF[datatype])
+    # One call where np.frombuffer and reshape are two.
+    return np.ndarray(shape, NUMPY_OF[datatype], packed)
 
 
 def _first_misfit(code: str, values: Sequence[Any]) -> int:

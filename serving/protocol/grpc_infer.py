@@ -106,7 +106,7 @@ def _typed(name: str, entry: pb.ModelInferRequest.InferInputTensor, limits: Tens
         raise InvalidRequest(
             f"input '{name}' has {len(values)} elements in {field}; shape {shape} takes {count}"
         )
-    return Tensor(name, datatype, elements.from_typed(name, datatype, values).reshape(shape))
+    return Tensor(name, datatype, elements.from_typed(name, datatype, shape, values))
 
 
 def _parameters(given: Mapping[str, pb.InferParameter]) -> dict[str, ParameterValue]:

@@ -92,7 +92,7 @@ def from_json(
         raise InvalidRequest(
             f"tensor '{name}' has {len(data)} elements; shape {shape} takes {count}"
         )
-    return Tensor(name, datatype, elements.from_json(name, datatype, data).reshape(shape))
+    return Tensor(name, datatype, elements.from_json(name, datatype, shape, data))
 
 
 def to_json(tensor: Tensor) -> NDArray[Any] | list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 import pytest
 from google.protobuf.message import DecodeError
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from serving.errors import InvalidRequest
@@ -19,6 +19,8 @@ from serving.protocol._generated import inference_pb2 as pb
 from serving.protocol.tensors import TensorLimits
 from serving.types import NUMPY_OF, InferRequest, Tensor, TensorMetadata
 
+# Generating slowly is what a loaded machine does, not a fault of the strategies.
+EXAMPLES = settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 LIMITS = TensorLimits(max_elements=100_000, max_inputs=8)
 
 JSON_BODY = orjson.dumps(
@@ -183,7 +185,7 @@ def test_the_bodies_that_are_mutated_are_valid() -> None:
         assert_sound(grpc.decode_infer(pb.ModelInferRequest.FromString(serialised), LIMITS))
 
 
-@settings(max_examples=300, deadline=None)
+@EXAMPLES
 @given(st.binary(max_size=300), st.none() | st.integers(-5, 310))
 @example(b"", 0)
 @example(b"", None)
@@ -192,14 +194,14 @@ def test_any_bytes_are_a_request_or_an_invalid_one(body: bytes, header_length: i
     decode_rest(body, header_length)
 
 
-@settings(max_examples=300, deadline=None)
+@EXAMPLES
 @given(mutated(JSON_BODY))
 def test_a_damaged_json_request_is_a_request_or_an_invalid_one(body: bytes) -> None:
     """Cut, flipped and spliced JSON."""
     decode_rest(body, None)
 
 
-@settings(max_examples=300, deadline=None)
+@EXAMPLES
 @given(mutated(BINARY_BODY), st.integers(-3, 3))
 def test_a_damaged_binary_request_is_a_request_or_an_invalid_one(body: bytes, off: int) -> None:
     """Cut, flipped and spliced bodies, also with a header length that is a little off."""
@@ -222,7 +224,7 @@ JSON_VALUES = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@EXAMPLES
 @given(
     st.fixed_dictionaries(
         {
@@ -253,14 +255,14 @@ def test_well_formed_nonsense_is_a_request_or_an_invalid_one(document: dict[str,
     decode_rest(orjson.dumps(document), None)
 
 
-@settings(max_examples=300, deadline=None)
+@EXAMPLES
 @given(mutated(RAW_MESSAGE) | mutated(TYPED_MESSAGE) | st.binary(max_size=200))
 def test_a_damaged_message_is_a_request_or_an_invalid_one(serialised: bytes) -> None:
     """What protobuf still parses is checked like any other."""
     decode_grpc(serialised)
 
 
-@settings(max_examples=300, deadline=None)
+@EXAMPLES
 @given(
     st.sampled_from(["gzip", "deflate", "x-gzip", "identity", "br", ""]),
     st.binary(max_size=200)
@@ -273,7 +275,7 @@ def test_a_damaged_compressed_body_is_a_body_or_an_invalid_one(encoding: str, bo
         assert len(rest.inflate(body, encoding, 4096, 100)) <= 4096
 
 
-@settings(max_examples=200, deadline=None)
+@EXAMPLES
 @given(
     st.text(max_size=40)
     | st.lists(st.sampled_from(["gzip", "deflate", "*", ";q=", "0.5", ",", "0"])).map("".join)

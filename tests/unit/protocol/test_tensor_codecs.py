@@ -53,6 +53,7 @@ def test_an_integer_out_of_range_is_named(datatype: str, ends: tuple[int, int], 
     assert f"{datatype} takes {ends[0]} to {ends[1]}" in text
 
 
+@pytest.mark.parametrize("size", [2, 100])  # short and long lists are checked differently
 @pytest.mark.parametrize(
     ("datatype", "value", "said"),
     [
@@ -67,6 +68,7 @@ def test_an_integer_out_of_range_is_named(datatype: str, ends: tuple[int, int], 
         ("FP64", None, "null; FP64 takes a number"),
         ("FP32", [1.0], "an array; FP32 takes a number"),
         ("FP32", 1e39, "too large for FP32"),
+        ("FP64", 10**400, "too large for FP64"),
         ("BOOL", 0, "a number; BOOL takes true or false"),
         ("BOOL", 1, "a number; BOOL takes true or false"),
         ("BOOL", "true", "a string; BOOL takes true or false"),
@@ -75,14 +77,17 @@ def test_an_integer_out_of_range_is_named(datatype: str, ends: tuple[int, int], 
         ("BYTES", True, "a boolean; BYTES takes a string"),
     ],
 )
-def test_an_element_of_the_wrong_type_is_named(datatype: str, value: Any, said: str) -> None:
+def test_an_element_of_the_wrong_type_is_named(
+    datatype: str, value: Any, said: str, size: int
+) -> None:
     """Nothing is rounded, wrapped or guessed: tensor, index and the reason come back."""
     good: Any = {"BOOL": True, "BYTES": "a"}.get(datatype, 1)
+    data = [good] * (size - 1) + [value]
 
     with pytest.raises(InvalidRequest) as caught:
-        tensors.from_json("x", datatype, [3], [good, good, value], LIMITS)
+        tensors.from_json("x", datatype, [size], data, LIMITS)
 
-    assert caught.value.message.startswith("tensor 'x': element 2 is ")
+    assert caught.value.message.startswith(f"tensor 'x': element {size - 1} is ")
     assert said in caught.value.message
 
 
