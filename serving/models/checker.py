@@ -93,6 +93,7 @@ def main() -> None:
         while line:
             line = line[os.write(reports, line) :]
 
+    gc.freeze()  # so that collecting after each file looks at that file's objects only
     _confine(order.limits, len(order.candidates))
     for index, candidate in enumerate(order.candidates):
         report(Begun(index))
