@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_cache.views import FeatureView
-from serving.config.schema import InputConfig, ModelConfig
+from serving.config.columns import columns_of
+from serving.config.schema import ModelConfig
 from serving.errors import InvalidConfig, InvalidRequest
 from serving.types import NUMPY_OF, InferRequest, RequestedOutput, Signature, Tensor, TensorMetadata
 
@@ -247,17 +248,6 @@ def _listed(names: Any) -> str:
     return shown + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
-def _fields(config: InputConfig, views: Mapping[str, FeatureView]) -> dict[str, str]:
-    """Field name to field type, in the order listed."""
-    fields: dict[str, str] = {}
-    for reference in config.features:
-        view, _, field = reference.partition(".")
-        known = views[view].fields
-        for name in known if field == "*" else (field,):
-            fields[name] = known[name].type
-    return fields
-
-
 def compile_join(
     config: ModelConfig, signature: Signature, views: Mapping[str, FeatureView]
 ) -> JoinPlan:
@@ -272,12 +262,12 @@ def compile_join(
         spec = specs.get(name)
         if spec is None:
             raise InvalidConfig(f"model '{config.model}' has no input '{name}'")
-        fields = _fields(source, views)
+        fields = {column.field: column.type for column in columns_of(source.features, views)}
         order = list(fields)
         if source.order == "onnx_metadata":
             try:
                 order = json.loads(signature.metadata["feature_names"])
-            except (KeyError, ValueError):
+            except (KeyError, ValueError, RecursionError):
                 raise InvalidConfig(
                     f"input '{name}' of model '{config.model}' takes its order from the metadata "
                     "key 'feature_names', and the model file has no such JSON list"
