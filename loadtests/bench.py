@@ -19,6 +19,7 @@ import argparse
 import asyncio
 import base64
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -288,6 +289,8 @@ def main() -> None:
     if options.serve_floor:
         uvloop.run(_serve_floor(options.serve_floor))
         return
+    # Ended politely it cleans up; killed outright, its children see that and end too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         _bench(options)
     except BadAnswers as error:
