@@ -206,6 +206,16 @@ async def test_a_deep_data_directory_works_like_any_other(deep: Path) -> None:
     assert list((deep / "data" / "run").iterdir()) == []
 
 
+async def test_a_data_directory_may_have_any_name(tmp_path: Path) -> None:
+    """Spaces, percent and question marks survive the store's address."""
+    home = tmp_path / "a b%41?c"
+    home.mkdir()
+    async with running(home):
+        pass
+
+    assert events(home)[-1] == "ended control store"
+
+
 async def test_an_address_that_is_none_is_refused_by_option(tmp_path: Path) -> None:
     """The option is named before anything is started."""
     with pytest.raises(EngineError, match=r"listen\.grpc: the port must be a number"):

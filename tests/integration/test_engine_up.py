@@ -196,7 +196,7 @@ def test_a_second_ctrl_c_does_not_wait_for_the_drain(up: Up, configuration: Path
     running.send_signal(signal.SIGINT)
     line_of(running, holding="Ctrl-C again to kill", error=True)
     running.send_signal(signal.SIGINT)
-    running.communicate(timeout=20)  # less than the drain would take
+    running.communicate(timeout=30)  # less than the drain would take
 
     assert running.returncode == 0
 
