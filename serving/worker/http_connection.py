@@ -19,14 +19,14 @@
 
 import asyncio
 import logging
-import socket
 from typing import Final, cast
 
 from serving.errors import SluiceError
 from serving.protocol import rest, status
+from serving.worker.http_flow import Flow
 from serving.worker.http_framing import ChunkedBody, HeadReader, Refusal
 from serving.worker.http_inference import compressed, decode, inflated
-from serving.worker.http_request import Prepared, prepare
+from serving.worker.http_request import Pattern, Prepared, prepare
 from serving.worker.http_responses import CONTINUE, JSON, OCTET_STREAM, error_headers
 from serving.worker.http_state import ListenerState
 
@@ -36,7 +36,6 @@ IDLE, HEAD, BODY, RUNNING, BLOCKED, CLOSING, CLOSED = range(7)
 
 _NEVER: Final = float("inf")
 _MAX_PIPELINED_BYTES: Final = 64 << 10
-_REMEMBERED_HEAD_BYTES: Final = 4096
 _JOIN_BYTES: Final = 64 << 10  # copying more than this behind its head costs more than it saves
 _CLOSE: Final = b"connection: close\r\n"
 _KEEP_ALIVE: Final = b"connection: keep-alive\r\n"
@@ -49,31 +48,28 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_arrived",
-        "_blocked",
         "_chunked",
         "_current",
-        "_eof",
+        "_flow",
         "_known",
         "_missing",
         "_parts",
         "_pending",
         "_pending_at",
         "_phase",
-        "_probed",
         "_reader",
-        "_reading",
         "_shared",
         "_task",
         "_transport",
-        "_unsent",
         "deadline",
     )
 
     def __init__(self, shared: ListenerState) -> None:
         self._shared = shared
         self._transport: asyncio.Transport
+        self._flow: Flow
         self._phase = IDLE
-        self._known: Prepared | None = None
+        self._known: Pattern | None = None
         self._current: Prepared | None = None
         self._reader: HeadReader | None = None
         self._chunked: ChunkedBody | None = None
@@ -82,9 +78,6 @@ class Connection(asyncio.Protocol):
         self._pending = bytearray()
         self._pending_at = self._arrived = 0.0
         self._task: asyncio.Task[None] | None = None
-        self._reading = True
-        self._blocked = self._eof = self._probed = False
-        self._unsent = 0
         self.deadline = _NEVER
         """When `expire` is due, in monotonic seconds."""
 
@@ -104,6 +97,7 @@ class Connection(asyncio.Protocol):
         """Count it in, or out if there are too many."""
         shared = self._shared
         self._transport = cast("asyncio.Transport", transport)
+        self._flow = Flow(self._transport)
         self.deadline = shared.header_until
         shared.opened(self)
         if len(shared.connections) > shared.max_connections:
@@ -117,22 +111,18 @@ class Connection(asyncio.Protocol):
             shared = self._shared
             self._arrived = shared.now()
             known = self._known
-            # The same head as last time, byte for byte, with a whole body behind it: what
-            # it means is known. Most clients send nothing else on one connection.
-            if (
-                known is not None
-                and len(data) == known.total
-                and data.startswith(known.head.raw)
-                and known.wanted is shared.wanted()
-            ):
-                self._current = known
-                error = self._unauthorized(known)
-                if error is None:
-                    self._start(known, data[known.size :])
-                else:
-                    self._fail(error, known)
-            else:
-                self._advance(data)
+            if known is not None:
+                body = known.body_of(data, shared.max_body)
+                prepared = known.prepared
+                if body is not None and prepared.wanted is shared.wanted():
+                    self._current = prepared
+                    error = self._unauthorized(prepared)
+                    if error is None:
+                        self._start(prepared, body)
+                    else:
+                        self._fail(error, prepared)
+                    return
+            self._advance(data)
         elif phase in (HEAD, BODY):
             self._advance(data)
         elif phase in (RUNNING, BLOCKED):
@@ -140,8 +130,8 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """The client sends no more. Returns whether the other direction stays open."""
-        self._eof = True
-        if self._transport.get_extra_info("sslcontext") is not None or self._phase >= CLOSING:
+        self._flow.ended = True
+        if self._flow.tls or self._phase >= CLOSING:
             return False
         if self._phase in (RUNNING, BLOCKED):
             if self._phase == RUNNING:
@@ -160,13 +150,13 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The client does not read its answers: take no more of its requests."""
-        self._blocked = True
+        self._flow.blocked = True
         if self._phase == IDLE:
             self._block()
 
     def resume_writing(self) -> None:
         """The client has caught up."""
-        self._blocked = False
+        self._flow.blocked = False
         if self._phase == BLOCKED:
             self._phase = IDLE
             self.deadline = self._shared.idle_until
@@ -186,14 +176,12 @@ class Connection(asyncio.Protocol):
             text = "the request's body did not arrive in time (limits.body_timeout)"
             self._refuse(Refusal(408, text))
         elif phase == RUNNING:
-            self._probe()
+            self.deadline = self._shared.soon
+            self._flow.probe(interim=self._current is not None and self._current.head.minor == 1)
+        elif self._flow.is_draining():  # a slow reader, but it reads
+            self.deadline = self._shared.body_until
         else:
-            unsent = self._transport.get_write_buffer_size()
-            if 0 < unsent < self._unsent:  # slow, but reading
-                self._unsent = unsent
-                self.deadline = self._shared.body_until
-            else:
-                self._transport.abort()
+            self._transport.abort()
 
     # --- reading --------------------------------------------------------------------------
 
@@ -217,7 +205,7 @@ class Connection(asyncio.Protocol):
         except Exception:  # noqa: BLE001 - a bug of ours must not leave the client unanswered
             _log.exception("a request could not be read")
             self._refuse(Refusal(500, status.INTERNAL_ERROR))
-        if self._eof and self._phase < RUNNING:
+        if self._flow.ended and self._phase < RUNNING:
             self._ended()
 
     def _wait(self, data: bytes) -> None:
@@ -225,22 +213,15 @@ class Connection(asyncio.Protocol):
             self._pending_at = self._shared.now()
         self._pending += data
         if len(self._pending) > _MAX_PIPELINED_BYTES:
-            self._pause()
+            self._flow.stop_reading()
 
     def _resume(self) -> None:
         """Turn to what was pipelined behind the request just answered."""
-        if not self._blocked and not self._reading and not self._transport.is_closing():
-            self._reading = True
-            self._transport.resume_reading()
+        self._flow.read_on()
         data = bytes(self._pending)
         self._pending.clear()
         self._arrived = self._pending_at
         self._advance(data)
-
-    def _pause(self) -> None:
-        if self._reading and not self._transport.is_closing():
-            self._reading = False
-            self._transport.pause_reading()
 
     def _read_head(self, data: bytes, position: int) -> int:
         shared = self._shared
@@ -376,7 +357,7 @@ class Connection(asyncio.Protocol):
 
     def _turn(self) -> None:
         """Turn to what came while a request ran."""
-        if (self._pending or self._eof) and self._phase == IDLE:
+        if (self._pending or self._flow.ended) and self._phase == IDLE:
             self._resume()
 
     def _answer(
@@ -448,14 +429,12 @@ class Connection(asyncio.Protocol):
 
     def _remember(self, prepared: Prepared) -> None:
         """Keep the meaning of a head that got an answer; it will probably come again."""
-        if prepared is self._known:
+        if self._known is not None and prepared is self._known.prepared:
             return
-        head = prepared.head
         if prepared.route is not None:
-            self._shared.router.remember(head.target, prepared.route)
-        usual = head.keep_alive and not head.chunked and not head.expects_continue
-        if usual and prepared.size <= _REMEMBERED_HEAD_BYTES:
-            self._known = prepared
+            self._shared.router.remember(prepared.head.target, prepared.route)
+            if prepared.route.answer is None:
+                self._known = Pattern.of(prepared)
 
     def _refuse(self, refusal: Refusal) -> None:
         """Answer a request whose framing is not to be trusted, and close."""
@@ -475,7 +454,7 @@ class Connection(asyncio.Protocol):
         self._current = None
         if close:
             self._hang_up()
-        elif self._blocked:
+        elif self._flow.blocked:
             self._block()
         else:
             self._phase = IDLE
@@ -484,29 +463,21 @@ class Connection(asyncio.Protocol):
     # --- ending ---------------------------------------------------------------------------
 
     def _block(self) -> None:
+        """Start nothing more until the client has read."""
         self._phase = BLOCKED
-        self._unsent = self._transport.get_write_buffer_size()
+        self._flow.note_unsent()
+        self._flow.stop_reading()
         self.deadline = self._shared.body_until
-        self._pause()
 
     def _hang_up(self) -> None:
-        """Send what is written and a FIN, then wait a little for the client's."""
-        transport = self._transport
+        """Close once everything is sent, and give the client a little time to read it."""
         self._phase = CLOSING
         self._pending.clear()
         self._parts.clear()
         self._chunked = self._reader = self._known = self._current = None
-        self._unsent = transport.get_write_buffer_size()
-        self.deadline = self._shared.body_until if self._unsent else self._shared.linger_until
-        if transport.is_closing():
-            return
-        if self._eof or not transport.can_write_eof():
-            transport.close()
-            return
-        transport.write_eof()
-        if not self._reading:
-            self._reading = True
-            transport.resume_reading()
+        shared = self._shared
+        self.deadline = shared.body_until if self._flow.note_unsent() else shared.linger_until
+        self._flow.finish()
 
     def abandon(self) -> "asyncio.Task[None] | None":
         """Drop the connection now; returns the task that is given up with it."""
@@ -519,16 +490,3 @@ class Connection(asyncio.Protocol):
             self._hang_up()
         else:
             self._refuse(Refusal(400, "the connection ended before the request did"))
-
-    def _probe(self) -> None:
-        """Find out whether a client that ended its direction still reads."""
-        transport = self._transport
-        self.deadline = self._shared.soon
-        if not self._probed:
-            self._probed = True
-            if self._current is not None and self._current.head.minor:
-                transport.write(CONTINUE)
-            return
-        connection = transport.get_extra_info("socket")
-        if connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            transport.abort()

@@ -16,10 +16,13 @@ from serving.types import Call
 from serving.worker.http_framing import Head, WantedHeaders
 from serving.worker.http_routes import Route, Router
 
-__all__ = ["Prepared", "prepare"]
+__all__ = ["Pattern", "Prepared", "prepare"]
 
 _VISIBLE: Final = re.compile(rb"[!-~]{1,128}")
 _DIGITS: Final = re.compile(rb"[0-9]{1,12}")
+_LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)\r\n", re.IGNORECASE)
+_LENGTH_DIGITS: Final = 12
+_PATTERN_BYTES: Final = 4096
 _NOTHING: Final[dict[str, str]] = {}
 
 
@@ -28,8 +31,7 @@ class Prepared(msgspec.Struct):
 
     `error`: why it will be refused once its credential has been seen; the framing is sound, so
     the connection can go on. `public`: no credential is needed. `plain`: HTTP/1.1 with
-    keep-alive and nothing to echo, the head that `ResponseHeads.json_ok` fits. `size` and
-    `total` are the bytes of the head, and of head and body.
+    keep-alive and nothing to echo, the head that `ResponseHeads.json_ok` fits.
     """
 
     head: Head
@@ -38,8 +40,6 @@ class Prepared(msgspec.Struct):
     error: Exception | None
     public: bool
     plain: bool
-    size: int
-    total: int
     echo: bytes = b""
     authorization: str | None = None
     timeout: float | None = None
@@ -70,6 +70,46 @@ class Prepared(msgspec.Struct):
 _FOREVER: Final = float("inf")
 
 
+class Pattern(msgspec.Struct):
+    """The head of an inference, as it will come again but for the digits of Content-Length.
+
+    Most clients send the same head on every request of a connection. llhttp has found `prepared`
+    well-formed, and other digits change nothing but the body's length, so bytes that match mean
+    the same without being parsed again.
+    """
+
+    prepared: Prepared
+    before: bytes
+    after: bytes
+
+    @classmethod
+    def of(cls, prepared: Prepared) -> "Pattern | None":
+        """The pattern of a head, if it is a short and ordinary one."""
+        head = prepared.head
+        usual = head.keep_alive and not head.chunked and not head.expects_continue
+        if not usual or len(head.raw) > _PATTERN_BYTES:
+            return None
+        # llhttp has refused a second Content-Length, so the line found is the header.
+        length = _LENGTH.search(head.raw)
+        if length is None:
+            return None
+        return cls(prepared, head.raw[: length.start(1)], head.raw[length.end(1) :])
+
+    def body_of(self, data: bytes, max_body: int) -> bytes | None:
+        """The body, if `data` is this head and exactly one whole body; else None."""
+        if not data.startswith(self.before):
+            return None
+        start = len(self.before)
+        end = data.find(b"\r", start, start + _LENGTH_DIGITS)
+        digits = data[start:end]
+        # After the digits: the CR that `find` found, and all else as before.
+        if end < 0 or not digits.isdigit() or not data.startswith(self.after, end):
+            return None
+        position = end + len(self.after)
+        length = int(digits)
+        return data[position:] if len(data) - position == length <= max_body else None
+
+
 def prepare(head: Head, router: Router, wanted: WantedHeaders) -> Prepared:
     """Resolve the path and read the headers; what is wrong ends up in `error`."""
     values = head.values
@@ -80,8 +120,6 @@ def prepare(head: Head, router: Router, wanted: WantedHeaders) -> Prepared:
         None,
         public=False,
         plain=head.minor == 1 and head.keep_alive and head.method != b"HEAD",
-        size=len(head.raw),
-        total=len(head.raw) + head.content_length,
         headers=_NOTHING,
     )
     if b"authorization" in values:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from http_rig import Client, HttpRig, infer, request
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 CHUNKED = (
@@ -37,6 +37,8 @@ def damaged(draw: st.DrawFn) -> bytes:
     for place, removed, added in draw(st.lists(EDIT, min_size=1, max_size=4)):
         at = int(place * len(data))
         data = data[:at] + added + data[at + removed :]
+    # The client below reads every answer by its Content-Length, which HEAD's has no body for.
+    assume(b"HEAD " not in data)
     return data
 
 
