@@ -2,7 +2,7 @@
 
 Everything that depends on its version is here: session options, type names, and the faster
 private `run`, which skips about 3 µs of validation in Python that the checks at load and in
-the decoder have already done (`docs/decisions.md`). Where a release has no such method the
+the decoder have already done. Where a release has no such method the
 public one is used.
 """
 
@@ -158,7 +158,5 @@ def _bits(value: Any) -> NDArray[Any]:
     """Copy a BF16 value's bits out of ONNX Runtime."""
     shape = tuple(value.shape())
     count = int(np.prod(shape, dtype=np.int64))
-    if count == 0:
-        return np.empty(shape, np.dtype("<u2"))
     raw = ctypes.string_at(value.data_ptr(), 2 * count)
     return np.frombuffer(raw, np.dtype("<u2")).reshape(shape)

@@ -417,6 +417,28 @@ async def test_a_long_run_leaves_the_loop_free_and_gathers_the_next_batch(bench:
     assert waiting == [2.0]
 
 
+async def test_a_queued_request_ends_at_its_deadline_while_the_session_is_busy(
+    bench: Bench,
+) -> None:
+    """It does not have to wait for the run in front of it, which has more time."""
+    gate = Gate()
+    runner = FunctionRunner(gate, seconds=0.001, limit=1)
+    clock = SystemClock()
+    batcher = bench.batcher(runner, rows=1, clock=clock)
+    feed: dict[str, Any] = {"rows": 1, "outputs": ("Y",)}
+    running = batcher.infer(row(1), deadline=clock.monotonic() + BOUND, **feed)
+    await asyncio.to_thread(gate.entered.wait, BOUND)
+
+    queued = batcher.infer(row(2), deadline=clock.monotonic() + 0.05, **feed)
+    with pytest.raises(DeadlineExceeded):
+        await asyncio.wait_for(queued, BOUND)
+
+    assert not running.done()
+    gate.opened.set()
+    assert await answers(running) == [[2]]
+    assert runner.runs == [[1]]
+
+
 async def test_a_run_past_its_deadline_is_not_waited_for_and_is_stopped(bench: Bench) -> None:
     """Running and queued requests end at their deadlines; then the run itself is ended."""
     runner = FunctionRunner(seconds=0.001, limit=1)

@@ -44,9 +44,12 @@ async def test_text_goes_in_and_comes_out_as_bytes(tmp_path: Path) -> None:
     session = await load(model_kit.staged(tmp_path, onnx_models.string_identity()))
     data = np.array([[b"plain"], ["drei Straßen".encode()], [b"a\0b"], [b""]], object)
 
-    [answer] = session.run(session.prepare({"INPUT0": data}), ["OUTPUT0"])
+    feed = {"INPUT0": data}
+
+    [answer] = session.run(session.prepare(feed), ["OUTPUT0"])
 
     assert answer.tolist() == data.tolist()
+    assert feed["INPUT0"] is data  # the caller's own mapping is left alone
 
 
 async def test_text_that_is_not_utf8_is_the_callers_fault(tmp_path: Path) -> None:
