@@ -2,8 +2,9 @@
 
 Runs in `.venv-clients` (KServe's pins conflict with ours), started by
 `tests/conformance/test_kserve_client.py`. Standard input is one JSON object: `http` and `grpc`
-addresses and the names of `models`; standard output is one object of outcomes by case, each
-`{"value": …}` or `{"error": …}`. It judges nothing; the test does.
+addresses, the identity `models` by datatype, and names to be `asked` for readiness. Standard
+output is one object of outcomes by case, each `{"value": …}` or `{"error": …}`. It judges
+nothing; the test does.
 """
 
 import asyncio
@@ -90,7 +91,9 @@ async def outcome(
         }
 
 
-async def rest_cases(address: str, models: dict[str, str]) -> dict[str, Any]:
+async def rest_cases(
+    address: str, models: dict[str, str], asked: list[str | None]
+) -> dict[str, Any]:
     """Everything InferenceRESTClient does with protocol V2."""
     url = f"http://{address}"
     cases = {}
@@ -98,7 +101,7 @@ async def rest_cases(address: str, models: dict[str, str]) -> dict[str, Any]:
     try:
         cases["live"] = await outcome(client.is_server_live(url))
         cases["ready"] = await outcome(client.is_server_ready(url))
-        for name in ("simple", "loading", "no_such_model"):
+        for name in filter(None, asked):
             cases[f"model {name}"] = await outcome(client.is_model_ready(url, name))
         for datatype, values in SAMPLES.items():
             model = models[datatype]
@@ -129,13 +132,15 @@ async def rest_cases(address: str, models: dict[str, str]) -> dict[str, Any]:
     return cases
 
 
-async def grpc_cases(address: str, models: dict[str, str]) -> dict[str, Any]:
+async def grpc_cases(
+    address: str, models: dict[str, str], asked: list[str | None]
+) -> dict[str, Any]:
     """Everything InferenceGRPCClient does."""
     cases = {}
     async with InferenceGRPCClient(address, timeout=20) as client:
         cases["live"] = await outcome(client.is_server_live())
         cases["ready"] = await outcome(client.is_server_ready())
-        for name in ("simple", "loading", "no_such_model"):
+        for name in filter(None, asked):
             cases[f"model {name}"] = await outcome(client.is_model_ready(name))
         for datatype, values in SAMPLES.items():
             ask = request(models[datatype], datatype, values, identifier="seven")
@@ -153,8 +158,8 @@ async def main() -> None:
     logging.disable(logging.CRITICAL)
     given = json.loads(sys.stdin.read())
     cases = {
-        "rest": await rest_cases(given["http"], given["models"]),
-        "grpc": await grpc_cases(given["grpc"], given["models"]),
+        "rest": await rest_cases(given["http"], given["models"], given["asked"]),
+        "grpc": await grpc_cases(given["grpc"], given["models"], given["asked"]),
     }
     sys.stdout.write(json.dumps(cases))
 

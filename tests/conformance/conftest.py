@@ -1,28 +1,24 @@
 """Addresses that clients are tested against.
 
-`gateways` starts each kind of server once per test process and gives its `Gateway`. A further
-kind (a real worker, a whole gateway) is one more entry of `COMMANDS` that prints the same line
-of JSON and serves the same models.
+`gateways` starts each kind of server once per test process and gives its `Gateway`: the
+listeners over a plane in memory (`aio`, `native`, `guarded` with a token), and `whole`, the
+programs of `sluice up` with ONNX models. A further kind is one more entry of `STARTERS`.
 """
 
+import contextlib
 import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 
 TOKEN = "let-me-in"
 _TWIN = [sys.executable, str(Path(__file__).with_name("serve_plane.py"))]
-COMMANDS: dict[str, list[str]] = {
-    "aio": [*_TWIN, "--grpc=aio"],
-    "native": [*_TWIN, "--grpc=native"],
-    "guarded": [*_TWIN, "--grpc=native", f"--token={TOKEN}"],
-}
 _DATATYPES = "BOOL INT8 INT16 INT32 INT64 UINT8 UINT16 UINT32 UINT64 FP16 BF16 FP32 FP64 BYTES"
+IDENTITY = {datatype: f"identity_{datatype.lower()}" for datatype in _DATATYPES.split()}
 
 
 class Models(msgspec.Struct, frozen=True):
@@ -48,28 +44,17 @@ class Gateway(msgspec.Struct, frozen=True):
     models: Models
 
 
-@pytest.fixture(scope="session")
-def gateways() -> Iterator[Callable[[str], Gateway]]:
-    """Start a kind of `COMMANDS` on first use; end all of them with the session."""
-    running: dict[str, tuple[subprocess.Popen[bytes], Gateway]] = {}
-
-    def get(name: str) -> Gateway:
-        if name not in running:
-            process = subprocess.Popen(
-                COMMANDS[name], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-            )
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            assert line, f"{name} ended before it served"
-            said: dict[str, Any] = json.loads(line)
-            models = Models({kind: f"identity_{kind.lower()}" for kind in _DATATYPES.split()})
-            running[name] = process, Gateway(models=models, **said)
-        return running[name][1]
-
-    yield get
-    for process, _ in running.values():
-        assert process.stdin is not None
-        assert process.stdout is not None
+@contextlib.contextmanager
+def _twin(*arguments: str) -> Iterator[Gateway]:
+    """`serve_plane.py` in a process of its own, which ends with its standard input."""
+    process = subprocess.Popen([*_TWIN, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline()
+        assert line, "the server ended before it served"
+        yield Gateway(models=Models(IDENTITY), **json.loads(line))
+    finally:
         process.stdin.close()
         try:
             process.wait(timeout=20)
@@ -78,10 +63,44 @@ def gateways() -> Iterator[Callable[[str], Gateway]]:
             process.stdout.close()
 
 
+@contextlib.contextmanager
+def _whole(folder: Path) -> Iterator[Gateway]:
+    """`sluice up` with one worker; its gRPC is on loopback, so the native front serves."""
+    from conformance.gateway_models import running_gateway
+
+    with running_gateway(folder, IDENTITY) as running:
+        models = Models(IDENTITY, waiting=None, loading=None)
+        yield Gateway(running.http, running.grpc, "pygrpc_native", models)
+
+
+Starter = Callable[[Path], contextlib.AbstractContextManager[Gateway]]
+STARTERS: dict[str, Starter] = {
+    "aio": lambda _: _twin("--grpc=aio"),
+    "native": lambda _: _twin("--grpc=native"),
+    "guarded": lambda _: _twin("--grpc=native", f"--token={TOKEN}"),
+    "whole": _whole,
+}
+
+
 @pytest.fixture(scope="session")
-def gateway(gateways: Callable[[str], Gateway]) -> Gateway:
-    """A server open to everybody, gRPC carried by grpc.aio."""
-    return gateways("aio")
+def gateways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Gateway]]:
+    """Start a kind of `STARTERS` on first use; end all of them with the session."""
+    running: dict[str, Gateway] = {}
+    with contextlib.ExitStack() as stack:
+
+        def get(name: str) -> Gateway:
+            if name not in running:
+                folder = tmp_path_factory.mktemp(name)
+                running[name] = stack.enter_context(STARTERS[name](folder))
+            return running[name]
+
+        yield get
+
+
+@pytest.fixture(scope="session", params=["aio", "whole"])
+def gateway(request: pytest.FixtureRequest, gateways: Callable[[str], Gateway]) -> Gateway:
+    """A server open to everybody: the plane in memory, then the whole gateway."""
+    return gateways(request.param)
 
 
 @pytest.fixture(scope="session")

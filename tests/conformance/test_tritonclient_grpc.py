@@ -14,9 +14,9 @@ from tritonclient.utils import InferenceServerException
 BOUND = 20.0
 
 
-@pytest.fixture(params=["aio", "native"])
+@pytest.fixture(params=["aio", "native", "whole"])
 def served(request: pytest.FixtureRequest, gateways: Callable[[str], Gateway]) -> Gateway:
-    """A server on each of the two gRPC servers."""
+    """The plane in memory on each of the two gRPC servers, and the whole gateway."""
     return gateways(request.param)
 
 
