@@ -95,6 +95,7 @@ class FakeWorker:
         self.name = name
         self.refuse = refuse
         self.revision = 0
+        self.reported = asyncio.Event()
 
     async def run(self) -> None:
         """Follow the store until cancelled."""
@@ -116,4 +117,5 @@ class FakeWorker:
                     refused_reason=self.refuse,
                 )
             )
+            self.reported.set()
             await asyncio.sleep(0.02)

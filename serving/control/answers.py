@@ -4,8 +4,6 @@ from typing import Any
 
 import msgspec
 
-from feature_cache.views import FeatureView
-from serving.config.schema import GatewayConfig, ModelConfig
 from serving.control.journal import Summary
 from serving.control.plan import Plan
 from serving.control.rates import Rate
@@ -152,14 +150,18 @@ class StagedSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ConfigAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """The current configuration; secrets are left out."""
+    """The current configuration; secrets are left out.
+
+    `gateway`, `models` and `views` are written as in YAML, defaults included; their form is
+    that of `configs/schema.json`.
+    """
 
     revision: int
     author: str
     published_at: float
-    gateway: GatewayConfig
-    models: dict[str, ModelConfig]
-    views: dict[str, FeatureView]
+    gateway: dict[str, Any]
+    models: dict[str, dict[str, Any]]
+    views: dict[str, dict[str, Any]]
     staged: dict[str, dict[str, StagedSummary]]
     unloaded: list[str]
 

@@ -6,7 +6,6 @@ from typing import Any, Final
 
 import msgspec
 
-from serving.config.units import Seconds
 from serving.control.operations import Operation
 
 __all__ = ["document"]
@@ -41,7 +40,7 @@ def document(operations: Iterable[Operation], *, version: str) -> dict[str, Any]
         if kind is not None and not isinstance(kind, str)
     ]
     schemas, components = msgspec.json.schema_components(
-        types, schema_hook=_units, ref_template="#/components/schemas/{name}"
+        types, ref_template="#/components/schemas/{name}"
     )
     known = {id(kind): schema for kind, schema in zip(types, schemas, strict=True)}
     paths: dict[str, dict[str, Any]] = {}
@@ -127,9 +126,3 @@ def _content(kind: Any, known: dict[int, dict[str, Any]]) -> dict[str, Any]:
 def _identifier(operation: Operation) -> str:
     words = re.findall(r"[a-z0-9]+", operation.path.lower())
     return "_".join([operation.method.lower(), *words])
-
-
-def _units(kind: type) -> dict[str, Any]:
-    # Seconds and ByteSize, the only types msgspec does not know.
-    example = "50ms" if kind is Seconds else "16MiB"
-    return {"type": "string", "examples": [example]}

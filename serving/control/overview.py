@@ -1,7 +1,9 @@
 """Snapshots and reports become answers; decides, does no I/O."""
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
+
+import msgspec
 
 from serving.config.keys import WorkerReport
 from serving.config.schema import GatewayConfig, ModelConfig
@@ -17,7 +19,7 @@ from serving.control.answers import (
     WorkerStatus,
 )
 from serving.control.journal import Entry, Summary
-from serving.control.plan import compare
+from serving.control.plan import as_written, compare
 from serving.control.workers import state_of
 from serving.types import RepositoryEntry
 
@@ -143,9 +145,9 @@ def config_answer(snapshot: Snapshot, gateway: GatewayConfig) -> ConfigAnswer:
         revision=snapshot.revision,
         author=snapshot.author,
         published_at=snapshot.published_at,
-        gateway=gateway,
-        models=snapshot.models,
-        views=snapshot.views,
+        gateway=_plain(gateway),
+        models=_plain(snapshot.models),
+        views=_plain(snapshot.views),
         staged={
             model: {
                 version: StagedSummary(sha256=staged.sha256, signature=staged.signature)
@@ -155,6 +157,10 @@ def config_answer(snapshot: Snapshot, gateway: GatewayConfig) -> ConfigAnswer:
         },
         unloaded=snapshot.unloaded,
     )
+
+
+def _plain(value: Any) -> Any:
+    return msgspec.to_builtins(value, enc_hook=as_written)
 
 
 def history(entries: Sequence[Entry], limit: int) -> HistoryAnswer:

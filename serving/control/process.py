@@ -38,8 +38,9 @@ from serving.control.redis_store import RedisStore
 from serving.errors import InvalidConfig, SluiceError
 from serving.files import write_whole
 from serving.lifeline import die_with_parent
+from serving.tasks import end
 
-__all__ = ["Control", "main"]
+__all__ = ["Control", "main", "parse_arguments"]
 
 _BACKLOG: Final = 128
 _CONNECTIONS: Final = 256
@@ -73,7 +74,9 @@ class Control:
         (self._data / "run").mkdir(mode=0o700, parents=True, exist_ok=True)
         journal = Journal(self._data / "journal")
         gateway = _running_gateway(self._root, journal)
-        logs.configure(gateway.logs.level, gateway.logs.format, process="control")
+        self.gateway = gateway
+        self.address = ""
+        """`host:port` of the admin port, with the real port, once it is bound."""
         self._log = logging.getLogger("control")
         self._store = RedisStore(arguments.store)
         clock = SystemClock()
@@ -127,16 +130,15 @@ class Control:
             loop.create_task(self._refresh()),
         ]
         stopping = loop.create_task(self._stop.wait())
-        self._log.info("admin: %s://%s", "https" if self._tls else "http", _name(public))
+        self.address = _name(public)
+        self._log.info("admin: %s://%s", "https" if self._tls else "http", self.address)
         try:
             await asyncio.wait({*listening, *work, stopping}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for server in servers:
                 server.should_exit = True
             await asyncio.gather(*listening, return_exceptions=True)
-            for task in (*work, stopping):
-                task.cancel()
-            await asyncio.gather(*work, stopping, return_exceptions=True)
+            await end(*work, stopping)
             await self._store.close()
             private_path.unlink(missing_ok=True)
         for task in (*listening, *work):
@@ -271,7 +273,8 @@ def _version() -> str:
         return "0"
 
 
-def _arguments(argv: list[str] | None) -> argparse.Namespace:
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line that engines write."""
     parser = argparse.ArgumentParser(
         prog="python -m serving.control.process",
         description="The control process. An engine starts it; see `sluice up`.",
@@ -289,16 +292,16 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     """Run until SIGTERM (exit 0), or say on standard error why that is impossible (exit 1)."""
-    arguments = _arguments(argv)
+    arguments = parse_arguments(argv)
     if arguments.parent is not None:
         die_with_parent(arguments.parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    async def serve() -> None:
-        await Control(arguments).run()
-
     try:
-        uvloop.run(serve())
+        control = Control(arguments)
+        settings = control.gateway.logs
+        logs.configure(settings.level, settings.format, process="control")
+        uvloop.run(control.run())
     except InvalidConfig as error:
         for line in (*map(str, error.problems), f"control: {error.message}"):
             print(line, file=sys.stderr)  # noqa: T201 - the engine shows last words

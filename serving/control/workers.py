@@ -45,6 +45,5 @@ def acknowledgements(
 
 
 def is_settled(answers: list[Acknowledgement]) -> bool:
-    """Whether nobody is left to wait for: each has applied or refused, and there is one."""
-    awaited = [answer for answer in answers if answer.state != "draining"]
-    return bool(awaited) and all(answer.applied or answer.refused for answer in awaited)
+    """Whether nobody is left to wait for: each has applied, refused, or is on its way out."""
+    return all(answer.applied or answer.refused or answer.state == "draining" for answer in answers)

@@ -56,6 +56,6 @@ def test_waiting_ends_when_everybody_has_answered() -> None:
     assert settled(report("a"), report("b", revision=3, refused_revision=4, refused_reason="x"))
     assert settled(report("a"), report("b", revision=1, reported_at=0))
     assert settled(report("a"), report("b", revision=1, state="draining"))
-    assert not settled()
+    assert settled()
     assert not settled(report("a"), report("b", revision=3))
-    assert not settled(report("a", state="draining"))
+    assert not settled(report("a", revision=3, state="loading"))

@@ -30,6 +30,7 @@ from serving.errors import (
     ServingError,
     StoreUnavailable,
 )
+from serving.tasks import end
 from serving.types import Signature
 
 
@@ -118,8 +119,7 @@ async def keeping(publisher: Publisher) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await end(task)
 
 
 async def until(condition: Callable[[], bool]) -> None:
