@@ -2,8 +2,7 @@
 
 Everything that depends on its version is here: session options, type names, and the faster
 private `run`, which skips about 3 µs of validation in Python that the checks at load and in
-the decoder have already done. Where a release has no such method the
-public one is used.
+the decoder have already done. Where a release has no such method the public one is used.
 """
 
 import ctypes
