@@ -37,6 +37,8 @@ IDLE, HEAD, BODY, RUNNING, BLOCKED, CLOSING, CLOSED = range(7)
 _NEVER: Final = float("inf")
 _MAX_PIPELINED_BYTES: Final = 64 << 10
 _JOIN_BYTES: Final = 64 << 10  # copying more than this behind its head costs more than it saves
+# A client whose heads keep changing (request ids, traces) is not worth remembering.
+_MAX_MISSES: Final = 8
 _CLOSE: Final = b"connection: close\r\n"
 _KEEP_ALIVE: Final = b"connection: keep-alive\r\n"
 
@@ -52,6 +54,7 @@ class Connection(asyncio.Protocol):
         "_current",
         "_flow",
         "_known",
+        "_misses",
         "_missing",
         "_parts",
         "_pending",
@@ -70,6 +73,7 @@ class Connection(asyncio.Protocol):
         self._flow: Flow
         self._phase = IDLE
         self._known: Pattern | None = None
+        self._misses = 0
         self._current: Prepared | None = None
         self._reader: HeadReader | None = None
         self._chunked: ChunkedBody | None = None
@@ -115,6 +119,7 @@ class Connection(asyncio.Protocol):
                 body = known.body_of(data, shared.max_body)
                 prepared = known.prepared
                 if body is not None and prepared.wanted is shared.wanted():
+                    self._misses = 0
                     self._current = prepared
                     error = self._unauthorized(prepared)
                     if error is None:
@@ -434,7 +439,8 @@ class Connection(asyncio.Protocol):
         if prepared.route is not None:
             self._shared.router.remember(prepared.head.target, prepared.route)
             if prepared.route.answer is None:
-                self._known = Pattern.of(prepared)
+                self._misses += 1
+                self._known = Pattern.of(prepared) if self._misses <= _MAX_MISSES else None
 
     def _refuse(self, refusal: Refusal) -> None:
         """Answer a request whose framing is not to be trusted, and close."""

@@ -173,6 +173,17 @@ def test_the_same_head_again_is_read_afresh_each_time(rig: HttpRig, client: Clie
     assert arrivals == sorted(set(arrivals))
 
 
+def test_heads_that_always_differ_are_answered_as_well(rig: HttpRig, client: Client) -> None:
+    """A client with request ids is not remembered, one that settles down is answered too."""
+    for number in range(30):
+        headers = f"x-request-id: {min(number, 20)}\r\n"
+        answer = client.ask(infer(headers=headers, id_=str(number)))
+
+        assert answer.json()["id"] == str(number)
+        assert answer.headers["x-request-id"] == str(min(number, 20))
+    assert [call.request_id for call in rig.plane.calls][18:22] == ["18", "19", "20", "20"]
+
+
 def _binary(values: tuple[float, ...], outputs: list[dict[str, object]] | None = None) -> bytes:
     raw = struct.pack(f"<{len(values)}f", *values)
     document: dict[str, object] = {
