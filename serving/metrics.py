@@ -17,13 +17,25 @@ import mmap
 import os
 import struct
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["FAMILIES", "Counter", "Family", "Gauge", "Histogram", "MetricsFile", "read", "total"]
+__all__ = [
+    "FAMILIES",
+    "Counter",
+    "Family",
+    "Gauge",
+    "Histogram",
+    "HistogramRow",
+    "MetricsFile",
+    "read",
+    "total",
+]
 
 MAGIC: Final = b"sluicem1"
 _HEADER: Final = struct.Struct("<8sQ")
@@ -33,6 +45,9 @@ LATENCY_SECONDS: Final = (
     0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
     1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
+_ROWS_PAY: Final = 5
+"""From here on a matrix costs less than its rows one by one (11 µs against 2.7 a row)."""
+
 BATCH_ROWS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 
 
@@ -58,7 +73,7 @@ FAMILIES: Final[dict[str, Family]] = {
     ),
     "sluice_request_duration_seconds": Family(
         "histogram",
-        "Time from the first byte of a request to its answer being handed to the socket.",
+        "Time from the first byte of a request to its answer being ready to be encoded.",
         ("model", "version", "role"),
         LATENCY_SECONDS,
     ),
@@ -157,19 +172,51 @@ class Gauge(Counter):
 class Histogram:
     """Counts per bucket, and the sum."""
 
-    __slots__ = ("_bounds", "_index", "_slots", "_sum")
+    __slots__ = ("_sum", "bounds", "index", "slots")
 
     def __init__(self, slots: "memoryview[float]", index: int, bounds: tuple[float, ...]) -> None:
-        self._slots = slots
-        self._index = index
-        self._bounds = bounds
+        self.slots = slots
+        self.index = index
+        self.bounds = bounds
         self._sum = index + len(bounds) + 1
 
     def observe(self, value: float) -> None:
         """Count one value, in the family's unit."""
-        slots = self._slots
-        slots[self._index + bisect_left(self._bounds, value)] += 1.0
+        slots = self.slots
+        slots[self.index + bisect_left(self.bounds, value)] += 1.0
         slots[self._sum] += value
+
+
+class HistogramRow:
+    """Several histograms with the same bounds, observed many values at a time.
+
+    What one observation costs in Python (0.3 µs) is paid once a batch here.
+    """
+
+    def __init__(self, histograms: Sequence[Histogram]) -> None:
+        self._histograms = histograms
+        first = histograms[0]
+        width = len(first.bounds) + 2
+        # Children beyond a full file's capacity count into nowhere, one by one.
+        self._together = all(one.slots is first.slots for one in histograms)
+        self._bounds = np.array(first.bounds)
+        self._slots = np.asarray(first.slots)
+        self._at = np.array([range(one.index, one.index + width) for one in histograms])
+        self._offsets = np.arange(len(histograms)) * (width - 1)
+        self._buckets = len(histograms) * (width - 1)
+
+    def observe(self, values: NDArray[np.float64]) -> None:
+        """Count a matrix with one column per histogram."""
+        if len(values) < _ROWS_PAY or not self._together:
+            for row in values.tolist():
+                for histogram, value in zip(self._histograms, row, strict=True):
+                    histogram.observe(value)
+            return
+        cells = self._bounds.searchsorted(values) + self._offsets
+        counts = np.bincount(cells.ravel(), minlength=self._buckets)
+        at = self._at
+        self._slots[at[:, :-1]] += counts.reshape(len(at), -1)
+        self._slots[at[:, -1]] += values.sum(axis=0)
 
 
 class MetricsFile:
@@ -233,9 +280,10 @@ class MetricsFile:
         return Histogram(slots, index, family.buckets)
 
     def close(self) -> None:
-        """Let go of the mapping; the file stays for whoever adds it up."""
-        self._slots.release()
-        self._map.close()
+        """Let go of the file; it stays for whoever adds it up.
+
+        The mapping goes with the last child that counts into it.
+        """
         os.close(self._descriptor)
 
 

@@ -3,6 +3,7 @@
 A tensor's `datatype` is the Open Inference Protocol's word (FP32, INT64, BYTES …).
 """
 
+from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 import msgspec
@@ -97,13 +98,17 @@ class InferRequest(msgspec.Struct):
 
 
 class InferResponse(msgspec.Struct):
-    """The answer, outputs in the order the caller asked (or the model declares)."""
+    """The answer, outputs in the order the caller asked (or the model declares).
+
+    `labels` name the classes for the `classification` extension, which codecs apply.
+    """
 
     model: str
     version: str
     outputs: list[Tensor]
     id: str = ""
     parameters: dict[str, ParameterValue] = {}
+    labels: Sequence[str] = ()
 
 
 class Principal(msgspec.Struct, frozen=True):
@@ -132,6 +137,8 @@ class Call(msgspec.Struct):
     request_id: str = ""
     traceparent: str | None = None
     tracestate: str | None = None
+    principal: Principal | None = None
+    """Who is calling, if the listener has already had the credential checked."""
     traceresponse: str | None = None
     """Set by the pipeline for a sampled request: our span, in traceparent's format."""
 

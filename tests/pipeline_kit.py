@@ -55,9 +55,7 @@ class ScriptedUpstream:
         self.calls.append(options)
         return asyncio.ensure_future(self._run(feed, self.release))
 
-    async def _run(
-        self, feed: dict[str, NDArray[Any]], release: asyncio.Event | None
-    ) -> Inference:
+    async def _run(self, feed: dict[str, NDArray[Any]], release: asyncio.Event | None) -> Inference:
         if release is not None:
             await release.wait()
         if self.failure is not None:
@@ -97,7 +95,7 @@ class Kit:
             clock=self.clock,
             worker="0",
         )
-        self.loader = Loader(self._load, self.metrics)
+        self.loader = Loader(self._load, self.metrics, self.clock)
         self._serve = serve or {}
         self._traffic = traffic
 
@@ -158,7 +156,10 @@ class Kit:
         fields.setdefault("model", "m")
         fields.setdefault("version", "")
         request = InferRequest(inputs=inputs, **fields)
-        return await self.pipeline.infer(request, call or self.call())
+        try:
+            return await self.pipeline.infer(request, call or self.call())
+        finally:
+            await asyncio.sleep(0)  # to the end of the turn, when answers are counted
 
     async def until_counted(self, family: str, *labels: str) -> None:
         """Wait until something has been counted."""
@@ -168,7 +169,9 @@ class Kit:
 
     @property
     def counted(self) -> Samples:
-        """Everything counted so far."""
+        """Everything counted so far; answers are counted at the end of a turn of the loop."""
+        self.pipeline.recorder.publish()
+        self.pipeline.admission.publish()
         return read(self.metrics.path)
 
 

@@ -102,6 +102,7 @@ class Batcher:
         self._loop = asyncio.get_running_loop()
         self._meter = BatchMeter(metrics, model, version)
         self._backlog = Backlog()
+        self._one_run = 0.0  # seconds that a full batch is expected to take
         self._lane = Lane(f"sluice-{model}-{version}")
         inputs = tuple(one.name for one in signature.inputs)
         self._queue = DeadlineQueue(inputs, alive=self._alive, drop=self._drop)
@@ -154,7 +155,7 @@ class Batcher:
             feed = self._prepare(feed)
         if shadow:
             self._make_room_for_shadow()
-        elif self._queue.rows or self._running is not None:
+        elif self._crowded(rows, deadline - now):
             self._admit(rows, deadline, now)
         waiter: asyncio.Future[Inference] = self._loop.create_future()
         self._sequence += 1
@@ -172,6 +173,20 @@ class Batcher:
             self._scheduled = True
             self._loop.call_soon(self._flush)
         return waiter
+
+    def _crowded(self, rows: int, remaining: float) -> bool:
+        """Whether a request finds so many before it that its wait must be estimated.
+
+        Not if all that waits fits one run and there is ample time for one.
+        """
+        return self._running is not None or (
+            self._queue.rows > 0
+            and (
+                self._queue.rows + rows > self._times.preferred
+                or len(self._queue) >= self._max_queue
+                or self._one_run >= _SHARE * remaining
+            )
+        )
 
     def _refusal(self, rows: int) -> ServingError:
         """Say why a request cannot even be considered."""
@@ -309,6 +324,8 @@ class Batcher:
         self._backlog.finished(ended, seconds, more=self._queue.rows > 0)
         if whole:
             self._times.observe(rows, seconds)
+            most = min(self._times.preferred, self._max_rows)
+            self._one_run = self._times.expect(most) * self._backlog.slowdown
             self._meter.ran(rows, seconds)
         else:  # its members ran one by one; their share of the time is as good as measured
             for one, its in zip(members, answers, strict=True):

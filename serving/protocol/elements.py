@@ -18,9 +18,9 @@ from serving.errors import InvalidRequest
 from serving.protocol import byte_strings
 from serving.types import NUMPY_OF
 
-__all__ = ["from_json", "from_typed"]
+__all__ = ["CODES", "from_json", "from_typed"]
 
-_CODES: Final = {
+CODES: Final = {
     "INT8": "b",
     "INT16": "h",
     "INT32": "i",
@@ -32,15 +32,16 @@ _CODES: Final = {
     "FP32": "f",
     "FP64": "d",
 }
+"""`struct` format of each datatype that it knows."""
 _TYPES: Final[dict[str, frozenset[type]]] = {
-    **dict.fromkeys(_CODES, frozenset({int})),
+    **dict.fromkeys(CODES, frozenset({int})),
     "FP32": frozenset({int, float}),
     "FP64": frozenset({int, float}),
     "BOOL": frozenset({bool}),
     "BYTES": frozenset({str}),
 }
 _LISTS: Final[dict[str, Any]] = {
-    **dict.fromkeys(_CODES, list[int]),
+    **dict.fromkeys(CODES, list[int]),
     "FP32": list[float],
     "FP64": list[float],
     "BOOL": list[bool],
@@ -48,7 +49,7 @@ _LISTS: Final[dict[str, Any]] = {
 }
 _MSGSPEC_PAYS: Final = 24
 _WANTED: Final = {
-    **dict.fromkeys(_CODES, "an integer"),
+    **dict.fromkeys(CODES, "an integer"),
     "FP32": "a number",
     "FP64": "a number",
     "BOOL": "true or false",
@@ -96,7 +97,7 @@ def from_typed(
         return byte_strings.as_array(values).reshape(shape)
     if datatype == "BOOL":
         return np.array(values, np.bool_).reshape(shape)
-    code = _CODES[datatype]
+    code = CODES[datatype]
     try:
         packed = struct.pack(f"<{len(values)}{code}", *values)
     except (struct.error, OverflowError):

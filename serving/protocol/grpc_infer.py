@@ -149,7 +149,7 @@ def encode_infer(request: InferRequest, response: InferResponse) -> pb.ModelInfe
         _set(message.parameters[key], value)
     for answer in response.outputs:
         count = tops.get(answer.name)
-        tensor = top(answer, count) if count else answer
+        tensor = top(answer, count, response.labels) if count else answer
         message.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.data.shape)
         message.raw_output_contents.append(bytes(to_raw(tensor)))
     return message

@@ -9,7 +9,7 @@ from math import prod
 from typing import Any, Final
 
 from serving.errors import InvalidRequest
-from serving.protocol import byte_strings, json_body
+from serving.protocol import byte_strings, json_body, rest_plain
 from serving.protocol.parameters import check_request, check_values, requested_output
 from serving.protocol.shapes import TensorLimits, check_name
 from serving.protocol.tensors import from_json, from_raw
@@ -55,6 +55,8 @@ def decode_infer(
         InvalidRequest: naming the field that is wrong.
     """
     if header_length is None:
+        if (request := rest_plain.decode(body, model, version, limits)) is not None:
+            return request
         text = body
         tail = None
     elif header_length == 0:

@@ -38,7 +38,7 @@ def encode_infer(request: InferRequest, response: InferResponse) -> tuple[bytes,
             if wish.binary is not None:
                 binary = wish.binary
             if wish.classification:
-                tensor = top(tensor, wish.classification)
+                tensor = top(tensor, wish.classification, response.labels)
         entry: dict[str, Any] = {
             "name": tensor.name,
             "datatype": tensor.datatype,

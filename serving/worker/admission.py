@@ -63,7 +63,7 @@ class Admission:
             DeadlineExceeded: the time given has already passed.
             Overloaded: too many requests in flight.
         """
-        principal = self.authorize(call.authorization, "infer")
+        principal = call.principal or self.authorize(call.authorization, "infer")
         call.deadline = deadline_of(
             call.arrived,
             configured,
@@ -76,10 +76,12 @@ class Admission:
         if self.in_flight >= self._limit:
             raise Overloaded("too many requests in flight", reason="in_flight")
         self.in_flight += 1
-        self._gauge.inc()
         return principal
 
     def leave(self) -> None:
         """Give the slot back."""
         self.in_flight -= 1
-        self._gauge.dec()
+
+    def publish(self) -> None:
+        """Show how many requests are in flight; called from time to time, not per request."""
+        self._gauge.set(self.in_flight)

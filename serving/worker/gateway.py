@@ -18,9 +18,10 @@ from serving.types import (
     ServerMetadata,
     VersionConfig,
 )
-from serving.worker.lane import PHASES, Lane
+from serving.worker.lane import Lane
 from serving.worker.pipeline import Pipeline
 from serving.worker.table import LiveModel
+from serving.worker.tally import PHASES
 
 __all__ = ["EXTENSIONS", "Gateway"]
 

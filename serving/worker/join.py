@@ -11,7 +11,7 @@ costs a few dictionary look-ups. Three kinds of input are told apart:
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -25,7 +25,9 @@ from serving.types import NUMPY_OF, InferRequest, RequestedOutput, Signature, Te
 
 __all__ = ["JoinPlan", "Joined", "compile_join"]
 
-FIELD_DATATYPE = {
+_MAX_LAYOUTS: Final = 64
+
+FIELD_DATATYPE: Final = {
     "float32": "FP32",
     "float64": "FP64",
     "int8": "INT8",
@@ -58,6 +60,14 @@ class _Column(msgspec.Struct, frozen=True):
     index: int
 
 
+class _Layout(msgspec.Struct, frozen=True):
+    """A sequence of tensor names, understood: positions of columns, datatypes, which are keys."""
+
+    columns: dict[str, list[int]]
+    datatypes: list[str]
+    keys: list[bool]
+
+
 class JoinPlan:
     """One version's way from tensors to feed, compiled."""
 
@@ -76,6 +86,7 @@ class JoinPlan:
         self.entity = dict(entity)
         self._columns = dict(columns)
         self._column_of = {column.name: column for group in columns.values() for column in group}
+        self._layouts: dict[tuple[str, ...], _Layout] = {}
         self._outputs = outputs
         self._known_outputs = {spec.name for spec in signature.outputs}
         only = signature.inputs[0] if len(signature.inputs) == 1 else None
@@ -103,7 +114,62 @@ class JoinPlan:
                 and tensor.data.shape[0] > 0
             ):
                 return Joined({only.name: tensor.data}, tensor.data.shape[0], outputs)
+        feed = self._columns_only(inputs)
+        if feed is not None:
+            return Joined(feed, len(inputs[0].data), outputs)
         return self._assemble(inputs, outputs)
+
+    def _columns_only(self, inputs: list[Tensor]) -> dict[str, NDArray[Any]] | None:
+        """Assemble a request that sends every feature as a column `[n, 1]`, and keys, no more.
+
+        None for any other; `_assemble` then says what is wrong, if anything is.
+        """
+        names = tuple([tensor.name for tensor in inputs])
+        layout = self._layouts.get(names)
+        if layout is None:
+            layout = self._layouts[names] = self._layout(names)
+            if len(self._layouts) > _MAX_LAYOUTS:  # clients choose the order, not how many we keep
+                self._layouts.clear()
+        if not layout.columns or [tensor.datatype for tensor in inputs] != layout.datatypes:
+            return None
+        rows = len(inputs[0].data) if inputs[0].data.ndim else 0
+        column, flat = (rows, 1), (rows,)
+        for tensor, key in zip(inputs, layout.keys, strict=True):
+            shape = tensor.data.shape
+            if shape != column and not (key and shape == flat):
+                return None
+        if not rows:
+            return None
+        return {
+            name: np.concatenate(
+                [inputs[position].data for position in positions],
+                axis=1,
+                dtype=NUMPY_OF[self.inputs[name].datatype],
+                casting="same_kind",
+            )
+            for name, positions in layout.columns.items()
+        }
+
+    def _layout(self, names: tuple[str, ...]) -> "_Layout":
+        """Find where each input's columns are among these tensors; empty if it is not so simple."""
+        at = {name: position for position, name in enumerate(names)}
+        known = len(at) == len(names) and at.keys() <= self._column_of.keys() | self.entity.keys()
+        complete = (
+            self._columns.keys() == self.inputs.keys() and self._column_of.keys() <= at.keys()
+        )
+        if not known or not complete:
+            return _Layout({}, [], [])
+        return _Layout(
+            {
+                name: [at[column.name] for column in columns]
+                for name, columns in self._columns.items()
+            },
+            [
+                self._column_of[name].datatype if name in self._column_of else self.entity[name]
+                for name in names
+            ],
+            [name not in self._column_of for name in names],
+        )
 
     def _wanted(self, requested: list[RequestedOutput]) -> tuple[str, ...]:
         for output in requested:

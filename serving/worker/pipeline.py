@@ -27,13 +27,11 @@ from serving.errors import (
 )
 from serving.metrics import Counter, MetricsFile
 from serving.protocol.status import grpc_code
-from serving.recording.record import PredictionRecord
 from serving.recording.recorder import Recorder
 from serving.traffic.table import Decision
-from serving.types import Call, InferRequest, InferResponse, Principal
+from serving.types import Call, InferRequest, InferResponse, Principal, Tensor
 from serving.upstream import Inference
 from serving.worker.admission import Admission
-from serving.worker.answer import answer_tensors
 from serving.worker.join import Joined
 from serving.worker.lane import Lane
 from serving.worker.mirror import Mirror
@@ -90,7 +88,7 @@ class Pipeline:
         self._now: Callable[[], float] = clock.monotonic
         self._wall: Callable[[], float] = clock.wall
         self._rejected: dict[tuple[str, str], Counter] = {}
-        self._tag = f"{worker}.{random.getrandbits(32):08x}"
+        self._tag = f"{worker}.{random.getrandbits(32):08x}."
         self._sequence = 0
 
     async def infer(self, request: InferRequest, call: Call) -> InferResponse:
@@ -118,14 +116,15 @@ class Pipeline:
                 joined.feed, rows=joined.rows, outputs=joined.outputs, deadline=call.deadline
             )
             trip.inferred = self._now()
-            response = self._answer(request, trip, lane, decision)
+            response = self._answer(request, call, trip, lane, decision)
         except BaseException as error:
             self._refused(error, request, call, trip, trace)
             raise
         finally:
             if entered:
                 self.admission.leave()
-        self._answered(request, call, trip, response, trace)
+        if trace is not None:
+            trace.finish(_spans(call, trip, self._now()), _attributes(lane, decision, call), None)
         if decision.mirrors:
             answers = dict(zip(joined.outputs, inference.outputs, strict=True))
             for version in decision.mirrors:
@@ -155,54 +154,49 @@ class Pipeline:
         return route.pick(key, random.getrandbits(64) if key is None else 0)
 
     def _answer(
-        self, request: InferRequest, trip: _Trip, lane: Lane, decision: Decision
+        self, request: InferRequest, call: Call, trip: _Trip, lane: Lane, decision: Decision
     ) -> InferResponse:
-        assert trip.joined is not None
-        assert trip.inference is not None
-        self._sequence += 1
-        return InferResponse(
-            model=lane.model,
-            version=lane.version,
-            id=request.id,
-            outputs=answer_tensors(
-                trip.joined.outputs,
-                trip.inference.outputs,
-                lane.datatypes,
-                request.outputs,
-                lane.labels,
-            ),
-            parameters={
-                "model_role": decision.role,
-                # Time, model, version and role in one word: a late label finds its partition.
-                "prediction_id": f"{int(self._wall() * 1e3):x}~{self._tag}.{self._sequence:x}"
-                f"~{lane.model}~{lane.version}~{decision.role}",
-            },
-        )
-
-    def _answered(
-        self,
-        request: InferRequest,
-        call: Call,
-        trip: _Trip,
-        response: InferResponse,
-        trace: Trace | None,
-    ) -> None:
-        lane, decision, joined, inference = trip.lane, trip.decision, trip.joined, trip.inference
-        assert lane is not None
-        assert decision is not None
+        """Put the answer together, take it down, and let the sockets have it."""
+        joined, inference = trip.joined, trip.inference
         assert joined is not None
         assert inference is not None
+        tally = lane.tally(decision.role, call.protocol)
+        wall = self._wall()
+        self._sequence += 1
+        # Time, model, version and role in one word: a late label finds its partition.
+        prediction_id = f"{int(wall * 1e3):x}~{self._tag}{self._sequence:x}{tally.suffix}"
+        datatypes = lane.datatypes
+        response = InferResponse(
+            lane.model,
+            lane.version,
+            [
+                Tensor(name, datatypes[name], array)
+                for name, array in zip(joined.outputs, inference.outputs, strict=True)
+            ],
+            request.id,
+            {"model_role": decision.role, "prediction_id": prediction_id},
+            lane.labels,
+        )
         answered = self._now()
-        decoded = call.decoded or call.arrived
-        marks = (call.arrived, decoded, trip.admitted, trip.joined_at, trip.inferred, answered)
-        lane.phases.succeeded(marks, inference, joined.rows)
-        requests, durations = lane.outcome(decision.role, call.protocol, "OK")
-        requests.inc()
-        durations.observe(answered - call.arrived)
+        arrived, rows = call.arrived, joined.rows
+        decoded = call.decoded or arrived
+        queue, compute = inference.queue_seconds, inference.compute_seconds
+        tally.answered(
+            (
+                decoded - arrived,
+                trip.admitted - decoded,
+                trip.joined_at - trip.admitted,
+                queue,
+                compute,
+                answered - trip.inferred,
+                answered - arrived,
+                rows,
+            )
+        )
         self.recorder.offer(
-            PredictionRecord(
-                self._wall(),
-                str(response.parameters["prediction_id"]),
+            (
+                wall,
+                prediction_id,
                 call.request_id or request.id,
                 lane.model,
                 lane.version,
@@ -211,15 +205,14 @@ class Pipeline:
                 decision.probability,
                 self.table.revision,
                 "OK",
-                joined.rows,
+                rows,
                 inference.batch_rows,
-                answered - call.arrived,
-                inference.queue_seconds,
-                inference.compute_seconds,
+                answered - arrived,
+                queue,
+                compute,
             )
         )
-        if trace is not None:
-            trace.finish(_spans(marks, inference), _attributes(lane, decision, call), None)
+        return response
 
     def _refused(
         self,
@@ -237,10 +230,7 @@ class Pipeline:
         lane, decision = trip.lane, trip.decision
         role = decision.role if decision is not None else ""
         if lane is not None:
-            requests, durations = lane.outcome(role, call.protocol, code)
-            requests.inc()
-            durations.observe(now - call.arrived)
-            lane.phases.failed(now - call.arrived)
+            lane.failed(role, call.protocol, code, now - call.arrived)
         model = request.model if request.model in self.table.models else UNKNOWN
         reason = _reason(error)
         if reason is not None:
@@ -251,7 +241,7 @@ class Pipeline:
                 )
             counter.inc()
         self.recorder.offer(
-            PredictionRecord(
+            (
                 self._wall(),
                 "",
                 call.request_id or request.id,
@@ -282,18 +272,17 @@ def _reason(error: BaseException) -> str | None:
     return next((_REASON[kind] for kind in type(error).__mro__ if kind in _REASON), None)
 
 
-def _spans(
-    marks: tuple[float, float, float, float, float, float], inference: Inference
-) -> list[tuple[str, float, float]]:
-    arrived, decoded, admitted, joined, inferred, answered = marks
-    started = max(joined, inferred - inference.compute_seconds)
+def _spans(call: Call, trip: _Trip, answered: float) -> list[tuple[str, float, float]]:
+    assert trip.inference is not None
+    decoded = call.decoded or call.arrived
+    started = max(trip.joined_at, trip.inferred - trip.inference.compute_seconds)
     return [
-        ("decode", arrived, decoded),
-        ("admit", decoded, admitted),
-        ("join", admitted, joined),
-        ("queue", joined, started),
-        ("infer", started, inferred),
-        ("answer", inferred, answered),
+        ("decode", call.arrived, decoded),
+        ("admit", decoded, trip.admitted),
+        ("join", trip.admitted, trip.joined_at),
+        ("queue", trip.joined_at, started),
+        ("infer", started, trip.inferred),
+        ("answer", trip.inferred, answered),
     ]
 
 

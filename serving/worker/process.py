@@ -93,7 +93,7 @@ class Worker:
             metrics_folder=folder,
             trace_rate=tracing.sample if tracing is not None else 0.0,
         )
-        self._loader = Loader(self._load, self._metrics)
+        self._loader = Loader(self._load, self._metrics, clock)
         self._feed = SnapshotFeed(
             url=arguments.store,
             data=self._data,
@@ -246,6 +246,8 @@ class Worker:
             lag.set(max(0.0, loop.time() - due))
             busy.inc(time.process_time() - busy.value)
             memory.set(resident_bytes())
+            self._admission.publish()
+            self._recorder.publish()
             self._settings.credentials.refresh()
 
 

@@ -170,8 +170,10 @@ class SnapshotFeed:
                     await client.hset(
                         WORKERS_KEY, self._worker, msgspec.json.encode(self._report())
                     )
+                # Not wait_for: on Python 3.11 it can swallow the cancellation that ends us.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), REPORT_SECONDS)
+                    async with asyncio.timeout(REPORT_SECONDS):
+                        await self._changed.wait()
                 self._changed.clear()
         finally:
             # The last word of a worker that stops in order: it is gone.

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 
+from serving.clock import Clock
 from serving.config.schema import ModelConfig
 from serving.config.snapshot import Snapshot, StagedVersion
 from serving.errors import InvalidArtifact, InvalidConfig, ModelNotFound, ModelNotReady, SluiceError
@@ -13,6 +14,7 @@ from serving.types import InferRequest
 from serving.upstream import Upstream
 from serving.worker.join import compile_join
 from serving.worker.lane import Lane
+from serving.worker.tally import Ledger
 
 __all__ = ["LiveModel", "LiveTable", "Loader"]
 
@@ -95,16 +97,19 @@ class Loader:
     """Turns snapshots into tables, reusing what has not changed.
 
     A snapshot is applied whole or not at all: if one version cannot be loaded, the caller
-    keeps the table it has.
+    keeps the table it has. Made inside the event loop that will serve the tables.
     """
 
     def __init__(
         self,
         load: LoadUpstream,
         metrics: MetricsFile,
+        clock: Clock,
     ) -> None:
         self._load = load
         self._metrics = metrics
+        self._ledger = Ledger()
+        self._wall = clock.wall
 
     async def build(self, snapshot: Snapshot, previous: LiveTable) -> LiveTable:
         """Load what is new and compile the table.
@@ -132,6 +137,8 @@ class Loader:
                             upstream=upstream,
                             join=join,
                             metrics=self._metrics,
+                            ledger=self._ledger,
+                            wall=self._wall,
                         )
                 models[name] = LiveModel(
                     config, routes.models[name], lanes, loaded=name not in snapshot.unloaded

@@ -68,6 +68,7 @@ def test_a_request_in_flight_takes_a_slot_until_it_leaves(tmp_path: Path) -> Non
     with pytest.raises(Overloaded) as refused:
         enter(admission)
     assert refused.value.reason == "in_flight"
+    admission.publish()
     assert read(tmp_path / "m.metrics")["sluice_in_flight_requests", ()] == [1.0]
 
     admission.leave()

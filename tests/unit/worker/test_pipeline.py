@@ -16,7 +16,7 @@ from serving.errors import (
     ModelNotReady,
     PermissionDenied,
 )
-from serving.types import RequestedOutput, Tensor
+from serving.types import InferRequest, RequestedOutput, Tensor
 
 CANARY = {"version": "v2", "weight": 50}
 
@@ -227,12 +227,11 @@ async def test_a_table_is_replaced_without_touching_what_is_in_flight(tmp_path: 
     assert not kit.upstreams["v1"].closed, "unchanged versions keep their sessions"
 
 
-async def test_classes_can_be_ranked(tmp_path: Path) -> None:
-    """Triton's classification extension works on a two-dimensional output, and says where not."""
+async def test_labels_travel_with_the_answer(tmp_path: Path) -> None:
+    """The codecs rank classes and name them; the names come from the configuration."""
     kit = await Kit(tmp_path).serve()
 
-    with pytest.raises(InvalidRequest, match="no classes to rank"):
-        await kit.infer(outputs=[RequestedOutput("sum", classification=1)])
+    assert (await kit.infer()).labels == []
 
 
 async def test_the_ring_keeps_the_newest_records(tmp_path: Path) -> None:
@@ -252,7 +251,7 @@ async def test_shadows_see_copies_after_the_answer(tmp_path: Path) -> None:
     kit = await Kit(tmp_path, shadow=[{"version": "v2"}, {"version": "v3"}]).serve()
     kit.mirror.start()
 
-    await kit.infer()
+    await kit.pipeline.infer(InferRequest("m", "", [row(1, 2)]), kit.call())
     assert kit.upstreams["v2"].calls == []
     await kit.until_counted("sluice_mirrored_total", "m", "v3", "answered")
     await kit.mirror.stop()
