@@ -164,11 +164,13 @@ async def test_metrics_add_up_the_living_and_the_dead(running: Gateway) -> None:
     labels = {"model": "demo", "reason": "overload"}
     dead = MetricsFile(folder / "worker-0-1-1.metrics")
     dead.counter("sluice_rejected_total", **labels).inc(5)
+    path = dead.path
     dead.close()
+    del dead  # the mapping holds the lock; a process's end lets go of both
     alive = MetricsFile(folder / "worker-0-2-2.metrics")
     alive.counter("sluice_rejected_total", **labels).inc(2)
     async with asyncio.timeout(60):
-        while dead.path.exists():
+        while path.exists():
             await asyncio.sleep(0.02)
 
     page = (await running.http.get("/metrics")).text

@@ -74,7 +74,7 @@ def test_a_scrape_is_the_same_before_and_after_a_worker_is_folded(tmp_path: Path
         file.counter("sluice_rejected_total", model="m", reason="overload").inc(number + 1)
         file.close()
     before = scrape(tmp_path)
-    fold(tmp_path)
+    assert fold(tmp_path, lambda _: False) == 3
 
     assert scrape(tmp_path) == before
     assert before[labelled("sluice_rejected_total", model="m", reason="overload")] == 6
