@@ -121,7 +121,7 @@ class Publisher:
             await self._adopt_if_ahead()
             if directory is not None:
                 await self._publish_directory(directory)
-            await self._repair()
+            await self._reconcile()
         self.started = True
 
     async def _until_store_answers(self) -> None:
@@ -170,8 +170,7 @@ class Publisher:
                     subscription = await self._store.subscribe()
                 await subscription.next(_LOOK_SECONDS)
                 async with self._one_at_a_time:
-                    await self._adopt_if_ahead()
-                    await self._repair()
+                    await self._reconcile()
                 if not self.store_up:
                     self._log.warning("the store answers again")
                 self.store_up = True
@@ -187,8 +186,10 @@ class Publisher:
 
     async def _adopt_if_ahead(self) -> None:
         stored = await self._store.snapshot()
-        if stored is None or stored.revision <= self.revision:
-            return
+        if stored is not None and stored.revision > self.revision:
+            await self._adopt(stored)
+
+    async def _adopt(self, stored: Snapshot) -> None:
         self._log.warning(
             "the store holds revision %d, the journal %d; going on from the store's",
             stored.revision,
@@ -196,14 +197,16 @@ class Publisher:
         )
         await self._record(stored, "adopt", reason="found in the store")
 
-    async def _repair(self) -> None:
-        """Publish the current snapshot if the store has lost it."""
-        current = self.current
-        if current is None:
-            return
+    async def _reconcile(self) -> None:
+        """Follow a store that is ahead; fill one that has lost the current snapshot."""
         stored = await self._store.snapshot()
-        if (stored is None or stored.revision < current.revision) and await self._store.publish(
-            current
+        current = self.current
+        if stored is not None and stored.revision > self.revision:
+            await self._adopt(stored)
+        elif (
+            current is not None
+            and (stored is None or stored.revision < current.revision)
+            and await self._store.publish(current)
         ):
             was = "nothing" if stored is None else f"revision {stored.revision}"
             self._log.info("published revision %d (the store held %s)", current.revision, was)
