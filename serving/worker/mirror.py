@@ -5,7 +5,6 @@ hands them to the shadow version in the upstream's lowest class. Production neve
 """
 
 import asyncio
-import contextlib
 from collections import deque
 from typing import Any, Final
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from serving.clock import Clock
 from serving.errors import Overloaded, SluiceError
 from serving.metrics import Counter, MetricsFile
+from serving.tasks import end
 from serving.types import InferRequest
 from serving.worker.admission import Admission
 from serving.worker.lane import Lane
@@ -66,9 +66,7 @@ class Mirror:
     async def stop(self) -> None:
         """Drop what waits and end."""
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await end(self._task)
         while self._copies:
             self._drop(self._copies.popleft())
 

@@ -29,6 +29,7 @@ from serving.lifeline import die_with_parent
 from serving.metrics import MetricsFile
 from serving.protocol.tensors import TensorLimits
 from serving.recording.recorder import Recorder
+from serving.tasks import end
 from serving.upstream import Upstream
 from serving.upstream.inline import InlineUpstream
 from serving.worker.admission import Admission
@@ -141,9 +142,7 @@ class Worker:
                 feed.result()  # it never ends by itself: this raises
             await self._drain()
         finally:
-            for task in (feed, pulse, stopping, serving):
-                task.cancel()
-            await asyncio.gather(feed, pulse, stopping, serving, return_exceptions=True)
+            await end(feed, pulse, stopping, serving)
             await self._private.stop()
             self._tracing.close()
             self._metrics.close()
