@@ -27,6 +27,7 @@ __all__ = [
     "echo_request_id",
     "log_unexpected",
     "parse",
+    "tell_trace",
 ]
 
 _M = TypeVar("_M", bound=Message)
@@ -84,6 +85,11 @@ def echo_request_id(call: Call, context: Context) -> None:
     identifier = call.request_id
     if identifier and len(identifier) <= _MAX_ID and identifier.isascii():
         context.set_trailing_metadata((("x-request-id", identifier),))
+
+
+def tell_trace(traceresponse: str, context: Context) -> None:
+    """Say with the status which span a sampled request became."""
+    context.set_trailing_metadata((*context.trailing_metadata(), ("traceresponse", traceresponse)))
 
 
 def _fill(call: Call, found: dict[str, str], wanted: frozenset[str]) -> None:
@@ -188,7 +194,8 @@ class InFlight:
             return True
         self._idle = asyncio.Event()
         try:
-            await asyncio.wait_for(self._idle.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
         except TimeoutError:
             return False
         return True

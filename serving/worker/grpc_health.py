@@ -75,7 +75,8 @@ class Health:
                 if self._draining.is_set():
                     return
                 try:
-                    await asyncio.wait_for(self._draining.wait(), WATCH_SECONDS)
+                    async with asyncio.timeout(WATCH_SECONDS):
+                        await self._draining.wait()
                 except TimeoutError:
                     continue
         finally:

@@ -27,6 +27,7 @@ from serving.worker.grpc_call import (
     failure_of,
     log_unexpected,
     parse,
+    tell_trace,
 )
 from serving.worker.grpc_stream import InferenceStreams
 from serving.worker.plane import Plane
@@ -156,6 +157,8 @@ class Inference:
             echo_request_id(call, context)
             request = self._admit(parse(pb.ModelInferRequest, message), call)
             response = await self._plane.infer(request, call)
+            if call.traceresponse is not None:
+                tell_trace(call.traceresponse, context)
             return codec.encode_infer(request, response).SerializeToString()
         finally:
             self._in_flight.leave()
@@ -186,7 +189,7 @@ class Inference:
     def _admit(self, parsed: pb.ModelInferRequest, call: Call) -> InferRequest:
         """Decode for those who may ask; a refusal here never reaches the pipeline, so count it."""
         try:
-            self._plane.authorize(call.authorization, "infer")
+            call.principal = self._plane.authorize(call.authorization, "infer")
             request = codec.decode_infer(parsed, self._limits)
         except ServingError as error:
             model = parsed.model_name

@@ -128,7 +128,8 @@ class HttpListener:
         shared.emptied.clear()
         if shared.connections:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(shared.emptied.wait(), timeout)
+                async with asyncio.timeout(timeout):
+                    await shared.emptied.wait()
         abandoned = sum(connection.busy for connection in shared.connections)
         tasks = [connection.abandon() for connection in list(shared.connections)]
         given_up = [task for task in tasks if task is not None]

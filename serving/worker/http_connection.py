@@ -23,6 +23,7 @@ from typing import Final, cast
 
 from serving.errors import SluiceError
 from serving.protocol import rest, status
+from serving.types import Principal
 from serving.worker.http_flow import Flow
 from serving.worker.http_framing import ChunkedBody, HeadReader, Refusal
 from serving.worker.http_inference import compressed, decode, inflated
@@ -60,6 +61,7 @@ class Connection(asyncio.Protocol):
         "_pending",
         "_pending_at",
         "_phase",
+        "_principal",
         "_reader",
         "_shared",
         "_task",
@@ -82,6 +84,7 @@ class Connection(asyncio.Protocol):
         self._pending = bytearray()
         self._pending_at = self._arrived = 0.0
         self._task: asyncio.Task[None] | None = None
+        self._principal: Principal | None = None
         self.deadline = _NEVER
         """When `expire` is due, in monotonic seconds."""
 
@@ -291,7 +294,7 @@ class Connection(asyncio.Protocol):
     def _unauthorized(self, prepared: Prepared) -> Exception | None:
         if not prepared.public:
             try:
-                self._shared.authorize(prepared.authorization, "infer")
+                self._principal = self._shared.authorize(prepared.authorization, "infer")
             except Exception as error:  # noqa: BLE001 - whatever it is, it is answered
                 return error
         return None
@@ -334,6 +337,7 @@ class Connection(asyncio.Protocol):
                 body = await inflated(shared, body, prepared.encoding)
             request = decode(shared, prepared, body)
             call = prepared.call(self._arrived, shared.now())
+            call.principal = self._principal
             reached = True
             response = await shared.infer(request, call)
             payload, json_length = rest.encode_infer(request, response)
@@ -352,7 +356,7 @@ class Connection(asyncio.Protocol):
         else:
             if self._phase == RUNNING:
                 self._task = None
-                self._answer(prepared, payload, json_length, encoding)
+                self._answer(prepared, payload, json_length, encoding, call.traceresponse)
                 self._turn()
             return
         if self._phase == RUNNING:
@@ -366,11 +370,17 @@ class Connection(asyncio.Protocol):
             self._resume()
 
     def _answer(
-        self, prepared: Prepared, payload: bytes, json_length: int | None, encoding: str | None
+        self,
+        prepared: Prepared,
+        payload: bytes,
+        json_length: int | None,
+        encoding: str | None,
+        trace: str | None,
     ) -> None:
         """Send a successful inference."""
         shared = self._shared
-        if json_length is None and encoding is None and prepared.plain and not shared.draining:
+        usual = json_length is None and encoding is None and trace is None
+        if usual and prepared.plain and not shared.draining:
             heads = shared.heads
             if len(payload) < _JOIN_BYTES:
                 self._transport.write(b"%b%d\r\n\r\n%b" % (heads.json_ok, len(payload), payload))
@@ -386,6 +396,8 @@ class Connection(asyncio.Protocol):
             extra = b"inference-header-content-length: %d\r\n" % json_length
         if encoding is not None:
             extra += b"content-encoding: %b\r\nvary: accept-encoding\r\n" % encoding.encode()
+        if trace is not None:
+            extra += b"traceresponse: %b\r\n" % trace.encode()
         self._send(
             200,
             payload,
