@@ -23,6 +23,7 @@ from serving.worker.admission import Admission
 from serving.worker.mirror import Mirror
 from serving.worker.pipeline import Pipeline
 from serving.worker.table import Loader
+from serving.worker.tally import Ledger
 from serving.worker.tracing import NoTracing, Tracing
 
 SIGNATURE = Signature(
@@ -95,7 +96,8 @@ class Kit:
             clock=self.clock,
             worker="0",
         )
-        self.loader = Loader(self._load, self.metrics, self.clock)
+        self.ledger = Ledger()
+        self.loader = Loader(self._load, self.metrics, self.ledger, self.clock)
         self._serve = serve or {}
         self._traffic = traffic
 
@@ -156,10 +158,7 @@ class Kit:
         fields.setdefault("model", "m")
         fields.setdefault("version", "")
         request = InferRequest(inputs=inputs, **fields)
-        try:
-            return await self.pipeline.infer(request, call or self.call())
-        finally:
-            await asyncio.sleep(0)  # to the end of the turn, when answers are counted
+        return await self.pipeline.infer(request, call or self.call())
 
     async def until_counted(self, family: str, *labels: str) -> None:
         """Wait until something has been counted."""
@@ -169,7 +168,8 @@ class Kit:
 
     @property
     def counted(self) -> Samples:
-        """Everything counted so far; answers are counted at the end of a turn of the loop."""
+        """Everything counted so far."""
+        self.ledger.settle()
         self.pipeline.recorder.publish()
         self.pipeline.admission.publish()
         return read(self.metrics.path)

@@ -21,7 +21,7 @@ from serving.types import (
 from serving.worker.lane import Lane
 from serving.worker.pipeline import Pipeline
 from serving.worker.table import LiveModel
-from serving.worker.tally import PHASES
+from serving.worker.tally import PHASES, Ledger
 
 __all__ = ["EXTENSIONS", "Gateway"]
 
@@ -40,9 +40,16 @@ class Gateway:
     """Implements `serving.worker.plane.Plane`."""
 
     def __init__(
-        self, pipeline: Pipeline, *, server_name: str, metrics_folder: Path, trace_rate: float
+        self,
+        pipeline: Pipeline,
+        *,
+        ledger: Ledger,
+        server_name: str,
+        metrics_folder: Path,
+        trace_rate: float,
     ) -> None:
         self.pipeline = pipeline
+        self._ledger = ledger
         self.draining = False
         self._server_name = server_name
         self._metrics_folder = metrics_folder
@@ -104,6 +111,7 @@ class Gateway:
         models = [table.model(model)] if model else list(table.models.values())
         if version and version not in models[0].config.versions:
             models[0].lane(version)  # raises ModelNotFound in its usual words
+        self._ledger.settle()
         samples = totals(self._metrics_folder)
         return [
             _statistics(samples, live.name, name)

@@ -42,6 +42,7 @@ from serving.worker.private import PrivateSocket
 from serving.worker.settings import Settings, load_settings
 from serving.worker.snapshots import SnapshotFeed, resident_bytes
 from serving.worker.table import Loader
+from serving.worker.tally import Ledger
 from serving.worker.tracing import NoTracing, OtlpTracing
 
 __all__ = ["Worker", "main"]
@@ -88,13 +89,15 @@ class Worker:
             worker=str(arguments.worker),
         )
         tracing = settings.gateway.tracing
+        self._ledger = Ledger()
         self._gateway = Gateway(
             self._pipeline,
+            ledger=self._ledger,
             server_name=settings.gateway.server_name,
             metrics_folder=folder,
             trace_rate=tracing.sample if tracing is not None else 0.0,
         )
-        self._loader = Loader(self._load, self._metrics, clock)
+        self._loader = Loader(self._load, self._metrics, self._ledger, clock)
         self._feed = SnapshotFeed(
             url=arguments.store,
             data=self._data,
@@ -144,6 +147,8 @@ class Worker:
         finally:
             await end(feed, pulse, stopping, serving)
             await self._private.stop()
+            self._ledger.settle()
+            self._recorder.publish()
             self._tracing.close()
             self._metrics.close()
 

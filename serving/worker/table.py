@@ -97,18 +97,15 @@ class Loader:
     """Turns snapshots into tables, reusing what has not changed.
 
     A snapshot is applied whole or not at all: if one version cannot be loaded, the caller
-    keeps the table it has. Made inside the event loop that will serve the tables.
+    keeps the table it has.
     """
 
     def __init__(
-        self,
-        load: LoadUpstream,
-        metrics: MetricsFile,
-        clock: Clock,
+        self, load: LoadUpstream, metrics: MetricsFile, ledger: Ledger, clock: Clock
     ) -> None:
         self._load = load
         self._metrics = metrics
-        self._ledger = Ledger()
+        self._ledger = ledger
         self._wall = clock.wall
 
     async def build(self, snapshot: Snapshot, previous: LiveTable) -> LiveTable:

@@ -1,8 +1,8 @@
-"""Counting what was answered, a turn of the event loop at a time.
+"""Counting what was answered, many requests at a time.
 
-A request only appends its numbers; the counters are brought up to date once a turn, for all of
-its requests together. With 16 requests a turn that costs 0.9 µs each instead of 4. What is
-lost when a process is killed is the turn it was killed in.
+A request only appends its numbers; the counters are brought up to date `DELAY_SECONDS` later,
+for all that were answered meanwhile. At a hundred that costs 0.2 µs each instead of 4. What a
+killed process loses is what it answered in its last `DELAY_SECONDS`.
 """
 
 import asyncio
@@ -14,8 +14,9 @@ import numpy as np
 
 from serving.metrics import Counter, HistogramRow, MetricsFile
 
-__all__ = ["PHASES", "STATIONS", "Ledger", "Tally"]
+__all__ = ["DELAY_SECONDS", "PHASES", "STATIONS", "Ledger", "Phases", "Tally"]
 
+DELAY_SECONDS: Final = 0.01
 STATIONS: Final = ("decode", "admit", "join", "queue", "infer", "answer")
 PHASES: Final = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output")
 _COLUMNS: Final = len(STATIONS) + 2  # the whole request and its rows
@@ -23,19 +24,20 @@ _JOIN, _QUEUE, _INFER, _ANSWER, _WHOLE, _ROWS = 2, 3, 4, 5, 6, 7
 
 
 class Ledger:
-    """What has something to count this turn; also told that a turn is over."""
+    """What has something to count, and when."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._dirty: list[Callable[[], None]] = []
 
     def later(self, settle: Callable[[], None]) -> None:
-        """Have `settle` called at the end of this turn."""
+        """Have `settle` called once, `DELAY_SECONDS` from now at the latest."""
         if not self._dirty:
-            self._loop.call_soon(self._settle)
+            self._loop.call_later(DELAY_SECONDS, self.settle)
         self._dirty.append(settle)
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
+        """Bring all counters up to date now."""
         dirty, self._dirty = self._dirty, []
         for settle in dirty:
             settle()

@@ -16,7 +16,7 @@ from serving.errors import (
     ModelNotReady,
     PermissionDenied,
 )
-from serving.types import InferRequest, RequestedOutput, Tensor
+from serving.types import RequestedOutput, Tensor
 
 CANARY = {"version": "v2", "weight": 50}
 
@@ -251,7 +251,7 @@ async def test_shadows_see_copies_after_the_answer(tmp_path: Path) -> None:
     kit = await Kit(tmp_path, shadow=[{"version": "v2"}, {"version": "v3"}]).serve()
     kit.mirror.start()
 
-    await kit.pipeline.infer(InferRequest("m", "", [row(1, 2)]), kit.call())
+    await kit.infer()
     assert kit.upstreams["v2"].calls == []
     await kit.until_counted("sluice_mirrored_total", "m", "v3", "answered")
     await kit.mirror.stop()
