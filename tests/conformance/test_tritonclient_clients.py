@@ -164,13 +164,8 @@ async def test_only_the_requested_outputs_come(client: TritonClient, served: Gat
     assert result.as_numpy("OUTPUT1").tolist() == [[0] * 16]
 
 
-async def test_class_count_ranks_the_outputs(
-    client: TritonClient, served: Gateway, request: pytest.FixtureRequest
-) -> None:
+async def test_class_count_ranks_the_outputs(client: TritonClient, served: Gateway) -> None:
     """`class_count=2` gives the two best as value:index."""
-    if served.models.waiting is None:
-        reason = "the pipeline ranks (worker/answer.py), and the codecs rank its strings again"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
     sample = np.array([[0.25, 4.0, 1.5]], np.float32)
     inputs = [client.input("INPUT0", sample, "FP32")]
     outputs = [client.output("OUTPUT0", class_count=2)]
