@@ -1,8 +1,4 @@
-"""Ask workers over their private Unix sockets; one that does not answer delays nobody for long.
-
-Hand-written because importing an HTTP client for this one question would cost control a third
-of a second at start.
-"""
+"""Ask workers over their private Unix sockets; one that does not answer delays nobody for long."""
 
 import asyncio
 from pathlib import Path
@@ -10,6 +6,8 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 import msgspec
+
+from serving.unix_http import ask
 
 __all__ = ["recent"]
 
@@ -39,26 +37,10 @@ def _sockets(folder: Path) -> list[Path]:
 
 
 async def _ask(socket: Path, target: str) -> list[dict[str, Any]] | None:
+    answer = await ask(socket, target, timeout_seconds=_SECONDS, largest_body=_LARGEST_ANSWER)
+    if answer is None or answer.status != 200:
+        return None
     try:
-        async with asyncio.timeout(_SECONDS):
-            return msgspec.json.decode(await _get(socket, target), type=list[dict[str, Any]])
-    except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-        return None  # TimeoutError is an OSError, msgspec's errors are ValueErrors
-
-
-async def _get(socket: Path, target: str) -> bytes:
-    reader, writer = await asyncio.open_unix_connection(str(socket))
-    try:
-        request = f"GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-        writer.write(request.encode())
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-        if head.split(" ", 2)[1] != "200":
-            raise ValueError("not answered")
-        lines = (line.partition(":") for line in head.split("\r\n")[1:])
-        headers = {name.lower(): value.strip() for name, _, value in lines}
-        length = int(headers.get("content-length", "-1"))
-        if not 0 <= length <= _LARGEST_ANSWER:
-            raise ValueError("too much, or an unknown length")
-        return await reader.readexactly(length)
-    finally:
-        writer.transport.abort()
+        return msgspec.json.decode(answer.body, type=list[dict[str, Any]])
+    except msgspec.DecodeError:
+        return None

@@ -9,7 +9,7 @@ import msgspec
 
 from serving.engine.directory import DataDirectory
 from serving.engine.report import EngineReport, ProcessReport, read_report
-from serving.engine.unix_http import ask
+from serving.unix_http import ask
 
 __all__ = ["ProcessStatus", "inspect", "resident_bytes"]
 

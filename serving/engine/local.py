@@ -24,8 +24,8 @@ from serving.engine.log_lines import LineSink
 from serving.engine.ports import HeldPort, written
 from serving.engine.report import Addresses, EngineReport, process_started, write_report
 from serving.engine.supervised import Heard, ProcessSpec, SupervisedProcess
-from serving.engine.unix_http import ask
 from serving.errors import EngineError
+from serving.unix_http import ask
 
 __all__ = ["LocalEngine", "Options", "Programs"]
 

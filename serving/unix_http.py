@@ -1,6 +1,8 @@
 """The smallest HTTP client there is: one question over a Unix socket, answer to the end.
 
-Probes run twice a second per process and must cost nothing to import, so this is not httpx.
+It is how the engine and control ask a process over its private listener. Probes run twice a
+second per process and must cost nothing to import (httpx takes a third of a second), so this
+is written by hand.
 """
 
 import asyncio
@@ -22,21 +24,26 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 async def ask(
-    socket_path: Path, target: str, *, method: str = "GET", timeout_seconds: float
+    socket_path: Path,
+    target: str,
+    *,
+    method: str = "GET",
+    timeout_seconds: float,
+    largest_body: int = _LARGEST_ANSWER,
 ) -> Answer | None:
     """Send one request on a connection of its own; None if no whole answer came in time.
 
     Understands `Content-Length` and read-until-close, which is all that our own listeners send
-    for small answers. Bodies over 1 MiB count as no answer.
+    for small answers. Bodies over `largest_body` bytes (1 MiB) count as no answer.
     """
     try:
         async with asyncio.timeout(timeout_seconds):
-            return await _ask(socket_path, target, method)
+            return await _ask(socket_path, target, method, largest_body)
     except (TimeoutError, OSError, ValueError, asyncio.IncompleteReadError):
         return None
 
 
-async def _ask(socket_path: Path, target: str, method: str) -> Answer:
+async def _ask(socket_path: Path, target: str, method: str, largest_body: int) -> Answer:
     reader, writer = await asyncio.open_unix_connection(str(socket_path), limit=_LARGEST_ANSWER)
     try:
         writer.write(
@@ -52,7 +59,8 @@ async def _ask(socket_path: Path, target: str, method: str) -> Answer:
         version, status, *_ = status_line.split(" ")
         if not version.startswith("HTTP/1."):
             raise ValueError(f"not an HTTP answer: {status_line[:40]!r}")
-        return Answer(int(status), await _body(reader, headers.get("content-length")))
+        body = await _body(reader, headers.get("content-length"), largest_body)
+        return Answer(int(status), body)
     finally:
         writer.transport.abort()  # nothing is left to flush, and closing must not wait
 
@@ -64,14 +72,14 @@ async def _until(reader: asyncio.StreamReader, end: bytes) -> bytes:
         raise ValueError("headers too long") from error
 
 
-async def _body(reader: asyncio.StreamReader, length: str | None) -> bytes:
+async def _body(reader: asyncio.StreamReader, length: str | None, largest: int) -> bytes:
     if length is None:
-        body = await reader.read(_LARGEST_ANSWER + 1)
-        while not reader.at_eof() and len(body) <= _LARGEST_ANSWER:
-            body += await reader.read(_LARGEST_ANSWER + 1)
-        if len(body) > _LARGEST_ANSWER:
+        body = await reader.read(largest + 1)
+        while not reader.at_eof() and len(body) <= largest:
+            body += await reader.read(largest + 1)
+        if len(body) > largest:
             raise ValueError("answer too long")
         return body
-    if not 0 <= int(length) <= _LARGEST_ANSWER:
+    if not 0 <= int(length) <= largest:
         raise ValueError("answer too long")
     return await reader.readexactly(int(length))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.engine.unix_http import Answer, ask
+from serving.unix_http import Answer, ask
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None, None, None]]
 
@@ -67,6 +67,16 @@ async def test_half_an_answer_and_nonsense_are_no_answer(raw: bytes) -> None:
     """Anything else than one whole small HTTP answer counts as none."""
     async with serving(replying(raw)) as path:
         assert await ask(path, "/healthz", timeout_seconds=20) is None
+
+
+@pytest.mark.parametrize("length", [b"Content-Length: 5\r\n", b""])
+async def test_a_caller_that_expects_more_says_how_much(length: bytes) -> None:
+    """The bound on a body is the caller's, however the body's end is told."""
+    async with serving(replying(b"HTTP/1.1 200 OK\r\n" + length + b"\r\nlarge")) as path:
+        assert await ask(path, "/recent", timeout_seconds=20, largest_body=4) is None
+        assert await ask(path, "/recent", timeout_seconds=20, largest_body=5) == Answer(
+            200, b"large"
+        )
 
 
 async def test_a_listener_that_never_answers_costs_only_the_timeout() -> None:
