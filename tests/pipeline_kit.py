@@ -15,6 +15,7 @@ from serving.config.identity import IdentityTable, OpenTable
 from serving.config.schema import Limits, ModelConfig
 from serving.config.snapshot import Snapshot, StagedVersion
 from serving.config.snapshot_codec import dec_hook
+from serving.errors import ModelNotReady
 from serving.metrics import MetricsFile, Samples, read
 from serving.recording.recorder import Recorder
 from serving.types import Call, InferRequest, Signature, Tensor, TensorMetadata
@@ -53,6 +54,8 @@ class ScriptedUpstream:
 
     def infer(self, feed: dict[str, NDArray[Any]], **options: Any) -> "asyncio.Future[Inference]":
         """Note the options and answer as told."""
+        if not self.is_ready:
+            raise ModelNotReady("version 'v1' is not ready")
         self.calls.append(options)
         return asyncio.ensure_future(self._run(feed, self.release))
 

@@ -12,9 +12,7 @@ from serving.types import (
     Duration,
     ModelMetadata,
     ModelStatistics,
-    Principal,
     RepositoryEntry,
-    Role,
     ServerMetadata,
     VersionConfig,
 )
@@ -54,8 +52,9 @@ class Gateway:
         self._server_name = server_name
         self._metrics_folder = metrics_folder
         self._trace_rate = trace_rate
-        # Bound once, not wrapped: a wrapping coroutine would cost every request.
+        # Bound once, not wrapped: these are called for every request.
         self.infer = pipeline.infer
+        self.authorize = pipeline.admission.authorize
 
     def live(self) -> bool:
         """A process that can answer is alive."""
@@ -64,10 +63,6 @@ class Gateway:
     def ready(self) -> bool:
         """True once a snapshot is served, until draining begins."""
         return self.pipeline.table.revision > 0 and not self.draining
-
-    def authorize(self, authorization: str | None, role: Role) -> Principal:
-        """Check a credential. Raises Unauthenticated, PermissionDenied."""
-        return self.pipeline.admission.authorize(authorization, role)
 
     def header_names(self) -> frozenset[str]:
         """Headers that the traffic plans read, in lower case."""

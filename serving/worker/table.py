@@ -64,11 +64,12 @@ class LiveModel:
         raise ModelNotReady(f"model '{self.name}' version '{version}' {state}")
 
     def answering(self, decision: Decision) -> Lane:
-        """Find the lane of a decision, the hot path's short form of `lane`."""
+        """Find the lane of a decision: `lane` without asking whether it is ready.
+
+        An upstream that is not says so itself when it is asked to infer.
+        """
         lane = self.lanes.get(decision.version) if self.loaded else None
-        if lane is not None and lane.upstream.ready():
-            return lane
-        return self.lane(decision.version)
+        return lane if lane is not None else self.lane(decision.version)
 
 
 class LiveTable(msgspec.Struct, frozen=True):
