@@ -1,4 +1,4 @@
-"""What control and workers say to each other through the store, and under which keys.
+"""What control and workers say to each other through the store, where it is, and under which keys.
 
 Everything of this project in the store starts with `sluice:`. Control writes the snapshot,
 workers write their reports; neither imports the other.
@@ -13,6 +13,7 @@ __all__ = [
     "SILENT_SECONDS",
     "SNAPSHOT_CHANNEL",
     "SNAPSHOT_KEY",
+    "STORE_VARIABLE",
     "WORKERS_KEY",
     "WorkerReport",
     "WorkerState",
@@ -24,6 +25,12 @@ SNAPSHOT_KEY: Final = "sluice:snapshot"
 SNAPSHOT_CHANNEL: Final = "sluice:snapshots"
 """Channel: the revision in decimal, sent after `SNAPSHOT_KEY` holds it. Only a hint: a
 subscriber reads the key, and reads it again after every reconnect."""
+
+STORE_VARIABLE: Final = "SLUICE_STORE"
+"""Environment variable in which an engine hands a process the store's address.
+
+Not an argument, because the address may hold a password: everybody on the machine may read
+/proc/PID/cmdline, only the owner /proc/PID/environ (proc(5))."""
 
 WORKERS_KEY: Final = "sluice:workers"
 """Hash: worker id to its latest `WorkerReport` as JSON."""

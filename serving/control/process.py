@@ -25,6 +25,7 @@ from starlette.applications import Starlette
 from serving import logs
 from serving.clock import SystemClock
 from serving.config.addresses import Address, listener_parts, parse_address
+from serving.config.keys import STORE_VARIABLE
 from serving.config.load import load_gateway
 from serving.config.schema import GatewayConfig, TlsConfig
 from serving.control.access import Access, ensure_admin_token
@@ -282,7 +283,14 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", required=True, help="data directory")
     parser.add_argument("--config", required=True, help="configuration directory")
     parser.add_argument("--admin", required=True, help="host:port of the admin port")
-    parser.add_argument("--store", required=True, help="redis://, rediss:// or unix:// address")
+    # Taken out of the environment, so that no process of ours inherits a password by accident.
+    store = os.environ.pop(STORE_VARIABLE, None)
+    parser.add_argument(
+        "--store",
+        default=store,
+        required=store is None,
+        help=f"redis://, rediss:// or unix:// address [default: ${STORE_VARIABLE}]",
+    )
     parser.add_argument("--parent", type=int, help="exit when this process does")
     parser.add_argument(
         "--insecure-bind", action="store_true", help="allow listeners beyond loopback unprotected"

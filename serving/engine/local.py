@@ -17,6 +17,7 @@ import msgspec
 
 from serving.clock import Clock, SystemClock
 from serving.config.addresses import parse_address
+from serving.config.keys import STORE_VARIABLE
 from serving.engine.directory import DataDirectory
 from serving.engine.embedded_store import EmbeddedStore, find_server
 from serving.engine.lifecycle import State
@@ -38,7 +39,10 @@ _MODULE: Final = (sys.executable, "-P", "-m")  # -P: the working directory holds
 
 
 class Programs(msgspec.Struct, frozen=True, kw_only=True):
-    """What to run, before the arguments that every such program takes."""
+    """What to run, before the arguments that every such program takes.
+
+    The store's address comes in the environment, as `STORE_VARIABLE`.
+    """
 
     worker: tuple[str, ...] = (*_MODULE, "serving.worker.process")
     control: tuple[str, ...] = (*_MODULE, "serving.control.process")
@@ -226,10 +230,11 @@ class LocalEngine:
             name="control",
             command=(
                 *self._programs.control,
-                *self._common_arguments(store_url),
+                *self._shared_arguments(),
                 *("--admin", self.addresses.admin),
                 *(("--insecure-bind",) if self.options.insecure_bind else ()),
             ),
+            environment={STORE_VARIABLE: store_url},
             probe=_health_of(socket, self.options.control_silent_seconds),
             silent_seconds=self.options.control_silent_seconds,
             start_seconds=self.options.start_seconds,
@@ -243,11 +248,12 @@ class LocalEngine:
             name=f"worker-{number}",
             command=(
                 *self._programs.worker,
-                *self._common_arguments(store_url),
+                *self._shared_arguments(),
                 *("--worker", str(number)),
                 *("--http", self.addresses.http),
                 *("--grpc", self.addresses.grpc),
             ),
+            environment={STORE_VARIABLE: store_url},
             probe=_health_of(socket, self.options.worker_silent_seconds),
             silent_seconds=self.options.worker_silent_seconds,
             start_seconds=self.options.start_seconds,
@@ -255,11 +261,10 @@ class LocalEngine:
             prepare=_without(socket),
         )
 
-    def _common_arguments(self, store_url: str) -> tuple[str, ...]:
+    def _shared_arguments(self) -> tuple[str, ...]:
         return (
             *("--data", str(self._directory.path)),
             *("--config", str(self.options.configuration.absolute())),
-            *("--store", store_url),
             *("--parent", str(os.getpid())),
         )
 

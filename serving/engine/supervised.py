@@ -8,10 +8,11 @@ go to the process we started and have not reaped, never to a bare pid.
 import asyncio
 import contextlib
 import enum
+import os
 import random
 import signal
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -61,11 +62,13 @@ def _unexplained(lines: list[str]) -> str:
 class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What to run and how to tell whether it is well. Times in seconds.
 
-    `probe` asks the process once and may take as long as it likes. `silent_seconds` without an
-    answer end a process that was ready, `start_seconds` one that never was; `drain_seconds`
-    end one that was asked to stop. `prepare` runs before every start and may refuse with
-    EngineError. `explain` turns the last lines of a dead process into advice, or an empty string.
-    Lines that are not `worth_showing` are not passed on.
+    `environment` is added to ours; what others must not read belongs there and not into
+    `command`, which every user of the machine can see. `probe` asks the process once and may
+    take as long as it likes. `silent_seconds` without an answer end a process that was ready,
+    `start_seconds` one that never was; `drain_seconds` end one that was asked to stop. `prepare`
+    runs before every start and may refuse with EngineError. `explain` turns the last lines of a
+    dead process into advice, or an empty string. Lines that are not `worth_showing` are not
+    passed on.
     """
 
     name: str
@@ -74,6 +77,7 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     silent_seconds: float
     start_seconds: float
     drain_seconds: float
+    environment: Mapping[str, str] = {}
     prepare: Callable[[], Awaitable[None]] = _nothing
     explain: Callable[[list[str]], str] = _unexplained
     worth_showing: Callable[[str], bool] = _always
@@ -178,6 +182,7 @@ class SupervisedProcess:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
                 start_new_session=True,
+                env={**os.environ, **self.spec.environment},
             )
         except OSError as error:
             words = f"cannot be started: {error.strerror or error}"

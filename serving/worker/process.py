@@ -22,7 +22,7 @@ import uvloop
 
 from serving import logs
 from serving.clock import SystemClock
-from serving.config.keys import WorkerReport, WorkerState
+from serving.config.keys import STORE_VARIABLE, WorkerReport, WorkerState
 from serving.config.schema import ModelConfig
 from serving.config.snapshot import Snapshot, StagedVersion
 from serving.lifeline import die_with_parent
@@ -281,7 +281,14 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--worker", required=True, type=int, help="this worker's number")
     parser.add_argument("--http", required=True, help="host:port shared by all workers")
     parser.add_argument("--grpc", required=True, help="host:port shared by all workers")
-    parser.add_argument("--store", required=True, help="redis://, rediss:// or unix:// address")
+    # Taken out of the environment, so that no process of ours inherits a password by accident.
+    store = os.environ.pop(STORE_VARIABLE, None)
+    parser.add_argument(
+        "--store",
+        default=store,
+        required=store is None,
+        help=f"redis://, rediss:// or unix:// address [default: ${STORE_VARIABLE}]",
+    )
     parser.add_argument("--parent", type=int, help="exit when this process does")
     return parser.parse_args(argv)
 

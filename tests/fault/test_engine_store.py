@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "integration" / "stand_ins"))
 
 from running_engine import BOUND_SECONDS, eventually, replaced, running
 
+from serving.config.keys import STORE_VARIABLE
 from serving.engine.directory import short_alias
 from serving.engine.embedded_store import EmbeddedStore, find_server
 from serving.engine.lifecycle import State
@@ -181,5 +182,4 @@ async def test_an_engine_with_an_external_store_starts_none(tmp_path: Path) -> N
     url = "unix:///nowhere/store.sock"
     async with running(tmp_path, store=url) as engine:
         assert engine.store is None
-        command = engine.workers[0].spec.command
-        assert command[command.index("--store") + 1] == url
+        assert engine.workers[0].spec.environment == {STORE_VARIABLE: url}

@@ -19,6 +19,7 @@ from running_engine import (
     who_answers,
 )
 
+from serving.config.keys import STORE_VARIABLE
 from serving.engine.lifecycle import State
 from serving.engine.local import Programs
 from serving.engine.report import read_report
@@ -44,7 +45,7 @@ async def test_every_process_gets_the_contract_on_its_command_line(tmp_path: Pat
         data, addresses = str(engine.directory.path), engine.addresses
         mine = str(psutil.Process().pid)
         store = f"unix://{data}/store/store.sock"
-        shared = ["--data", data, "--config", str(tmp_path), "--store", store, "--parent", mine]
+        shared = ["--data", data, "--config", str(tmp_path), "--parent", mine]
 
         assert list(engine.workers[0].spec.command[len(PROCESS) :]) == [
             *shared, "--worker", "0", "--http", addresses.http, "--grpc", addresses.grpc,
@@ -53,6 +54,8 @@ async def test_every_process_gets_the_contract_on_its_command_line(tmp_path: Pat
         assert list(engine.control.spec.command[len(PROCESS) :]) == [
             *shared, "--admin", addresses.admin, "--insecure-bind",
         ]  # fmt: skip
+        for process in (engine.control, engine.workers[0]):
+            assert process.spec.environment == {STORE_VARIABLE: store}
 
 
 def test_the_real_programs_run_as_modules_without_the_working_directory() -> None:

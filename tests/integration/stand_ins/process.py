@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from urllib.parse import unquote
 
+from serving.config.keys import STORE_VARIABLE
 from serving.lifeline import die_with_parent
 
 BODIES = {
@@ -25,7 +26,7 @@ BODIES = {
 def parsed() -> argparse.Namespace:
     """Arguments of the contract, and the misbehaviours."""
     parser = argparse.ArgumentParser()
-    for option in ("--data", "--config", "--store", "--worker", "--http", "--grpc", "--admin"):
+    for option in ("--data", "--config", "--worker", "--http", "--grpc", "--admin"):
         parser.add_argument(option)
     parser.add_argument("--parent", type=int)
     parser.add_argument("--insecure-bind", action="store_true")
@@ -89,7 +90,7 @@ async def main(options: argparse.Namespace) -> None:
     note(data, "draining", name)
     for server in servers:
         server.close()
-    note(data, "ended", name, "store" if store_answers(options.store) else "no-store")
+    note(data, "ended", name, "store" if store_answers(os.environ[STORE_VARIABLE]) else "no-store")
 
 
 if __name__ == "__main__":
