@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from serving.cli.status import Overview
+from serving.cli.overview import Overview
 from serving.control.answers import ModelStatus, Status, VersionStatus, WorkerStatus
 from serving.engine.inspection import ProcessStatus
 from serving.engine.report import EngineReport
