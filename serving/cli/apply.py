@@ -57,6 +57,7 @@ def apply(
       sluice apply configs/demo
       sluice apply configs/demo --yes --reason "v2 for everybody"
     """  # noqa: D301  - \b keeps click from re-wrapping the examples
+    from serving.cli.admin_address import find_admin
     from serving.cli.client import AdminClient
     from serving.cli.plan import plan_text
     from serving.control.answers import ApplyAnswer, ApplyRequest, PlanRequest
@@ -64,7 +65,7 @@ def apply(
     if not yes and (output.json or not sys.stdin.isatty()):
         raise click.UsageError("nobody is there to be asked; give --yes")
     where_from = str(directory.absolute())
-    with AdminClient(where, near=directory) as client:
+    with AdminClient(find_admin(where, directory), where.token()) as client:
         if not yes:
             planned = client.post(
                 "/api/v1/config/plan", PlanRequest(directory=where_from), ApplyAnswer

@@ -1,7 +1,5 @@
 """Talking to the admin port of the gateway that a command means."""
 
-import ssl
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 from urllib.parse import urlsplit
@@ -9,19 +7,12 @@ from urllib.parse import urlsplit
 import httpx
 import msgspec
 
-from serving.cli.admin_status import AdminAddress, local_admin
+from serving.cli.admin_address import AdminAddress
 from serving.cli.output import CommandError, Unreachable
-from serving.cli.where import DEFAULT_ADMIN, Where
-from serving.engine.report import EngineReport, read_report
+from serving.cli.tls import ClientTls
 from serving.errors import InvalidConfig
 
-__all__ = [
-    "AdminClient",
-    "explain",
-    "message_of",
-    "running_engine",
-    "trust",
-]
+__all__ = ["AdminClient", "explain", "http_client", "message_of"]
 
 _SECONDS: Final = 90.0
 """Longer than any wait the admin port itself would do."""
@@ -29,15 +20,16 @@ _SECONDS: Final = 90.0
 T = TypeVar("T")
 
 
-def running_engine(data: Path | None) -> EngineReport | None:
-    """What the engine on a data directory wrote, if it still runs."""
-    report = read_report(data / "run" / "engine.json") if data is not None else None
-    return report if report is not None and report.alive else None
-
-
-def trust(authority: Path | None) -> ssl.SSLContext | bool:
-    """Whom to believe: the system's authorities, or this one certificate."""
-    return True if authority is None else ssl.create_default_context(cafile=authority)
+def http_client(url: str, *, token: str, tls: ClientTls, seconds: float) -> httpx.Client:
+    """A client of one listener that waits `seconds` at most. Raises CommandError for TLS files."""
+    return httpx.Client(
+        base_url=url,
+        headers={"authorization": f"Bearer {token}"} if token else {},
+        # Loading the system's authorities costs 20 ms, for nothing where there is no TLS.
+        verify=tls.context() if url.startswith("https:") else False,
+        timeout=seconds,
+        trust_env=False,  # a proxy for the world outside must not see loopback
+    )
 
 
 def explain(error: Exception) -> str:
@@ -57,28 +49,23 @@ class AdminClient:
     """Calls the admin port; a context manager.
 
     Args:
-        where: the command's options.
-        near: a configuration directory whose gateway is meant if the options name none.
+        admin: where it is.
+        token: the credential given by option or environment; empty: the address's own.
+        seconds: how long an answer may take.
 
     Raises:
-        Unreachable: there is no gateway (exit 3).
+        Unreachable: that is no address.
     """
 
-    def __init__(self, where: Where, near: Path | None = None) -> None:
-        self._admin = _find(where, near)
-        if urlsplit(self._admin.url).scheme not in {"http", "https"}:
+    def __init__(self, admin: AdminAddress, token: str, *, seconds: float = _SECONDS) -> None:
+        self._url, self._tls = admin.url, admin.tls
+        if urlsplit(admin.url).scheme not in {"http", "https"}:
             raise Unreachable(
-                f"`{self._admin.url}` is not an address",
+                f"`{admin.url}` is not an address",
                 hint="write http://HOST:PORT or https://HOST:PORT",
             )
-        token = where.token() or self._admin.token
-        https = self._admin.url.startswith("https:")
-        self._http = httpx.Client(
-            base_url=self._admin.url,
-            headers={"authorization": f"Bearer {token}"} if token else {},
-            verify=trust(self._admin.authority) if https else False,
-            timeout=_SECONDS,
-            trust_env=False,  # a proxy for the world outside must not see loopback
+        self._http = http_client(
+            admin.url, token=token or admin.token, tls=admin.tls, seconds=seconds
         )
 
     def __enter__(self) -> Self:
@@ -92,6 +79,10 @@ class AdminClient:
     ) -> None:
         self._http.close()
 
+    def get(self, path: str, kind: type[T]) -> T:
+        """Read, and decode the answer. Raises Unreachable, CommandError."""
+        return self._decoded(self._ask("GET", path), kind, role="operator")
+
     def post(self, path: str, body: Any, kind: type[T]) -> T:
         """Call a verb and decode its answer.
 
@@ -100,54 +91,42 @@ class AdminClient:
             InvalidConfig: the gateway refuses a configuration; `problems` are its own words.
             CommandError: it refuses for another reason.
         """
+        answer = self._ask("POST", path, msgspec.json.encode(body))
+        return self._decoded(answer, kind, role="admin")
+
+    def _ask(self, method: str, path: str, body: bytes | None = None) -> httpx.Response:
+        headers = {} if body is None else {"content-type": "application/json"}
         try:
-            answer = self._http.post(
-                path,
-                content=msgspec.json.encode(body),
-                headers={"content-type": "application/json"},
-            )
+            return self._http.request(method, path, content=body, headers=headers)
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            reason = explain(error)
             raise Unreachable(
-                f"the control process at {self._admin.url} does not answer: {explain(error)}",
-                hint="`sluice up DIR` starts a gateway; `--admin URL` asks another one",
+                f"the control process at {self._url} does not answer: {reason}",
+                hint=_hint(self._url, self._tls, reason),
             ) from error
+
+    def _decoded(self, answer: httpx.Response, kind: type[T], *, role: str) -> T:
         if answer.status_code != 200:
-            raise _refusal(answer, self._admin.url)
+            raise _refusal(answer, self._url, role)
         try:
             return msgspec.json.decode(answer.content, type=kind)
         except msgspec.DecodeError as error:
-            raise Unreachable(
-                f"{self._admin.url} answers, but not as this release's admin port does",
-                hint="the admin port is 8002 unless `listen.admin` says otherwise",
-            ) from error
+            raise _not_ours(self._url, answer.status_code) from error
 
 
-def _find(where: Where, near: Path | None) -> AdminAddress:
-    if where.admin is not None and where.data is None:
-        return AdminAddress(url=where.admin)
-    data = where.data_directory(near)
-    report = running_engine(data)
-    if data is not None and report is not None:
-        return local_admin(report, data)
-    if where.data is not None:
-        raise Unreachable(
-            f"no gateway runs on {data}",
-            hint="`sluice up DIR` starts one; `--admin URL` asks one elsewhere",
-        )
-    return AdminAddress(url=DEFAULT_ADMIN)
+def _hint(url: str, tls: ClientTls, reason: str) -> str:
+    otherwise = "`sluice up DIR` starts a gateway; `--admin URL` asks another one"
+    return tls.hint(reason, otherwise) if url.startswith("https:") else otherwise
 
 
-def _refusal(answer: httpx.Response, url: str) -> CommandError | InvalidConfig:
+def _refusal(answer: httpx.Response, url: str, role: str) -> CommandError | InvalidConfig:
     message = message_of(answer)
     if not message:
-        return Unreachable(
-            f"{url} answers, but not as a gateway's admin port does ({answer.status_code})",
-            hint="the admin port is 8002 unless `listen.admin` says otherwise",
-        )
+        return _not_ours(url, answer.status_code)
     if answer.status_code in {401, 403}:
         return CommandError(
             message,
-            hint="this needs a token with the role `admin`: --token-file, $SLUICE_TOKEN, or "
+            hint=f"this needs a token with the role `{role}`: --token-file, $SLUICE_TOKEN, or "
             "`--data` with the gateway's data directory",
         )
     if answer.status_code == 409:
@@ -156,3 +135,10 @@ def _refusal(answer: httpx.Response, url: str) -> CommandError | InvalidConfig:
     if problems:
         return InvalidConfig(message, tuple(problems))
     return CommandError(message)
+
+
+def _not_ours(url: str, status: int) -> Unreachable:
+    return Unreachable(
+        f"{url} answers, but not as a gateway's admin port does ({status})",
+        hint="the admin port is 8002 unless `listen.admin` says otherwise",
+    )

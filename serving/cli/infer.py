@@ -1,12 +1,11 @@
 """`sluice infer MODEL`: ask a model, from the command line."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from serving.cli.output import CommandError, Output, output_options
-from serving.cli.where import Where
+from serving.cli.where import Where, connection_options
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -47,16 +46,7 @@ def _deadline(ctx: click.Context, parameter: click.Parameter, text: str | None) 
 )
 @click.option("--grpc", "use_grpc", is_flag=True, help="Ask over gRPC.")
 @click.option("--url", metavar="URL", help="The listener [default: the gateway on this machine].")
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Data directory of the gateway [default: .sluice here].",
-)
-@click.option(
-    "--token-file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="File that holds the token [default: $SLUICE_TOKEN].",
-)
+@connection_options
 @output_options
 def infer(
     model: str,
@@ -69,8 +59,7 @@ def infer(
     deadline: float | None,
     use_grpc: bool,
     url: str | None,
-    data: Path | None,
-    token_file: Path | None,
+    where: Where,
     output: Output,
 ) -> None:
     """Ask MODEL and print what it answers, which version did, in which role, and how fast.
@@ -91,7 +80,6 @@ def infer(
     whole = pairs(inputs, "--input")
     if file is not None and (columns or whole):
         raise click.UsageError("--request is the whole request; leave the other values out")
-    where = Where(data=data, token_file=token_file)
     target = infer_call.find(where, "grpc" if use_grpc else "http", url)
     call: infer_call.Call = (infer_call.GrpcCall if use_grpc else infer_call.HttpCall)(target)
     try:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -11,14 +10,13 @@ import httpx
 import msgspec
 import orjson
 
-from serving.cli.client import explain, message_of, running_engine, trust
+from serving.cli.admin_address import local_listener, running_engine
+from serving.cli.client import explain, http_client, message_of
 from serving.cli.infer_inputs import LIMITS
 from serving.cli.output import CommandError, Unreachable
+from serving.cli.tls import ClientTls
 from serving.cli.where import Where
-from serving.config.addresses import listener_parts, parse_address
-from serving.config.load import load_gateway
-from serving.engine.ports import reachable, written
-from serving.errors import InvalidConfig, InvalidRequest
+from serving.errors import InvalidRequest
 from serving.protocol import rest, tensors
 from serving.protocol._generated import inference_pb2 as pb
 from serving.protocol._generated.inference_pb2_grpc import GRPCInferenceServiceStub
@@ -28,14 +26,15 @@ __all__ = ["Answer", "Call", "GrpcCall", "HttpCall", "Target", "find"]
 
 _DEFAULTS = {"http": "127.0.0.1:8000", "grpc": "127.0.0.1:8001"}
 _BINARY_ONLY = ("FP16", "BF16")
+_SECONDS = 30.0
+"""Longer than any sensible deadline of a model."""
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """A data-plane listener: its address, whether it speaks TLS, whom to believe."""
+    """A data-plane listener: its address, and how to speak TLS there; None: it does not."""
 
     address: str
-    tls: bool = False
-    authority: Path | None = None
+    tls: ClientTls | None = None
     token: str = ""
 
 
@@ -69,25 +68,15 @@ def find(where: Where, protocol: str, url: str | None) -> Target:
     token = where.token()
     if url is not None:
         scheme, separator, address = url.rpartition("://")
-        tls = scheme in ("https", "grpcs")
         if separator and scheme not in ("http", "https", "grpc", "grpcs"):
             raise CommandError(f"`{url}` is not an address; write http://HOST:PORT or HOST:PORT")
+        tls = where.tls if scheme in ("https", "grpcs") else None
         return Target(address=address.rstrip("/"), tls=tls, token=token)
     report = running_engine(where.data_directory())
     if report is None:
         return Target(address=_DEFAULTS[protocol], token=token)
-    configuration = Path(report.configuration)
-    try:
-        listener = getattr(load_gateway(configuration).listen, protocol)
-        _, tls_files = listener_parts(listener)
-    except InvalidConfig:  # somebody is editing it; plaintext is what most listeners speak
-        tls_files = None
-    return Target(
-        address=written(reachable(parse_address(getattr(report.addresses, protocol)))),
-        tls=tls_files is not None,
-        authority=configuration / tls_files.cert if tls_files else None,
-        token=token,
-    )
+    address, tls = local_listener(report, protocol, where.tls)
+    return Target(address=address, tls=tls, token=token)
 
 
 # --- HTTP -----------------------------------------------------------------------------------
@@ -97,13 +86,12 @@ class HttpCall:
     """`Call` over HTTP with JSON bodies."""
 
     def __init__(self, target: Target) -> None:
-        self._where = target.address
-        self._http = httpx.Client(
-            base_url=f"{'https' if target.tls else 'http'}://{target.address}",
-            headers={"authorization": f"Bearer {target.token}"} if target.token else {},
-            verify=trust(target.authority) if target.tls else False,
-            timeout=30,
-            trust_env=False,
+        self._target = target
+        self._http = http_client(
+            f"{'http' if target.tls is None else 'https'}://{target.address}",
+            token=target.token,
+            tls=target.tls or ClientTls(),
+            seconds=_SECONDS,
         )
 
     def inputs(self, model: str, version: str) -> list[TensorMetadata]:
@@ -133,7 +121,7 @@ class HttpCall:
         try:
             answer = self._http.request(method, path, content=body, headers=headers)
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            raise _nobody(self._where, explain(error)) from error
+            raise _nobody(self._target, explain(error)) from error
         if answer.status_code != 200:
             message = message_of(answer) or f"answered {answer.status_code}, not as a gateway does"
             raise CommandError(message, hint=_hint(answer.status_code))
@@ -175,11 +163,12 @@ def _hint(status: int) -> str:
     return ""
 
 
-def _nobody(where: str, reason: str) -> Unreachable:
-    return Unreachable(
-        f"no gateway answers at {where}: {reason}",
-        hint="`sluice up DIR` starts one; --url asks one elsewhere",
-    )
+def _nobody(target: Target, reason: str, details: str = "") -> Unreachable:
+    """`details` are the library's own words, which say more than a person wants to read."""
+    hint = "`sluice up DIR` starts one; --url asks one elsewhere"
+    if target.tls is not None:
+        hint = target.tls.hint(details or reason, hint)
+    return Unreachable(f"no gateway answers at {target.address}: {reason}", hint=hint)
 
 
 # --- gRPC -----------------------------------------------------------------------------------
@@ -189,20 +178,18 @@ class GrpcCall:
     """`Call` over gRPC with raw tensors."""
 
     def __init__(self, target: Target) -> None:
-        self._where = target.address
+        self._target = target
         self._metadata = (("authorization", f"Bearer {target.token}"),) if target.token else ()
-        if target.tls:
-            root = target.authority.read_bytes() if target.authority else None
-            credentials = grpc.ssl_channel_credentials(root_certificates=root)
-            self._channel = grpc.secure_channel(target.address, credentials)
-        else:
+        if target.tls is None:
             self._channel = grpc.insecure_channel(target.address)
+        else:
+            self._channel = grpc.secure_channel(target.address, target.tls.grpc_credentials())
         self._stub = GRPCInferenceServiceStub(self._channel)
 
     def inputs(self, model: str, version: str) -> list[TensorMetadata]:
         """See `Call`."""
         answer = self._ask(
-            self._stub.ModelMetadata, pb.ModelMetadataRequest(name=model, version=version), 30
+            self._stub.ModelMetadata, pb.ModelMetadataRequest(name=model, version=version), _SECONDS
         )
         return [TensorMetadata(one.name, one.datatype, tuple(one.shape)) for one in answer.inputs]
 
@@ -223,7 +210,9 @@ class GrpcCall:
             message.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=list(tensor.shape))
             message.raw_input_contents.append(bytes(tensors.to_raw(tensor)))
         started = time.perf_counter()
-        answer = self._ask(self._stub.ModelInfer, message, 30 if deadline is None else deadline)
+        answer = self._ask(
+            self._stub.ModelInfer, message, _SECONDS if deadline is None else deadline
+        )
         return Answer(body=_as_json(answer), seconds=time.perf_counter() - started)
 
     def _ask(self, method: Any, message: Any, timeout: float) -> Any:
@@ -232,7 +221,7 @@ class GrpcCall:
         except grpc.RpcError as error:
             code, details = error.code(), error.details() or ""
             if code is grpc.StatusCode.UNAVAILABLE and "connect" in details.lower():
-                raise _nobody(self._where, "the connection failed") from error
+                raise _nobody(self._target, "the connection failed", details) from error
             hint = _hint(401) if code is grpc.StatusCode.UNAUTHENTICATED else ""
             raise CommandError(details or code.name, hint=hint) from error
 

@@ -1,18 +1,19 @@
 """What `sluice status` knows: the engine's word, its processes' own, and control's."""
 
 import asyncio
-from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from serving.cli.admin_status import AdminAddress, fetch_status, local_admin
-from serving.cli.output import Unreachable
+from serving.cli.admin_address import AdminAddress, local_admin
+from serving.cli.client import AdminClient
+from serving.cli.output import CommandError, Unreachable
+from serving.cli.where import DEFAULT_ADMIN, Where
 from serving.control.answers import Status
 from serving.engine.inspection import ProcessStatus, inspect
 from serving.engine.report import EngineReport
 
-__all__ = ["Overview", "of_admin", "of_data"]
+__all__ = ["Overview", "look"]
 
 _ASK_SECONDS: Final = 3.0
 
@@ -30,30 +31,33 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     control_problem: str = ""
 
 
-def of_data(folder: Path, wanted: Path | None) -> Overview:
-    """Look at the engine on a data directory and ask its control process.
-
-    Args:
-        folder: the data directory.
-        wanted: what the user named, for the hint.
+def look(where: Where) -> Overview:
+    """Look at the engine on a data directory, if one is meant, and ask the control process.
 
     Raises:
-        Unreachable: no engine runs there.
+        Unreachable: no engine runs there, or no control process answers at the address.
+        CommandError: it answers, but not to us.
     """
+    remote = where.admin is not None and where.data is None
+    folder = None if remote else where.data_directory()
+    if folder is None:
+        admin = AdminAddress(url=where.admin or DEFAULT_ADMIN, tls=where.tls)
+        return Overview(control=_ask(admin, where))
     seen = asyncio.run(inspect(folder))
     if seen is None:
         raise Unreachable(
             f"no gateway runs on {folder}",
-            hint=f"`sluice up {wanted or 'DIR'}` starts one; `--admin URL` asks one elsewhere",
+            hint=f"`sluice up {where.data or 'DIR'}` starts one; `--admin URL` asks one elsewhere",
         )
     report, processes = seen
     try:
-        control = fetch_status(local_admin(report, folder), timeout_seconds=_ASK_SECONDS)
-    except Unreachable as error:
-        return Overview(engine=report, processes=processes, control_problem=error.message)
+        control = _ask(local_admin(report, folder, where.tls), where)
+    except CommandError as error:
+        problem = ". ".join(filter(None, (error.message, error.hint)))
+        return Overview(engine=report, processes=processes, control_problem=problem)
     return Overview(engine=report, processes=processes, control=control)
 
 
-def of_admin(url: str) -> Overview:
-    """Ask a control process anywhere. Raises Unreachable."""
-    return Overview(control=fetch_status(AdminAddress(url=url), timeout_seconds=_ASK_SECONDS))
+def _ask(admin: AdminAddress, where: Where) -> Status:
+    with AdminClient(admin, where.token(), seconds=_ASK_SECONDS) as client:
+        return client.get("/api/v1/status", Status)

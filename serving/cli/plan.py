@@ -30,11 +30,12 @@ def plan(directory: Path, *, where: Where, output: Output) -> None:
       sluice plan configs/demo
       sluice plan configs/demo --json | jq .plan.moved_keys
     """  # noqa: D301  - \b keeps click from re-wrapping the examples
+    from serving.cli.admin_address import find_admin
     from serving.cli.client import AdminClient
     from serving.control.answers import ApplyAnswer, PlanRequest
 
     request = PlanRequest(directory=str(directory.absolute()))
-    with AdminClient(where, near=directory) as client:
+    with AdminClient(find_admin(where, directory), where.token()) as client:
         answer = client.post("/api/v1/config/plan", request, ApplyAnswer)
     for warning in answer.warnings:
         output.note(warning)

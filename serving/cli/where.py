@@ -14,11 +14,13 @@ import click
 import msgspec
 
 from serving.cli.output import CommandError
+from serving.cli.tls import ClientTls
 
-__all__ = ["DEFAULT_ADMIN", "Where", "gateway_options"]
+__all__ = ["DEFAULT_ADMIN", "Where", "connection_options", "gateway_options"]
 
 DEFAULT_ADMIN: Final = "http://127.0.0.1:8002"
 _Callback = TypeVar("_Callback", bound=Callable[..., Any])
+_FILE: Final = click.Path(path_type=Path, dir_okay=False)
 
 
 class Where(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +29,7 @@ class Where(msgspec.Struct, frozen=True, kw_only=True):
     data: Path | None = None
     admin: str | None = None
     token_file: Path | None = None
+    tls: ClientTls = ClientTls()
 
     def token(self) -> str:
         """The credential given by option or environment; empty if none is."""
@@ -49,30 +52,53 @@ class Where(msgspec.Struct, frozen=True, kw_only=True):
         return None
 
 
-def gateway_options(callback: _Callback) -> _Callback:
-    """Add `--data`, `--admin` and `--token-file` and pass a `Where` as the keyword `where`."""
+def connection_options(callback: _Callback) -> _Callback:
+    """Add `--data`, `--token-file` and TLS options, and pass a `Where` as the keyword `where`."""
 
     @click.option(
         "--data",
         type=click.Path(path_type=Path, file_okay=False),
-        help="Data directory of the gateway [default: .sluice in DIR or here].",
-    )
-    @click.option(
-        "--admin",
-        metavar="URL",
-        envvar="SLUICE_ADMIN",
-        help=f"Admin address of the gateway [default: {DEFAULT_ADMIN}].",
+        help="Data directory of the gateway, or the configuration directory it is in "
+        "[default: .sluice in DIR or here].",
     )
     @click.option(
         "--token-file",
-        type=click.Path(path_type=Path, dir_okay=False),
-        help="File that holds the token [default: $SLUICE_TOKEN, or the data directory's].",
+        type=_FILE,
+        help="File that holds the token [default: $SLUICE_TOKEN; the admin port's is also found "
+        "in the data directory].",
     )
+    @click.option("--ca", type=_FILE, help="Believe certificates that this authority issued.")
+    @click.option("--client-cert", type=_FILE, help="Show this certificate; PEM, with its key.")
+    @click.option("--client-key", type=_FILE, help="The certificate's key, if it is not with it.")
     @functools.wraps(callback)
     def wrapped(
-        *args: Any, data: Path | None, admin: str | None, token_file: Path | None, **kwargs: Any
+        *args: Any,
+        data: Path | None,
+        token_file: Path | None,
+        ca: Path | None,
+        client_cert: Path | None,
+        client_key: Path | None,
+        admin: str | None = None,
+        **kwargs: Any,
     ) -> Any:
-        where = Where(data=data, admin=admin, token_file=token_file)
+        if client_key is not None and client_cert is None:
+            raise click.UsageError("--client-key needs --client-cert")
+        where = Where(
+            data=data,
+            admin=admin,
+            token_file=token_file,
+            tls=ClientTls(ca=ca, client_cert=client_cert, client_key=client_key),
+        )
         return callback(*args, where=where, **kwargs)
 
     return wrapped  # type: ignore[return-value]
+
+
+def gateway_options(callback: _Callback) -> _Callback:
+    """Add `--admin` to `connection_options`."""
+    return click.option(
+        "--admin",
+        metavar="URL",
+        envvar="SLUICE_ADMIN",
+        help=f"Admin address of a gateway anywhere [default: {DEFAULT_ADMIN}].",
+    )(connection_options(callback))
