@@ -1,0 +1,35 @@
+"""Every metric in the table is emitted by a gateway that has seen a little of everything."""
+
+import time
+from pathlib import Path
+
+import gateway_kit
+import onnx_models
+from prometheus_client.parser import text_string_to_metric_families
+
+from serving.metrics import FAMILIES
+
+ROW = {"name": "X", "datatype": "FP32", "shape": [1, 1], "data": [21]}
+TRACED_ONLY = {"sluice_spans_total"}
+
+
+def test_every_metric_in_the_table_is_emitted(tmp_path: Path) -> None:
+    """In Prometheus' own format, as Prometheus' own parser reads it, with the table's help."""
+    folder = tmp_path / "gateway"
+    gateway_kit.write_gateway(folder)
+    versions = {"v1": onnx_models.doubler(), "v2": onnx_models.slow(10)}
+    gateway_kit.write_model(folder, "m", versions, {"shadow": [{"version": "v2"}]})
+    with gateway_kit.running(folder) as gateway:
+        assert gateway.infer("m", [ROW])[0] == 200
+        assert gateway.infer("m", [{**ROW, "datatype": "FP64"}])[0] == 400
+        found: dict[str, str] = {}
+        give_up = time.monotonic() + 30
+        while not set(FAMILIES) - TRACED_ONLY <= found.keys() and time.monotonic() < give_up:
+            text = gateway.ask(f"{gateway.admin}/metrics")[1]
+            found = {
+                family.name + ("_total" if family.type == "counter" else ""): family.documentation
+                for family in text_string_to_metric_families(text)
+            }
+
+    assert set(FAMILIES) - TRACED_ONLY - found.keys() == set()
+    assert all(found[name] == FAMILIES[name].help for name in set(FAMILIES) - TRACED_ONLY)
