@@ -31,6 +31,7 @@ from serving.config.snapshot import Snapshot
 from serving.config.snapshot_codec import decode_snapshot, encode_snapshot
 from serving.errors import InvalidConfig, SluiceError
 from serving.files import write_whole
+from serving.tasks import end
 
 __all__ = ["SnapshotFeed", "connect", "resident_bytes"]
 
@@ -86,16 +87,26 @@ class SnapshotFeed:
     async def run(self) -> None:
         """Serve from disk at once, then follow the store until cancelled."""
         await self._from_disk()
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._follow())
-            group.create_task(self._reports())
+        loop = asyncio.get_running_loop()
+        tasks = [loop.create_task(self._follow()), loop.create_task(self._reports())]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task.done():
+                    task.result()  # neither ends by itself: this raises
+        finally:
+            # Not a TaskGroup: it asks its tasks to end once, and redis-py may drop that.
+            ending = loop.create_task(end(*tasks))
+            while not ending.done():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.shield(ending)
 
     async def _from_disk(self) -> None:
         try:
             snapshot = decode_snapshot(self._file.read_bytes())
         except FileNotFoundError:
             return
-        except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
+        except (OSError, InvalidConfig) as error:
             self._log.warning(
                 "the snapshot on disk cannot be read, waiting for the store: %s", error
             )
@@ -157,7 +168,7 @@ class SnapshotFeed:
             return
         try:
             snapshot = decode_snapshot(body)
-        except (msgspec.DecodeError, msgspec.ValidationError, InvalidConfig) as error:
+        except InvalidConfig as error:
             self._log.error("the store holds a snapshot that cannot be read: %s", error)
             return
         await self.offer(snapshot)
@@ -176,11 +187,13 @@ class SnapshotFeed:
                         await self._changed.wait()
                 self._changed.clear()
         finally:
-            # The last word of a worker that stops in order: it is gone.
-            with contextlib.suppress(RedisError, OSError):
-                await client.hdel(WORKERS_KEY, self._worker)
-            with contextlib.suppress(RedisError, OSError):
-                await client.aclose()
+            try:
+                # The last word of a worker that stops in order: it is gone.
+                with contextlib.suppress(RedisError, OSError):
+                    await client.hdel(WORKERS_KEY, self._worker)
+            finally:
+                with contextlib.suppress(RedisError, OSError):
+                    await client.aclose()
 
 
 def resident_bytes() -> int:
