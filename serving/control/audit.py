@@ -4,6 +4,9 @@
 before (of nothing, for the first), so changing, removing or reordering lines breaks the chain
 at that place. Whoever can write the file can also build a whole new chain or cut the end off:
 compare `head` with one noted elsewhere to notice that.
+
+Nothing is ever removed from it: a verb costs a few hundred bytes, and callers without a known
+credential cannot make it grow by more than 60 lines a minute.
 """
 
 import asyncio

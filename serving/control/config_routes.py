@@ -16,7 +16,7 @@ from serving.errors import InvalidRequest, ModelNotReady
 
 __all__ = ["ConfigRoutes"]
 
-_LONGEST_HISTORY: Final = 400
+_LONGEST_HISTORY: Final = 1000
 
 
 class ConfigRoutes:
@@ -78,8 +78,11 @@ class ConfigRoutes:
 
     async def _history(self, ask: Ask) -> Response:
         limit = whole_number(ask.query, "limit", 20, most=_LONGEST_HISTORY)
-        entries = list(self._plane.publisher.journal.entries)
-        return json_response(await asyncio.to_thread(overview.history, entries, limit))
+        return json_response(await asyncio.to_thread(self._newest, limit))
+
+    def _newest(self, limit: int) -> answers.HistoryAnswer:
+        # One more than is shown, because an entry shows what it changed.
+        return overview.history(self._plane.publisher.journal.newest(limit + 1), limit)
 
     async def _plan(self, ask: Ask) -> Response:
         request: answers.PlanRequest = ask.body

@@ -90,7 +90,7 @@ class Publisher:
 
     @property
     def journal(self) -> Journal:
-        """What was published, oldest first."""
+        """What was published."""
         return self._journal
 
     @property
