@@ -6,6 +6,7 @@ the files' owner can connect.
 
 import asyncio
 import contextlib
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +20,17 @@ __all__ = ["PrivateSocket"]
 Answer = tuple[int, Any]
 Endpoint = Callable[[dict[str, str]], Answer]
 
-_REASONS: Final = {200: "OK", 400: "Bad Request", 404: "Not Found", 503: "Service Unavailable"}
+_REASONS: Final = {
+    200: "OK",
+    400: "Bad Request",
+    404: "Not Found",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
 _SECONDS: Final = 2.0
+"""For a whole exchange: what the caller has not sent or read by then is dropped."""
+
+_LOG = logging.getLogger("private")
 
 
 class PrivateSocket:
@@ -58,7 +68,9 @@ class PrivateSocket:
                     + payload
                 )
                 await writer.drain()
-        except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        except TimeoutError:
+            writer.transport.abort()  # closing would wait for what nobody reads
+        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass
         finally:
             writer.close()
@@ -69,12 +81,15 @@ class PrivateSocket:
         words = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
         if len(words) != 3:
             return 400, {"error": "not a request"}
-        target = urlsplit(words[1])
-        endpoint = self._endpoints.get(f"{words[0]} {target.path}")
-        if endpoint is None:
-            return 404, {"error": "no such endpoint"}
-        query = {name: values[-1] for name, values in parse_qs(target.query).items()}
         try:
+            target = urlsplit(words[1])
+            endpoint = self._endpoints.get(f"{words[0]} {target.path}")
+            if endpoint is None:
+                return 404, {"error": "no such endpoint"}
+            query = {name: values[-1] for name, values in parse_qs(target.query).items()}
             return endpoint(query)
         except ValueError as error:
             return 400, {"error": str(error)}
+        except Exception:  # noqa: BLE001 - whatever it is, it is answered
+            _LOG.exception("a question on the private socket failed")
+            return 500, {"error": "internal error"}

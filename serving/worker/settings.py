@@ -4,6 +4,7 @@ The last settings that could be read are kept under the data directory: a worker
 restarted while somebody is halfway through an edit starts with those.
 """
 
+import contextlib
 import logging
 import ssl
 from pathlib import Path
@@ -22,6 +23,7 @@ from serving.types import Principal
 
 __all__ = ["Credentials", "Settings", "load_settings", "server_context"]
 
+_GATEWAY: Final = "gateway.yaml"
 _LAST_GOOD: Final = "gateway.json"
 _LOG = logging.getLogger("settings")
 
@@ -34,7 +36,7 @@ class Credentials:
 
     def __init__(self, file: Path | None) -> None:
         self._file = file
-        self._stamp: tuple[int, int] | None = None
+        self._stamp: tuple[int, ...] | None = None
         self._table: IdentityTable = OpenTable()
         if file is not None:
             self._stamp = self._read_stamp()
@@ -57,14 +59,15 @@ class Credentials:
         else:
             _LOG.info("tokens read again")
 
-    def _read_stamp(self) -> tuple[int, int] | None:
+    def _read_stamp(self) -> tuple[int, ...] | None:
         if self._file is None:
             return None
         try:
             status = self._file.stat()
         except OSError:
             return None
-        return status.st_mtime_ns, status.st_size
+        # Also what a copy that keeps times cannot keep: a revoked token must not live on.
+        return status.st_ino, status.st_ctime_ns, status.st_mtime_ns, status.st_size
 
 
 class Settings(msgspec.Struct, kw_only=True):
@@ -80,60 +83,90 @@ def load_settings(config: Path, data: Path) -> Settings:
     """Read `gateway.yaml`, or what it last said if it cannot be read now.
 
     Raises:
-        InvalidConfig: it cannot be read and never could, or names a file that is not there.
+        InvalidConfig: it cannot be read and never could, or names a file that cannot be used.
     """
-    remembered = data / _LAST_GOOD
-    try:
-        gateway = load_gateway(config)
-    except InvalidConfig as error:
-        if not remembered.exists():
-            raise
-        _LOG.error("gateway.yaml cannot be used, going on with its last good state: %s", error)
-        gateway = msgspec.json.decode(
-            remembered.read_bytes(), type=GatewayConfig, dec_hook=dec_hook
-        )
-    else:
-        write_whole(remembered, msgspec.json.encode(gateway, enc_hook=enc_hook))
+    gateway = _gateway(config, data / _LAST_GOOD)
     tokens = config / gateway.auth.tokens if gateway.auth is not None else None
-    http, grpc_listener = gateway.listen.http, gateway.listen.grpc
     return Settings(
         gateway=gateway,
         credentials=Credentials(tokens),
-        http_tls=server_context(http, config),
-        grpc_credentials=_grpc_credentials(grpc_listener, config),
+        http_tls=server_context("listen.http", gateway.listen.http, config),
+        grpc_credentials=_grpc_credentials("listen.grpc", gateway.listen.grpc, config),
     )
+
+
+def _gateway(config: Path, remembered: Path) -> GatewayConfig:
+    try:
+        gateway = load_gateway(config)
+        _refuse_emptied(config / _GATEWAY, remembered)
+    except InvalidConfig as error:
+        known = _recall(remembered)
+        if known is None:
+            raise
+        _LOG.error("gateway.yaml cannot be used, going on with its last good state: %s", error)
+        return known
+    try:
+        write_whole(remembered, msgspec.json.encode(gateway, enc_hook=enc_hook))
+    except OSError as error:
+        _LOG.warning("gateway.yaml cannot be remembered for bad times: %s", error)
+    return gateway
+
+
+def _refuse_emptied(file: Path, remembered: Path) -> None:
+    """An editor may empty a file before it writes it, and nothing in it would mean no tokens."""
+    with contextlib.suppress(OSError):
+        if file.stat().st_size == 0 and _recall(remembered) is not None:
+            raise InvalidConfig("gateway.yaml is empty, and was not before")
+
+
+def _recall(remembered: Path) -> GatewayConfig | None:
+    try:
+        return msgspec.json.decode(remembered.read_bytes(), type=GatewayConfig, dec_hook=dec_hook)
+    except (OSError, ValueError, RecursionError):  # msgspec's errors are ValueErrors
+        return None
 
 
 def _tls(listener: str | Listener) -> TlsConfig | None:
     return listener.tls if isinstance(listener, Listener) else None
 
 
-def server_context(listener: str | Listener, folder: Path) -> ssl.SSLContext | None:
-    """Make the TLS context of a listener, None for a plaintext one. TLS 1.2 and later."""
+def server_context(name: str, listener: str | Listener, folder: Path) -> ssl.SSLContext | None:
+    """Make the TLS context of a listener, None for a plaintext one. TLS 1.2 and later.
+
+    Args:
+        name: the listener's place in `gateway.yaml`, for the error.
+        listener: what it says there.
+        folder: the configuration directory.
+
+    Raises:
+        InvalidConfig: a file is missing, is none of its kind, or does not fit the others.
+    """
     tls = _tls(listener)
     if tls is None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_cert_chain(folder / tls.cert, folder / tls.key)
+        # Without a password OpenSSL would ask the terminal for one, and wait.
+        context.load_cert_chain(folder / tls.cert, folder / tls.key, password="")
         if tls.client_ca is not None:
             context.load_verify_locations(folder / tls.client_ca)
             context.verify_mode = ssl.CERT_REQUIRED
-    except (OSError, ssl.SSLError) as error:
-        raise InvalidConfig(f"the TLS files of a listener cannot be used: {error}") from error
+    except OSError as error:  # ssl's errors are OSErrors
+        raise InvalidConfig(f"the TLS files of {name} cannot be used: {error}") from error
     return context
 
 
-def _grpc_credentials(listener: str | Listener, folder: Path) -> grpc.ServerCredentials | None:
+def _grpc_credentials(
+    name: str, listener: str | Listener, folder: Path
+) -> grpc.ServerCredentials | None:
     tls = _tls(listener)
     if tls is None:
         return None
-    try:
-        key, cert = (folder / tls.key).read_bytes(), (folder / tls.cert).read_bytes()
-        authority = (folder / tls.client_ca).read_bytes() if tls.client_ca is not None else None
-    except OSError as error:
-        raise InvalidConfig(f"the TLS files of a listener cannot be used: {error}") from error
+    # gRPC would take any bytes now and fail when it listens, with no word about the reason.
+    server_context(name, listener, folder)
+    key, cert = (folder / tls.key).read_bytes(), (folder / tls.cert).read_bytes()
+    authority = (folder / tls.client_ca).read_bytes() if tls.client_ca is not None else None
     return grpc.ssl_server_credentials(
         [(key, cert)], root_certificates=authority, require_client_auth=authority is not None
     )

@@ -144,7 +144,7 @@ async def test_nothing_on_disk_is_no_error(worker: Worker, store: ValkeyServer) 
     async with following(worker):
         await until(lambda: reported(store))
         store.publish(snapshot(1))
-        await until(lambda: worker.file.exists())
+        await until(worker.file.exists)
 
     assert worker.applied == [1]
     assert decode_snapshot(worker.file.read_bytes()) == snapshot(1)
