@@ -11,7 +11,7 @@ shortened: whoever needs it smaller moves the file away while control is stopped
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal
@@ -102,8 +102,12 @@ class Journal:
 
     def newest(self, limit: int) -> list[Entry]:
         """Read at most `limit` entries from the disk, oldest first. Raises OSError."""
+        return self.read(self.revisions[-limit:] if limit > 0 else ())
+
+    def read(self, revisions: Collection[int]) -> list[Entry]:
+        """Read these revisions from the disk, oldest first. Raises OSError."""
         with self._one_at_a_time:
-            lines = self._lines(self._places[-limit:] if limit > 0 else [])
+            lines = self._lines([one for one in self._places if one.revision in revisions])
             return [entry for line in lines if (entry := _decoded(line)) is not None]
 
     def append(self, entry: Entry) -> None:

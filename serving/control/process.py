@@ -86,7 +86,7 @@ class Control:
             journal=journal,
             compile_directory=self._compile,
             gateway=gateway,
-            last_good=self._data / "snapshot.json",
+            data=self._data,
             clock=clock,
             log=self._log,
         )

@@ -22,6 +22,7 @@ from serving.config.snapshot_codec import encode_snapshot
 from serving.control.compile import Compiled
 from serving.control.journal import Action, Entry, Journal
 from serving.control.plan import Plan, compare, without_secrets
+from serving.control.stock import Stock
 from serving.control.store import Store, Subscription
 from serving.errors import (
     Conflict,
@@ -59,7 +60,8 @@ class Publisher:
         journal: what was published before.
         compile_directory: makes a configuration of a directory; run in a thread.
         gateway: `gateway.yaml` as the running processes were started with it.
-        last_good: file that workers start from when the store is away, written along.
+        data: the data directory. Workers start from its `snapshot.json` when the store is away;
+            staged files that nobody needs any more are removed from it.
         clock: wall-clock time of publications.
     """
 
@@ -70,7 +72,7 @@ class Publisher:
         journal: Journal,
         compile_directory: Compile,
         gateway: GatewayConfig,
-        last_good: Path,
+        data: Path,
         clock: Clock,
         log: logging.Logger,
     ) -> None:
@@ -78,10 +80,11 @@ class Publisher:
         self._journal = journal
         self._compile = compile_directory
         self._gateway = gateway
-        self._last_good = last_good
+        self._data = data
         self._clock = clock
         self._log = log
         self._one_at_a_time = asyncio.Lock()
+        self._stock = Stock(data, journal, log)
         self.started = False
         self.store_name = ""
         self.store_up = False
@@ -140,7 +143,7 @@ class Publisher:
 
     async def _publish_directory(self, directory: Path) -> None:
         try:
-            compiled = await asyncio.to_thread(self._compile, directory)
+            compiled = await self._compiled(directory)
         except InvalidConfig as error:
             if self.current is None:
                 raise
@@ -171,6 +174,8 @@ class Publisher:
                 await subscription.next(_LOOK_SECONDS)
                 async with self._one_at_a_time:
                     await self._reconcile()
+                    if self._stock.may_hold_leftovers:
+                        await self._stock.clear(await self._store.workers())
                 if not self.store_up:
                     self._log.warning("the store answers again")
                 self.store_up = True
@@ -215,7 +220,7 @@ class Publisher:
 
     async def plan(self, directory: Path) -> Outcome:
         """Say what applying the directory would change. Raises InvalidConfig."""
-        compiled = await asyncio.to_thread(self._compile, directory)
+        compiled = await self._compiled(directory)
         return self._outcome(compiled, self._next(compiled, author=""), published=False)
 
     async def apply(
@@ -235,7 +240,7 @@ class Publisher:
         """
         async with self._one_at_a_time:
             self.expect(expected_revision)
-            compiled = await asyncio.to_thread(self._compile, directory)
+            compiled = await self._compiled(directory)
             new = self._next(compiled, author=author)
             outcome = self._outcome(compiled, new, published=not self._serves(new))
             if outcome.published:
@@ -272,6 +277,10 @@ class Publisher:
             )
             await self._commit(new, "load" if loaded else "unload", reason=reason, must_reach=True)
             return Outcome(plan=compare(current, new), revision=new.revision, published=True)
+
+    async def _compiled(self, directory: Path) -> Compiled:
+        async with self._stock.staging:
+            return await asyncio.to_thread(self._compile, directory)
 
     def expect(self, revision: int | None) -> None:
         """Raise Conflict unless `revision` is current (None: any), ModelNotReady before start."""
@@ -333,6 +342,7 @@ class Publisher:
             if stored is not None:
                 await self._record(stored, "adopt", reason="another writer was faster")
                 raise Conflict("another writer was faster; plan again", stored.revision)
+        self._stock.may_hold_leftovers = True
         self._log.info("published revision %d (%s)", snapshot.revision, action)
 
     async def _record(
@@ -354,7 +364,9 @@ class Publisher:
                 f"the journal cannot be written ({error.strerror}), so nothing was changed"
             ) from error
         try:
-            await asyncio.to_thread(write_whole, self._last_good, encode_snapshot(snapshot))
+            await asyncio.to_thread(
+                write_whole, self._data / "snapshot.json", encode_snapshot(snapshot)
+            )
         except OSError as error:
             self._log.warning("the last good snapshot could not be written: %s", error.strerror)
 

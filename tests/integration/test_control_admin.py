@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import onnx_models
 import pytest
 import trustme
 from control_kit import ConfigDirectory, FakeWorker, Valkey
@@ -603,3 +604,20 @@ async def test_pages_are_self_contained(running: Gateway) -> None:
         assert "default-src 'none'" in answer.headers["content-security-policy"]
     assert "/api/v1/config/apply" in (await running.http.get("/docs")).text
     assert "demo" in (await running.http.get("/")).text
+
+
+async def test_staged_files_of_old_revisions_are_removed(running: Gateway) -> None:
+    """Model files do not pile up with every revision; those of the last five are all there."""
+    digests = []
+    async with running.worker():
+        for factor in range(3, 10):
+            digests.append(running.config.artifact("v2", onnx_models.linear(factor, 0)))
+            running.config.model()
+            applied = await running.apply()
+            assert applied.json()["workers"][0]["applied"], applied.text
+        production = running.config.digests["v1"]
+        wanted = {production, *digests[-5:]}
+        async with asyncio.timeout(30):
+            for folder in ("artifacts", "checked"):
+                while {file.stem for file in (running.data / folder).iterdir()} != wanted:
+                    await asyncio.sleep(0.05)
