@@ -1,11 +1,7 @@
 """The Open Inference Protocol V2 over gRPC: protobuf messages to our types and back; no I/O."""
 
-from serving.protocol.grpc_infer import (
-    decode_infer,
-    encode_infer,
-    encode_stream,
-    encode_stream_error,
-)
+from serving.protocol.grpc_answer import encode_infer, encode_stream, encode_stream_error
+from serving.protocol.grpc_infer import decode_infer
 from serving.protocol.grpc_management import (
     encode_live,
     encode_log_settings,
@@ -18,8 +14,10 @@ from serving.protocol.grpc_management import (
     encode_server_metadata,
     encode_trace_settings,
 )
+from serving.protocol.grpc_plain import PlainRequests
 
 __all__ = [
+    "PlainRequests",
     "decode_infer",
     "encode_infer",
     "encode_live",

@@ -1,8 +1,4 @@
-"""ModelInfer messages to an `InferRequest`, an `InferResponse` to messages.
-
-Messages: `_generated/inference.proto`. Answers always carry raw contents: clients read
-`raw_output_contents` by position, and typed numbers break some of them.
-"""
+"""ModelInfer messages to an `InferRequest`. Messages: `_generated/inference.proto`."""
 
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -10,13 +6,12 @@ from typing import Final
 from serving.errors import InvalidRequest
 from serving.protocol import elements
 from serving.protocol._generated import inference_pb2 as pb
-from serving.protocol.classification import top
 from serving.protocol.parameters import check_request, requested_output
 from serving.protocol.shapes import TensorLimits, check_datatype, check_name, element_count
-from serving.protocol.tensors import from_raw, to_raw
-from serving.types import InferRequest, InferResponse, ParameterValue, RequestedOutput, Tensor
+from serving.protocol.tensors import from_raw
+from serving.types import InferRequest, ParameterValue, RequestedOutput, Tensor
 
-__all__ = ["decode_infer", "encode_infer", "encode_stream", "encode_stream_error"]
+__all__ = ["decode_infer"]
 
 _FIELD: Final = {
     "BOOL": "bool_contents",
@@ -131,50 +126,3 @@ def _outputs(
         names.add(name)
         outputs.append(requested_output(name, _parameters(entry.parameters)))
     return outputs
-
-
-def encode_infer(request: InferRequest, response: InferResponse) -> pb.ModelInferResponse:
-    """Write an answer, every output raw.
-
-    Raises:
-        InvalidRequest: a classification of an output that holds no numbers.
-    """
-    tops = {o.name: o.classification for o in request.outputs if o.classification}
-    message = pb.ModelInferResponse(
-        model_name=response.model,
-        model_version=response.version,
-        id=response.id or request.id,
-    )
-    for key, value in response.parameters.items():
-        _set(message.parameters[key], value)
-    for answer in response.outputs:
-        count = tops.get(answer.name)
-        tensor = top(answer, count, response.labels) if count else answer
-        message.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.data.shape)
-        message.raw_output_contents.append(bytes(to_raw(tensor)))
-    return message
-
-
-def _set(parameter: pb.InferParameter, value: ParameterValue) -> None:
-    """Use the three kinds that every client knows; KServe's and MLServer's have no other."""
-    if isinstance(value, bool):
-        parameter.bool_param = value
-    elif isinstance(value, int) and -(1 << 63) <= value < 1 << 63:
-        parameter.int64_param = value
-    else:
-        parameter.string_param = str(value)
-
-
-def encode_stream(request: InferRequest, response: InferResponse) -> pb.ModelStreamInferResponse:
-    """Write the only, hence final, answer to one request of a ModelStreamInfer stream."""
-    message = pb.ModelStreamInferResponse(infer_response=encode_infer(request, response))
-    message.infer_response.parameters["triton_final_response"].bool_param = True
-    return message
-
-
-def encode_stream_error(message: str, request_id: str) -> pb.ModelStreamInferResponse:
-    """Write the failure of one request of a stream; the stream itself lives on."""
-    answer = pb.ModelStreamInferResponse(error_message=message)
-    answer.infer_response.id = request_id
-    answer.infer_response.parameters["triton_final_response"].bool_param = True
-    return answer

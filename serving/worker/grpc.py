@@ -17,13 +17,8 @@ from serving.protocol.tensors import TensorLimits
 from serving.worker.grpc_call import CallReader, Edge, InFlight
 from serving.worker.grpc_health import HEALTH_SERVICE, Health
 from serving.worker.grpc_inference import INFERENCE_SERVICE, Inference
-from serving.worker.grpc_server import (
-    AioServer,
-    NativeServer,
-    Server,
-    native_module,
-    prefers_native,
-)
+from serving.worker.grpc_native import NativeServer, native_module
+from serving.worker.grpc_server import AioServer, Server, prefers_native
 from serving.worker.plane import Plane
 
 __all__ = ["GrpcListener"]

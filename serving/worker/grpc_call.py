@@ -25,6 +25,7 @@ __all__ = [
     "Edge",
     "InFlight",
     "echo_request_id",
+    "failure_of",
     "log_unexpected",
     "parse",
     "tell_trace",
@@ -56,6 +57,8 @@ class CallReader:
     def __init__(self, header_names: Callable[[], frozenset[str]], clock: Clock) -> None:
         self.now = clock.monotonic
         self._header_names = header_names
+        self._wanted: frozenset[str] = frozenset()
+        self._read = _READ
 
     def read(self, context: Context) -> Call:
         """Read deadline, credential, trace context and wanted metadata.
@@ -69,9 +72,12 @@ class CallReader:
         if remaining is not None and remaining < _FOREVER:
             call.timeout = remaining
         wanted = self._header_names()
+        if wanted is not self._wanted:
+            self._wanted, self._read = wanted, _READ | wanted
+        read = self._read
         found: dict[str, str] = {}
         for key, value in context.invocation_metadata() or ():
-            if (key in _READ or key in wanted) and isinstance(value, str):
+            if key in read and isinstance(value, str):
                 if key == "authorization" and key in found:
                     raise Unauthenticated("metadata 'authorization' was sent more than once")
                 found[key] = value
@@ -123,11 +129,12 @@ class Edge:
             try:
                 return await answer(message, context)
             except BaseException as error:  # noqa: BLE001 - the edge: every caller is answered
-                return await self._refuse(context, failure_of(error))
+                return await self.refuse(context, failure_of(error))
 
         return call
 
-    async def _refuse(self, context: Context, error: Exception) -> NoReturn:
+    async def refuse(self, context: Context, error: Exception) -> NoReturn:
+        """End a call with an error's status."""
         log_unexpected(error)
         if isinstance(error, Overloaded):
             seconds = error.retry_after_seconds

@@ -11,7 +11,13 @@ from typing import Any, Final
 import grpc
 from google.protobuf.message import Message
 
-from serving.errors import PermissionDenied, ServingError, Unauthenticated, Unimplemented
+from serving.errors import (
+    InvalidRequest,
+    PermissionDenied,
+    ServingError,
+    Unauthenticated,
+    Unimplemented,
+)
 from serving.metrics import MetricsFile
 from serving.protocol import grpc as codec
 from serving.protocol import status
@@ -134,13 +140,14 @@ class Inference:
         self._limits = limits
         self._metrics = metrics
         self._in_flight = in_flight
+        self._plain = codec.PlainRequests()
 
     def methods(self) -> dict[str, "grpc.RpcMethodHandler[bytes, bytes]"]:
         """Every method of the service, bytes in and bytes out."""
         answering = self._edge.answering
         unary = grpc.unary_unary_rpc_method_handler
         methods = {
-            "ModelInfer": unary(answering(self.infer)),
+            "ModelInfer": unary(self.infer),
             "ModelStreamInfer": grpc.stream_stream_rpc_method_handler(answering(self.stream)),
         }
         for name, query in _QUERIES.items():
@@ -154,12 +161,16 @@ class Inference:
         self._in_flight.enter()
         try:
             call = self._calls.read(context)
-            echo_request_id(call, context)
-            request = self._admit(parse(pb.ModelInferRequest, message), call)
+            if call.request_id:
+                echo_request_id(call, context)
+            request = self._admit(message, call)
             response = await self._plane.infer(request, call)
             if call.traceresponse is not None:
                 tell_trace(call.traceresponse, context)
-            return codec.encode_infer(request, response).SerializeToString()
+            return codec.encode_infer(request, response)
+        except BaseException as error:  # noqa: BLE001 - the edge: every caller is answered
+            # Here and not around this method: one coroutine less for every request.
+            return await self._edge.refuse(context, failure_of(error))
         finally:
             self._in_flight.leave()
 
@@ -169,30 +180,32 @@ class Inference:
         await self.streams.serve(messages, context)
 
     async def _answer_in_stream(self, message: bytes, context: Context) -> bytes:
-        identifier = ""
+        request: InferRequest | None = None
         self._in_flight.enter()
         try:
             call = self._calls.read(context)
-            parsed = parse(pb.ModelInferRequest, message)
-            identifier = parsed.id
-            request = self._admit(parsed, call)
+            request = self._admit(message, call)
             response = await self._plane.infer(request, call)
-            answer = codec.encode_stream(request, response)
+            return codec.encode_stream(request, response)
         except BaseException as error:  # noqa: BLE001 - the edge: every caller is answered
             failure = failure_of(error)
             log_unexpected(failure)
-            answer = codec.encode_stream_error(status.public_message(failure), identifier)
+            identifier = request.id if request is not None else _named(message).id
+            return codec.encode_stream_error(status.public_message(failure), identifier)
         finally:
             self._in_flight.leave()
-        return answer.SerializeToString()
 
-    def _admit(self, parsed: pb.ModelInferRequest, call: Call) -> InferRequest:
+    def _admit(self, message: bytes, call: Call) -> InferRequest:
         """Decode for those who may ask; a refusal here never reaches the pipeline, so count it."""
         try:
             call.principal = self._plane.authorize(call.authorization, "infer")
-            request = codec.decode_infer(parsed, self._limits)
+            request = self._plain.decode(message)
+            if request is None:
+                parsed = parse(pb.ModelInferRequest, message)
+                request = codec.decode_infer(parsed, self._limits)
+                self._plain.learn(message, parsed, request)
         except ServingError as error:
-            model = parsed.model_name
+            model = _named(message).model_name
             self._metrics.counter(
                 "sluice_rejected_total",
                 # Labels come from the configuration, never from the request alone.
@@ -212,6 +225,14 @@ class Inference:
             return answer(self._plane, parse(kind, message)).SerializeToString()
 
         return query
+
+
+def _named(message: bytes) -> pb.ModelInferRequest:
+    """What a refused message can be told by, nothing if it is none at all."""
+    try:
+        return parse(pb.ModelInferRequest, message)
+    except InvalidRequest:
+        return pb.ModelInferRequest()
 
 
 def _refusing(reason: str) -> Method:

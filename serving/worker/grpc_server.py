@@ -1,4 +1,4 @@
-"""The two servers that can carry our services: the native front, and grpc.aio.
+"""What can carry our services: grpc.aio here, the native front in `grpc_native.py`.
 
 Both take the same registered methods. What differs, as measured with pygrpc-native 0.5 and
 grpcio 1.85 (tests/conformance/test_grpc_servers.py holds what can be held):
@@ -18,12 +18,7 @@ of 1 MB gzip can make it hold 2 GB.
 """
 
 import asyncio
-import importlib
 import ipaddress
-import os
-import socket
-import stat
-from pathlib import Path
 from typing import Any, Final, Protocol
 
 import grpc
@@ -32,15 +27,32 @@ from serving.config.schema import Limits
 from serving.errors import EngineError
 from serving.worker.grpc_call import InFlight
 
-__all__ = ["AioServer", "NativeServer", "Server", "Services", "native_module", "prefers_native"]
+__all__ = [
+    "KEEPALIVE_MS",
+    "KEEPALIVE_TIMEOUT_MS",
+    "MAX_STREAMS",
+    "AioServer",
+    "Server",
+    "Services",
+    "address_of",
+    "max_metadata",
+    "options_of",
+    "prefers_native",
+    "register",
+]
 
 Services = dict[str, dict[str, "grpc.RpcMethodHandler[bytes, bytes]"]]
 """Methods by service name, bytes in and bytes out."""
 
+MAX_STREAMS: Final = 100
+"""Calls that one connection may have open; the client waits with the next."""
+
+KEEPALIVE_MS: Final = 60_000
+KEEPALIVE_TIMEOUT_MS: Final = 20_000
+"""A peer that vanished without a word is noticed in the sum of both, 80 seconds."""
+
 _MAX_METADATA: Final = 8 << 10
-_MAX_STREAMS: Final = 100
 _CONNECTION_AGE_MS: Final = 600_000
-_QUIET_SECONDS: Final = 1.0
 
 
 class Server(Protocol):
@@ -61,14 +73,6 @@ class Server(Protocol):
         ...
 
 
-def native_module() -> Any | None:
-    """The optional package's asyncio server, or None where it is not installed."""
-    try:
-        return importlib.import_module("pygrpc_native.aio")
-    except ImportError:
-        return None
-
-
 def prefers_native(host: str) -> bool:
     """Whether the native front may be taken without being asked for: on loopback only."""
     if host == "localhost":
@@ -79,24 +83,36 @@ def prefers_native(host: str) -> bool:
         return False
 
 
-def _options(limits: Limits) -> list[tuple[str, int]]:
-    metadata = min(int(limits.max_header), _MAX_METADATA)
+def max_metadata(limits: Limits) -> int:
+    """The most metadata a call may carry, in bytes, counted as HTTP/2 counts header lists."""
+    return min(int(limits.max_header), _MAX_METADATA)
+
+
+def options_of(limits: Limits) -> list[tuple[str, int]]:
+    """Channel arguments of a grpc.aio server that serves within `limits`."""
+    metadata = max_metadata(limits)
     return [
         ("grpc.so_reuseport", 1),
         ("grpc.max_receive_message_length", int(limits.max_body)),
         ("grpc.max_send_message_length", -1),
-        ("grpc.max_concurrent_streams", _MAX_STREAMS),
+        ("grpc.max_concurrent_streams", MAX_STREAMS),
         ("grpc.max_metadata_size", metadata),
         ("grpc.absolute_max_metadata_size", metadata),
-        # A peer that vanished without a word is noticed in 80 seconds.
-        ("grpc.keepalive_time_ms", 60_000),
-        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
         ("grpc.keepalive_permit_without_calls", 1),
     ]
 
 
-def _address(host: str, port: int) -> str:
+def address_of(host: str, port: int) -> str:
+    """`host:port`, an IPv6 address in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def register(server: Any, services: Services) -> None:
+    """Give a grpc.aio server these methods and no others (its type stubs lack the call)."""
+    for name, methods in services.items():
+        server.add_registered_method_handlers(name, methods)
 
 
 class AioServer:
@@ -108,7 +124,7 @@ class AioServer:
         self._in_flight = in_flight
         self._server = grpc.aio.server(
             options=[
-                *_options(limits),
+                *options_of(limits),
                 # No grace: calls in flight finish, streams included; only the connection ages.
                 ("grpc.max_connection_age_ms", _CONNECTION_AGE_MS),
                 ("grpc.max_connection_idle_ms", int(limits.idle_timeout * 1e3)),
@@ -117,12 +133,12 @@ class AioServer:
                 ("grpc.http2.max_ping_strikes", 3),
             ]
         )
-        _register(self._server, services)
+        register(self._server, services)
         self._stopped: asyncio.Task[None] | None = None
 
     async def start(self, host: str, port: int, credentials: grpc.ServerCredentials | None) -> int:
         """Listen and serve; give the port taken. Raises EngineError if it cannot be had."""
-        address = _address(host, port)
+        address = address_of(host, port)
         try:
             if credentials is None:
                 bound = self._server.add_insecure_port(address)
@@ -148,85 +164,3 @@ class AioServer:
             await self._server.stop(grace=None)
             await self._stopped
         return cut
-
-
-class NativeServer:
-    """pygrpc_native's front: plaintext, a third of the CPU; see the module's table."""
-
-    kind = "pygrpc_native"
-
-    def __init__(self, services: Services, limits: Limits, in_flight: InFlight) -> None:
-        module = native_module()
-        if module is None:
-            raise EngineError(
-                "pygrpc-native is not installed; install sluice-gateway[native-grpc] or allow "
-                "grpc.aio"
-            )
-        self._server = module.server(options=_options(limits))
-        _register(self._server, services)
-        self._in_flight = in_flight
-        self._listening: set[int] = set()
-
-    async def start(self, host: str, port: int, credentials: grpc.ServerCredentials | None) -> int:
-        """Listen and serve; give the port taken. Raises EngineError if it cannot be had."""
-        assert credentials is None, "the native front has no TLS"
-        address = _address(host, port)
-        before = set(_listening_sockets())
-        try:
-            bound: int = self._server.add_insecure_port(address)
-        except RuntimeError as error:
-            raise EngineError(f"cannot listen for gRPC on {address}: {error}") from error
-        self._listening = set(_listening_sockets()) - before
-        await self._server.start()
-        return bound
-
-    def stop_accepting(self) -> None:
-        """Close the listening socket, which the package keeps open until its very end.
-
-        A worker that drains shares its port with others; while its socket listens the kernel
-        goes on giving it connections. The package has no call for this, so its descriptors are
-        pointed at a socket on which nothing ever happens, which closes the real one.
-        """
-        with socket.socket() as silent:
-            for inode, descriptors in _listening_sockets().items():
-                if inode in self._listening:
-                    for descriptor in descriptors:
-                        os.dup2(silent.fileno(), descriptor, inheritable=False)
-        self._listening = set()
-
-    async def stop(self, seconds: float) -> int:
-        """Finish what is in flight, at most `seconds`, close; say how many were cut."""
-        self.stop_accepting()
-        # The package refuses requests on open connections from here on (it sends GOAWAY only
-        # at the end), so a quiet instant is waited for first: then nobody is refused.
-        quiet = min(_QUIET_SECONDS, seconds / 2)
-        await self._in_flight.idle(quiet)
-        grace = seconds - quiet
-        stopped = asyncio.create_task(self._server.stop(grace))
-        # Counted a moment before the package cancels what is left.
-        cut = 0 if await self._in_flight.idle(grace * 0.99) else self._in_flight.count
-        await stopped
-        return cut
-
-
-def _register(server: Any, services: Services) -> None:
-    for name, methods in services.items():
-        server.add_registered_method_handlers(name, methods)
-
-
-def _listening_sockets() -> dict[int, list[int]]:
-    """This process's listening sockets: descriptors by inode. Empty where /proc is missing."""
-    found: dict[int, list[int]] = {}
-    folder = Path("/proc/self/fd")
-    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-    for descriptor in map(int, names):
-        try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISSOCK(status.st_mode):
-                continue
-            with socket.socket(fileno=os.dup(descriptor)) as one:
-                if one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                    found.setdefault(status.st_ino, []).append(descriptor)
-        except OSError:  # closed since it was listed
-            continue
-    return found

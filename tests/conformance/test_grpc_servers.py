@@ -98,7 +98,7 @@ async def test_without_the_package_grpc_aio_serves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """pygrpc-native is optional; demanding it without having it is an error that says so."""
-    monkeypatch.setitem(sys.modules, "pygrpc_native.aio", None)
+    monkeypatch.setitem(sys.modules, "pygrpc_native", None)
     async with started(tmp_path, None) as (listener, port, _):
         assert listener.kind == "grpc.aio"
         assert await answers(port)

@@ -39,6 +39,11 @@ def decode(**fields: Any) -> InferRequest:
     return grpc.decode_infer(pb.ModelInferRequest.FromString(message.SerializeToString()), LIMITS)
 
 
+def encode(request: InferRequest, response: InferResponse) -> pb.ModelInferResponse:
+    """Encode an answer and read it with the protobuf library."""
+    return pb.ModelInferResponse.FromString(grpc.encode_infer(request, response))
+
+
 def test_a_whole_request_is_understood() -> None:
     """Names, id, parameters of every kind, inputs and requested outputs."""
     request = decode(
@@ -189,7 +194,7 @@ def test_an_answer_is_always_raw() -> None:
         id="r1",
     )
 
-    message = grpc.encode_infer(InferRequest("m", "", []), response)
+    message = encode(InferRequest("m", "", []), response)
 
     assert (message.model_name, message.model_version, message.id) == ("m", "v1", "r1")
     assert [(o.name, o.datatype, list(o.shape)) for o in message.outputs] == [
@@ -220,7 +225,7 @@ def test_response_parameters_use_the_kinds_every_client_knows(
     """KServe's and MLServer's messages end at string_param."""
     response = InferResponse("m", "v1", [], parameters={"k": value})
 
-    parameter = grpc.encode_infer(InferRequest("m", "", []), response).parameters["k"]
+    parameter = encode(InferRequest("m", "", []), response).parameters["k"]
 
     assert parameter.WhichOneof("parameter_choice") == kind
     assert getattr(parameter, kind) == written
@@ -231,7 +236,7 @@ def test_the_top_classes_of_an_output_can_be_asked_for() -> None:
     request = InferRequest("m", "", [], outputs=[RequestedOutput("y", classification=1)])
     response = InferResponse("m", "v1", [Tensor("y", "FP32", np.array([[1, 2]], np.float32))])
 
-    message = grpc.encode_infer(request, response)
+    message = encode(request, response)
 
     assert message.outputs[0].datatype == "BYTES"
     assert message.raw_output_contents[0][4:] == b"2.000000:1"
@@ -239,7 +244,8 @@ def test_the_top_classes_of_an_output_can_be_asked_for() -> None:
 
 def test_a_streams_answer_says_that_it_is_the_last() -> None:
     """One answer per request: the parameter clients wait for is always true."""
-    answer = grpc.encode_stream(InferRequest("m", "", [], id="r"), InferResponse("m", "v1", []))
+    encoded = grpc.encode_stream(InferRequest("m", "", [], id="r"), InferResponse("m", "v1", []))
+    answer = pb.ModelStreamInferResponse.FromString(encoded)
 
     assert answer.error_message == ""
     assert answer.infer_response.id == "r"
@@ -248,7 +254,7 @@ def test_a_streams_answer_says_that_it_is_the_last() -> None:
 
 def test_a_failed_request_of_a_stream_keeps_its_id() -> None:
     """The error is a message; the stream goes on."""
-    answer = grpc.encode_stream_error("no such model", "r2")
+    answer = pb.ModelStreamInferResponse.FromString(grpc.encode_stream_error("no such model", "r2"))
 
     assert answer.error_message == "no such model"
     assert answer.infer_response.id == "r2"
