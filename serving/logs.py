@@ -19,7 +19,11 @@ class _Text(logging.Formatter):
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
         line = f"{clock}.{int(record.msecs):03d} {record.levelname.lower():7} {record.name}: "
         line += _one_line(record.getMessage())
-        return line + ("\n" + self.formatException(record.exc_info) if record.exc_info else "")
+        if record.exc_info:
+            # Indented, so that no line of an exception's own text looks like an event.
+            for more in self.formatException(record.exc_info).split("\n"):
+                line += "\n    " + _one_line(more)
+        return line
 
 
 class _Json(logging.Formatter):
@@ -32,7 +36,8 @@ class _Json(logging.Formatter):
         }
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry, ensure_ascii=False)
+        # ASCII, because JSON alone would let C1 controls and line separators through.
+        return json.dumps(entry)
 
 
 def configure(
