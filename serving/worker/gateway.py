@@ -101,11 +101,17 @@ class Gateway:
         return live, live.lane(version or live.route.production)
 
     def model_statistics(self, model: str = "", version: str = "") -> list[ModelStatistics]:
-        """Add up every worker's counters, those of dead ones included."""
+        """Add up every worker's counters, those of dead ones included.
+
+        A version only counts beside a model. Raises ModelNotFound.
+        """
         table = self.pipeline.table
-        models = [table.model(model)] if model else list(table.models.values())
-        if version and version not in models[0].config.versions:
-            models[0].lane(version)  # raises ModelNotFound in its usual words
+        if model:
+            models = [table.model(model)]
+            if version and version not in models[0].config.versions:
+                models[0].lane(version)  # raises ModelNotFound in its usual words
+        else:
+            models, version = list(table.models.values()), ""
         self._ledger.settle()
         samples = totals(self._metrics_folder)
         return [
