@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from serving.cli.duration import read_duration
 from serving.cli.output import CommandError, Output, output_options
 from serving.cli.where import Where, connection_options
 
@@ -15,17 +16,6 @@ if TYPE_CHECKING:
 __all__ = ["infer"]
 
 _SHOWN: Final = 8
-
-
-def _deadline(ctx: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
-    """Read `50ms`."""
-    from serving.config.units import Seconds
-
-    del ctx, parameter
-    try:
-        return None if text is None else float(Seconds.parse(text))
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
 
 
 @click.command(short_help="Ask a model, from the command line.")
@@ -42,7 +32,7 @@ def _deadline(ctx: click.Context, parameter: click.Parameter, text: str | None) 
 )
 @click.option("--version", default="", metavar="NAME", help="Ask this version.")
 @click.option(
-    "--deadline", callback=_deadline, metavar="TIME", help="Give up after this, such as 50ms."
+    "--deadline", callback=read_duration, metavar="TIME", help="Give up after this, such as 50ms."
 )
 @click.option("--grpc", "use_grpc", is_flag=True, help="Ask over gRPC.")
 @click.option("--url", metavar="URL", help="The listener [default: the gateway on this machine].")

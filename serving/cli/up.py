@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Final
 import click
 import msgspec
 
+from serving.cli.duration import read_duration
 from serving.cli.output import Output, output_options
 from serving.config.schema import EngineConfig, GatewayConfig, Listener, TlsConfig
 
 if TYPE_CHECKING:
     from serving.engine.local import LocalEngine, Options, Programs
+    from serving.engine.log_lines import LineSink
 
 __all__ = ["Started", "run", "up"]
 
 _DRAIN_GRACE_SECONDS: Final = 2.0
-_PATIENCE_SECONDS: Final = 20.0
+_REMIND_SECONDS: Final = 20.0
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +59,14 @@ class Started(msgspec.Struct, frozen=True, kw_only=True):
     is_flag=True,
     help="Listen beyond this machine although TLS or tokens are missing.",
 )
+@click.option(
+    "--patience",
+    callback=read_duration,
+    metavar="TIME",
+    default="5m",
+    show_default=True,
+    help="Give up if not everything is ready by then.",
+)
 @output_options
 def up(
     directory: Path,
@@ -64,13 +74,15 @@ def up(
     workers: int | None,
     data: Path | None,
     insecure_bind: bool,
+    patience: float,
     output: Output,
 ) -> None:
     """Start the gateway that DIR configures, and keep it running until Ctrl-C.
 
     Starts the store, the control process and the workers on this machine, shows when each is
     ready, and prints where they listen. Processes that die are started again. Log lines go to
-    standard error.
+    standard error. Exits with 1 if the configuration has mistakes, if a process keeps dying or
+    every worker refuses a model, and if not everything is ready in time; nothing is left running.
 
     \b
     Examples:
@@ -83,6 +95,7 @@ def up(
         workers=workers,
         data=data,
         insecure_bind=insecure_bind,
+        patience=patience,
         output=output,
     )
 
@@ -94,13 +107,15 @@ def run(
     workers: int | None = None,
     data: Path | None = None,
     insecure_bind: bool = False,
+    patience: float = 300.0,
     programs: "Programs | None" = None,
 ) -> None:
     """Check the configuration, then run an engine until a signal ends it.
 
     Raises:
         InvalidConfig: The configuration has mistakes.
-        EngineError: A port or the data directory is taken, or a process does not start.
+        EngineError: A port or the data directory is taken, a process does not start, or not
+            everything is ready after `patience` seconds.
     """
     from serving.config.check import require_valid
 
@@ -115,7 +130,7 @@ def run(
     def announce(running: "LocalEngine") -> None:
         _announce(running, gateway, models, output, time.monotonic() - started)
 
-    asyncio.run(_until_stopped(options, programs, announce, output))
+    asyncio.run(_until_stopped(options, programs, announce, output, patience))
 
 
 def _options(
@@ -155,6 +170,7 @@ async def _until_stopped(
     programs: "Programs | None",
     announce: Callable[["LocalEngine"], None],
     output: Output,
+    patience: float,
 ) -> None:
     from serving.cli.progress import progress_for, stages
     from serving.engine.local import LocalEngine
@@ -173,11 +189,7 @@ async def _until_stopped(
         await engine.start()
         try:
             with progress:
-                slow = asyncio.get_running_loop().call_later(
-                    _PATIENCE_SECONDS, lambda: lines("engine", _still_waiting(engine))
-                )
-                ready = await _unless(stop, engine.until_ready())
-                slow.cancel()
+                ready = await _unless(stop, _until_ready(engine, lines, patience))
             if ready:
                 announce(engine)
                 await _unless(stop, engine.until_broken())
@@ -217,13 +229,36 @@ async def _unless(stop: asyncio.Event, work: Coroutine[None, None, None]) -> boo
         await asyncio.wait({working, stopping})
 
 
-def _still_waiting(engine: "LocalEngine") -> str:
+async def _until_ready(engine: "LocalEngine", lines: "LineSink", patience: float) -> None:
+    """Wait, say after a while what for, and raise EngineError when patience is at its end."""
+    from serving.errors import EngineError
+    from serving.tasks import end
+
+    reminder = asyncio.create_task(_remind(engine, lines))
+    try:
+        async with asyncio.timeout(patience):
+            await engine.until_ready()
+    except TimeoutError as error:
+        waiting = await _still_waiting(engine)
+        raise EngineError(f"not ready after {patience:g} s; {waiting}") from error
+    finally:
+        await end(reminder)
+
+
+async def _remind(engine: "LocalEngine", lines: "LineSink") -> None:
+    await asyncio.sleep(_REMIND_SECONDS)
+    more = "`sluice status` in another terminal says more"
+    lines("engine", f"{await _still_waiting(engine)}. {more}")
+
+
+async def _still_waiting(engine: "LocalEngine") -> str:
     from serving.cli.progress import stages
 
     missing = ", ".join(
         f"{stage.name} ({stage.text})" for stage in stages(engine) if not stage.done
     )
-    return f"still waiting for: {missing}. `sluice status` in another terminal says more"
+    reason = await engine.waits_for()
+    return f"still waiting for: {missing}{'; ' if reason else ''}{reason}"
 
 
 def _announce(

@@ -23,6 +23,11 @@ from serving.engine.embedded_store import EmbeddedStore, find_server
 from serving.engine.lifecycle import State
 from serving.engine.log_lines import LineSink
 from serving.engine.ports import HeldPort, written
+from serving.engine.refusals import (
+    refusals_of_all,
+    what_control_waits_for,
+    what_workers_say,
+)
 from serving.engine.report import Addresses, EngineReport, process_started, write_report
 from serving.engine.supervised import Heard, ProcessSpec, SupervisedProcess
 from serving.errors import EngineError
@@ -31,6 +36,7 @@ from serving.unix_http import ask
 __all__ = ["LocalEngine", "Options", "Programs"]
 
 _READY_PROBE_SECONDS: Final = 0.03
+_REFUSAL_PROBE_SECONDS: Final = 0.5
 _GIVE_UP_FAILURES: Final = 3
 _LAST_LINES_SHOWN: Final = 8
 _NOT_UP: Final = (State.STARTING, State.BACKING_OFF)
@@ -156,8 +162,10 @@ class LocalEngine:
 
         Raises:
             EngineError: A process keeps dying before it was ever ready, or died for a reason
-                that trying again will not change. The message has the reason or its last words.
+                that trying again will not change, or every worker has refused what control
+                published. The message has the reasons or the last words.
         """
+        judged = self._clock.monotonic()
         waiting = {process.spec.name: socket for process, socket in self._private_sockets()}
         while True:
             self._raise_if_hopeless()
@@ -168,7 +176,14 @@ class LocalEngine:
                     self._on_change()
             if not waiting and all(process.state is State.READY for process in self.processes):
                 return
+            if self._clock.monotonic() - judged >= _REFUSAL_PROBE_SECONDS:
+                await self._raise_if_refused()
+                judged = self._clock.monotonic()
             await asyncio.sleep(_READY_PROBE_SECONDS)
+
+    async def waits_for(self) -> str:
+        """What control says it waits for, empty if it says nothing."""
+        return await what_control_waits_for(self._directory)
 
     async def until_broken(self) -> None:
         """Wait for a mistake in the supervision itself, and raise it. Never returns otherwise."""
@@ -287,6 +302,13 @@ class LocalEngine:
                     f"{report.name} failed {report.failures} times in a row, "
                     f"last with {report.last_exit}; its last words:\n" + "\n".join(lines)
                 )
+
+    async def _raise_if_refused(self) -> None:
+        revision, words = await what_workers_say(self._directory)
+        pids = {worker.spec.name: worker.report.pid for worker in self.workers}
+        if reasons := refusals_of_all(revision, words, pids):
+            lines = "\n".join(reasons)
+            raise EngineError(f"no worker can serve the configuration:\n{lines}")
 
     def _changed(self) -> None:
         if self._addresses is not None and len(self._tasks) == len(self.processes):

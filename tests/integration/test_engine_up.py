@@ -209,3 +209,17 @@ def test_data_may_live_elsewhere(up: Up, configuration: Path, tmp_path: Path) ->
 
     assert os.listdir(tmp_path / "state" / "store")  # noqa: PTH208
     assert not (configuration / ".sluice").exists()
+
+
+def test_what_is_not_ready_in_time_ends_the_start(up: Up, configuration: Path) -> None:
+    """Patience is bounded: the message says what was missing, and nothing is left behind."""
+    data = configuration / ".sluice"
+
+    ended = up(configuration, "--patience", "1s", "--worker-flag=--never-ready")
+    _, errors = ended.communicate(timeout=BOUND_SECONDS)
+
+    assert ended.returncode == 1
+    assert "not ready after 1 s; still waiting for: models (loading), workers (0 of 1" in errors
+    assert "Traceback" not in errors
+    assert not list((data / "run").glob("*.sock"))
+    assert read_report(data / "run" / "engine.json") is None

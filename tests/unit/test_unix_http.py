@@ -99,16 +99,17 @@ async def test_no_listener_is_no_answer(tmp_path: Path) -> None:
     assert await ask(tmp_path / "none", "/healthz", timeout_seconds=5) is None
 
 
-async def test_method_and_target_are_sent_as_given() -> None:
-    """POST /drain arrives as that."""
+async def test_method_target_and_headers_are_sent_as_given() -> None:
+    """POST /drain arrives as that, with its credential."""
     seen: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        seen.append((await reader.readuntil(b"\r\n\r\n")).splitlines()[0])
+        seen.extend((await reader.readuntil(b"\r\n\r\n")).splitlines())
         writer.write(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")
         writer.close()
 
     async with serving(serve) as path:
-        await ask(path, "/drain", method="POST", timeout_seconds=20)
+        await ask(path, "/drain", method="POST", headers={"X-A": "b"}, timeout_seconds=20)
 
-    assert seen == [b"POST /drain HTTP/1.1"]
+    assert seen[0] == b"POST /drain HTTP/1.1"
+    assert b"X-A: b" in seen
