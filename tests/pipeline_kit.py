@@ -43,7 +43,7 @@ class ScriptedUpstream:
     def __init__(self, compute: Compute) -> None:
         self.compute = compute
         self.release: asyncio.Event | None = None
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
         self.is_ready = True
         self.calls: list[dict[str, Any]] = []
         self.closed = False

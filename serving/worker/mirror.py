@@ -5,6 +5,7 @@ hands them to the shadow version in the upstream's lowest class. Production neve
 """
 
 import asyncio
+import logging
 from collections import deque
 from typing import Any, Final
 
@@ -25,6 +26,8 @@ __all__ = ["Mirror", "agree"]
 CAPACITY: Final = 256
 STALE_SECONDS: Final = 5.0
 _IDLE_POLL_SECONDS: Final = 0.001
+
+_LOG = logging.getLogger("mirror")
 
 
 class _Copy(msgspec.Struct, gc=False):
@@ -102,7 +105,18 @@ class Mirror:
             if self._clock.monotonic() - copy.offered > STALE_SECONDS:
                 self._drop(copy)
                 continue
+            await self._try(copy)
+
+    async def _try(self, copy: _Copy) -> None:
+        """Answer a copy; nothing that happens to it ends the mirroring."""
+        try:
             await self._answer(copy)
+        except (Exception, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            _LOG.error("a shadow copy failed unexpectedly", exc_info=error)
+            self._count(copy.lane, "sluice_mirrored_total", "failed")
 
     async def _answer(self, copy: _Copy) -> None:
         lane = copy.lane
