@@ -202,16 +202,29 @@ async def test_what_cannot_be_applied_is_reported_and_the_old_served(
 
 
 async def test_after_a_refusal_a_higher_revision_is_served(worker: Worker) -> None:
-    """A refused revision is not tried again, its successor is."""
+    """Its successor makes a refused revision history."""
     worker.unservable = {2}
-    for revision in (1, 2, 2):
+    for revision in (1, 2, 3, 2):
         await worker.feed.offer(snapshot(revision))
-    worker.unservable = set()
-
-    await worker.feed.offer(snapshot(2))
-    await worker.feed.offer(snapshot(3))
 
     assert worker.applied == [1, 3]
+
+
+async def test_a_refused_revision_is_served_once_what_was_wrong_is_mended(
+    worker: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file put back needs no new revision; the same refusal again is not said again."""
+    worker.unservable = {2}
+    for revision in (1, 2, 2, 2):
+        await worker.feed.offer(snapshot(revision))
+    assert len([record for record in caplog.records if "refused" in record.message]) == 1
+
+    worker.unservable = set()
+    await worker.feed.offer(snapshot(2))
+    await worker.feed.offer(snapshot(2))
+
+    assert worker.applied == [1, 2]
+    assert worker.feed.refused_revision == 0
 
 
 async def test_a_snapshot_on_disk_that_cannot_be_applied_waits_for_the_store(
