@@ -49,6 +49,7 @@ __all__ = ["Worker", "main"]
 
 _PULSE_SECONDS: Final = 0.25
 _BACKLOG: Final = 2048
+_CLOSE_SECONDS: Final = 1.0
 
 
 class Worker:
@@ -180,9 +181,12 @@ class Worker:
         self._grpc.begin_drain()
         abandoned = sum(await asyncio.gather(self._http.drain(timeout), self._grpc.drain(timeout)))
         await self._mirror.stop()
-        for model in self._pipeline.table.models.values():
-            for lane in model.lanes.values():
-                await lane.upstream.close()
+        # What still runs after the drain runs for nobody: closing may be cut short.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                for model in self._pipeline.table.models.values():
+                    for lane in model.lanes.values():
+                        await lane.upstream.close()
         if abandoned:
             self._log.warning("drained; %d requests abandoned after %gs", abandoned, timeout)
         else:

@@ -15,7 +15,7 @@ import msgspec
 
 from serving.config.identity import IdentityTable, OpenTable, TokenTable
 from serving.config.load import load_gateway, load_tokens
-from serving.config.schema import GatewayConfig, Listener, TlsConfig
+from serving.config.schema import GatewayConfig, Listener, TlsConfig, TokensFile
 from serving.config.snapshot_codec import dec_hook, enc_hook
 from serving.errors import InvalidConfig
 from serving.files import write_whole
@@ -25,22 +25,51 @@ __all__ = ["Credentials", "Settings", "load_settings", "server_context"]
 
 _GATEWAY: Final = "gateway.yaml"
 _LAST_GOOD: Final = "gateway.json"
+_LAST_TOKENS: Final = "tokens.json"
 _LOG = logging.getLogger("settings")
 
 
 class Credentials:
     """Who may call, read again when the token file changes.
 
-    A file that cannot be read, or holds a mistake, leaves the known tokens in force.
+    A file that cannot be read, or holds a mistake, leaves the known tokens in force; those are
+    remembered (as hashes) in `remembered`, so that a restart knows them too.
+
+    Raises:
+        InvalidConfig: the file cannot be used, and no earlier state of it is remembered.
     """
 
-    def __init__(self, file: Path | None) -> None:
+    def __init__(self, file: Path | None, remembered: Path | None = None) -> None:
         self._file = file
+        self._remembered = remembered
         self._stamp: tuple[int, ...] | None = None
         self._table: IdentityTable = OpenTable()
         if file is not None:
             self._stamp = self._read_stamp()
-            self._table = TokenTable.from_entries(load_tokens(file).tokens)
+            try:
+                self._table = self._load(file)
+            except InvalidConfig as error:
+                known = self._recall()
+                if known is None:
+                    raise
+                self._table = known
+                _LOG.error("the token file is not used, its last good state is: %s", error.message)
+
+    def _load(self, file: Path) -> IdentityTable:
+        tokens = load_tokens(file)
+        if self._remembered is not None:
+            with contextlib.suppress(OSError):
+                write_whole(self._remembered, msgspec.json.encode(tokens))
+        return TokenTable.from_entries(tokens.tokens)
+
+    def _recall(self) -> IdentityTable | None:
+        if self._remembered is None:
+            return None
+        try:
+            tokens = msgspec.json.decode(self._remembered.read_bytes(), type=TokensFile)
+        except (OSError, ValueError, RecursionError):
+            return None
+        return TokenTable.from_entries(tokens.tokens)
 
     def identify(self, authorization: str | None) -> Principal:
         """Name the caller. Raises Unauthenticated."""
@@ -53,7 +82,7 @@ class Credentials:
             return
         self._stamp = stamp
         try:
-            self._table = TokenTable.from_entries(load_tokens(self._file).tokens)
+            self._table = self._load(self._file)
         except InvalidConfig as error:
             _LOG.error("the edited token file is not used: %s", error.message)
         else:
@@ -82,14 +111,22 @@ class Settings(msgspec.Struct, kw_only=True):
 def load_settings(config: Path, data: Path) -> Settings:
     """Read `gateway.yaml`, or what it last said if it cannot be read now.
 
+    The first worker to read it under an engine does so for all: one that is restarted alone
+    must not serve by other rules than its siblings. `sluice up` begins anew.
+
     Raises:
         InvalidConfig: it cannot be read and never could, or names a file that cannot be used.
     """
-    gateway = _gateway(config, data / _LAST_GOOD)
+    pinned = data / "run" / _LAST_GOOD
+    gateway = _recall(pinned)
+    if gateway is None:
+        gateway = _gateway(config, data / _LAST_GOOD)
+        with contextlib.suppress(OSError):
+            write_whole(pinned, msgspec.json.encode(gateway, enc_hook=enc_hook))
     tokens = config / gateway.auth.tokens if gateway.auth is not None else None
     return Settings(
         gateway=gateway,
-        credentials=Credentials(tokens),
+        credentials=Credentials(tokens, data / _LAST_TOKENS),
         http_tls=server_context("listen.http", gateway.listen.http, config),
         grpc_credentials=_grpc_credentials("listen.grpc", gateway.listen.grpc, config),
     )

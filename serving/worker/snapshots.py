@@ -56,7 +56,7 @@ class SnapshotFeed:
     """Bring snapshots to `apply` and this worker's reports to the store.
 
     `apply` raises SluiceError for a snapshot that cannot be served; it is then reported as
-    refused and not tried again until a higher revision comes.
+    refused, and tried again whenever the store is read, every five seconds at least.
     """
 
     def __init__(
@@ -114,18 +114,25 @@ class SnapshotFeed:
         await self.offer(snapshot, persist=False)
 
     async def offer(self, snapshot: Snapshot, *, persist: bool = True) -> None:
-        """Apply a snapshot if it is newer than everything seen."""
-        if snapshot.revision <= self._seen:
+        """Apply a snapshot if it is newer than everything seen, or was refused before.
+
+        What kept a revision from being served may have been mended: a file put back, say.
+        """
+        again = snapshot.revision == self._seen == self.refused_revision
+        if snapshot.revision <= self._seen and not again:
             return
         self._seen = snapshot.revision
         started = time.monotonic()
         try:
             await self._apply(snapshot)
         except SluiceError as error:
+            if not again or error.message != self.refused_reason:
+                self._log.error("revision %d refused: %s", snapshot.revision, error.message)
             self.refused_revision = snapshot.revision
             self.refused_reason = error.message
-            self._log.error("revision %d refused: %s", snapshot.revision, error.message)
         else:
+            if again:
+                self.refused_revision, self.refused_reason = 0, ""
             if persist:
                 with contextlib.suppress(OSError):
                     write_whole(self._file, encode_snapshot(snapshot))

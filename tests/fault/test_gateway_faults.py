@@ -160,15 +160,6 @@ def test_a_worker_without_a_store_serves_what_is_on_its_disk(gateway: gateway_ki
 
 def test_totals_survive_a_killed_worker(gateway: gateway_kit.Running) -> None:
     """What a dead worker has counted stays counted, once."""
-    for _ in range(20):
-        assert gateway.ask(f"{gateway.http}/v2/models/m/infer", BODY)[0] == 200
-    before = set(gateway.pids("worker"))
-    for worker in before:
-        os.kill(worker, signal.SIGKILL)
-    until(
-        lambda: len(pids := gateway.pids("worker")) == 2 and before.isdisjoint(pids),
-        "two new workers",
-    )
 
     def total() -> float:
         metrics = gateway.ask(f"{gateway.admin}/metrics")[1]
@@ -178,5 +169,15 @@ def test_totals_survive_a_killed_worker(gateway: gateway_kit.Running) -> None:
             if line.startswith("sluice_inference_rows_total{")
         )
 
-    until(lambda: total() > 0, "metrics")
+    for _ in range(20):
+        assert gateway.ask(f"{gateway.http}/v2/models/m/infer", BODY)[0] == 200
+    until(lambda: total() == 20, "20 rows counted")
+    before = set(gateway.pids("worker"))
+    for worker in before:
+        os.kill(worker, signal.SIGKILL)
+    until(
+        lambda: len(pids := gateway.pids("worker")) == 2 and before.isdisjoint(pids),
+        "two new workers",
+    )
+
     assert total() == 20

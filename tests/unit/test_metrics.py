@@ -1,3 +1,5 @@
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -70,3 +72,28 @@ def test_a_file_that_is_not_ours_gives_no_samples(tmp_path: Path) -> None:
     assert metrics.read(path) == {}
     path.write_bytes(b"not a metrics file at all" * 10)
     assert metrics.read(path) == {}
+
+
+def test_a_full_disk_costs_the_file_and_not_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without room for the whole file counting goes on in memory; no half of a file is left."""
+
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    worker = metrics.MetricsFile(tmp_path / "worker-0.metrics")
+    counter = worker.counter("sluice_rejected_total", model="m", reason="x")
+    counter.inc()
+
+    assert counter.value == 1.0
+    assert not worker.path.exists()
+    worker.close()
+
+
+def test_the_whole_file_has_its_room_from_the_start(worker: metrics.MetricsFile) -> None:
+    """A hole would be a SIGBUS on a disk that has filled up since."""
+    status = worker.path.stat()
+
+    assert status.st_blocks * 512 >= status.st_size

@@ -109,6 +109,17 @@ def test_an_edited_file_is_what_counts_and_what_is_remembered(config: Path, data
     assert load_settings(config, data).gateway.server_name == "newer"
 
 
+def test_under_one_engine_all_workers_go_by_the_same_file(config: Path, data: Path) -> None:
+    """A worker restarted alone does not take up an edit that its siblings have not."""
+    (data / "run").mkdir()
+    load_settings(config, data)
+    (config / "gateway.yaml").write_text("schema_version: 1\nserver_name: edited\n")
+
+    assert load_settings(config, data).gateway.server_name == "good"
+    (data / "run" / "gateway.json").unlink()  # what `sluice up` does
+    assert load_settings(config, data).gateway.server_name == "edited"
+
+
 def test_what_was_never_good_is_refused(config: Path, data: Path) -> None:
     """Without a last good state the mistake is reported with its place."""
     (config / "gateway.yaml").write_text("schema_version: 1\nserver_nam: x\n")
@@ -201,6 +212,25 @@ def test_a_token_file_that_was_never_good_is_refused(tokens: Path, content: str 
 
     with pytest.raises(InvalidConfig):
         Credentials(tokens)
+
+
+@pytest.mark.parametrize("content", [None, "tokens: [", "\x00"])
+def test_a_restart_knows_the_tokens_of_a_file_broken_since(
+    tokens: Path, data: Path, content: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A worker restarted while the file is unusable goes on with the hashes it had."""
+    assert known(Credentials(tokens, data / "tokens.json"), "ann")
+    if content is None:
+        tokens.unlink()
+    else:
+        tokens.write_text(content)
+
+    restarted = Credentials(tokens, data / "tokens.json")
+
+    assert known(restarted, "ann")
+    assert not known(restarted, "bob")
+    assert "the token file is not used" in caplog.text
+    assert (data / "tokens.json").stat().st_mode & 0o077 == 0
 
 
 def test_an_edited_token_file_is_taken_over(tokens: Path) -> None:
