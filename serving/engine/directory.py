@@ -8,6 +8,7 @@ What the engine keeps there:
 - `store/` holds the embedded store's files and its `store.sock`.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -36,6 +37,7 @@ class DataDirectory:
         self.real_path: Final = real_path.absolute()
         self.path: Final = short_alias(self.real_path)
         self._lock: int | None = None
+        self._made: list[Path] = []
 
     @property
     def run(self) -> Path:
@@ -61,15 +63,27 @@ class DataDirectory:
         """Worker `number`'s private listener."""
         return self.run / f"worker-{number}.sock"
 
-    def claim(self) -> None:
+    def claim(self, *, least_free: int = 0) -> None:
         """Create the directory, lock it, and clear what a killed engine left.
 
+        Args:
+            least_free: bytes that its disk must have free.
+
         Raises:
-            EngineError: Another engine runs on it, or it cannot be written.
+            EngineError: Another engine runs on it, it cannot be written, or its disk is (nearly)
+                full. Nothing is left behind.
         """
         try:
+            self._claim(least_free)
+        except BaseException:
+            self._remove_made()
+            raise
+
+    def _claim(self, least_free: int) -> None:
+        try:
+            _insist_on_room(self.real_path, least_free)
             for directory in (self.real_path, self.real_path / "run", self.real_path / "store"):
-                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._make(directory)
             if self.path != self.real_path:
                 _point(self.path, self.real_path)
             self._lock = _lock(self.real_path / "run" / "engine.lock")
@@ -95,10 +109,39 @@ class DataDirectory:
         (self.real_path / "run" / "engine.lock").unlink(missing_ok=True)
         os.close(self._lock)
         self._lock = None
+        self._remove_made()
+
+    def _make(self, directory: Path) -> None:
+        if not directory.exists():
+            self._make(directory.parent)
+            with contextlib.suppress(FileExistsError):  # another engine was faster
+                directory.mkdir(mode=0o700)
+                self._made.append(directory)
+
+    def _remove_made(self) -> None:
+        """A start that came to nothing leaves no empty directories of ours."""
+        if any(not found.is_dir() for found in self.real_path.rglob("*")):
+            self._made.clear()
+        while self._made:
+            with contextlib.suppress(OSError):  # somebody has put something beside us
+                self._made.pop().rmdir()
 
     def _clear(self) -> None:
-        for leftover in [*self.run.glob("*.sock"), *self.run.glob("engine.json*")]:
+        names = ("*.sock", "engine.json*", "gateway.json")
+        for leftover in [path for name in names for path in self.run.glob(name)]:
             leftover.unlink(missing_ok=True)
+
+
+def _insist_on_room(path: Path, least_free: int) -> None:
+    """Refuse a disk that is full now, rather than when a process dies of it."""
+    there = next(place for place in (path, *path.parents) if place.exists())
+    disk = os.statvfs(there)
+    free = disk.f_bavail * disk.f_frsize
+    if free < least_free:
+        raise EngineError(
+            f"the disk of the data directory {path} has {free >> 20} MiB free, and a start needs "
+            f"{least_free >> 20} MiB; make room, or choose another directory with --data"
+        )
 
 
 def short_alias(path: Path) -> Path:

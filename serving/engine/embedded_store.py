@@ -19,7 +19,7 @@ from typing import Final
 from urllib.parse import quote
 
 from serving import lifeline
-from serving.engine.supervised import Heard, ProcessSpec
+from serving.engine.supervised import Heard, ProcessSpec, explain_full_disk
 from serving.errors import EngineError
 
 __all__ = ["EmbeddedStore", "find_server"]
@@ -173,8 +173,8 @@ def explain(lines: list[str]) -> str:
             "its append-only file is damaged. Restore DATA/store/appendonlydir from a backup, "
             "repair it with valkey-check-aof --fix, or move the directory away to start empty"
         )
-    if "No space left on device" in text:
-        return "the disk that holds the data directory is full"
+    if full := explain_full_disk(lines):
+        return full
     if "Permission denied" in text:
         return "it may not read or write DATA/store; it must belong to this user"
     if "Bad directive" in text or "FATAL CONFIG FILE ERROR" in text:

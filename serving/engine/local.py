@@ -29,7 +29,7 @@ from serving.engine.refusals import (
     what_workers_say,
 )
 from serving.engine.report import Addresses, EngineReport, process_started, write_report
-from serving.engine.supervised import Heard, ProcessSpec, SupervisedProcess
+from serving.engine.supervised import Heard, ProcessSpec, SupervisedProcess, explain_full_disk
 from serving.errors import EngineError
 from serving.unix_http import ask
 
@@ -40,6 +40,12 @@ _REFUSAL_PROBE_SECONDS: Final = 0.5
 _GIVE_UP_FAILURES: Final = 3
 _LAST_LINES_SHOWN: Final = 8
 _NOT_UP: Final = (State.STARTING, State.BACKING_OFF)
+
+_ROOM: Final = 16 << 20
+"""Free bytes on the data directory's disk: a store, a journal, small models, some to spare."""
+
+_ROOM_PER_WORKER: Final = 4 << 20
+"""Its metrics file (`serving.metrics.MetricsFile`)."""
 
 _MODULE: Final = (sys.executable, "-P", "-m")  # -P: the working directory holds no modules
 
@@ -137,7 +143,7 @@ class LocalEngine:
             EngineError: The data directory or a port belongs to somebody else, or there is no
                 store to run. Nothing is left behind.
         """
-        self._directory.claim()
+        self._directory.claim(least_free=_ROOM + self.options.workers * _ROOM_PER_WORKER)
         try:
             self._addresses = self._hold_ports()
             embedded = self._embedded_store()
@@ -255,6 +261,7 @@ class LocalEngine:
             start_seconds=self.options.start_seconds,
             drain_seconds=self.options.drain_seconds,
             prepare=_without(socket),
+            explain=explain_full_disk,
         )
 
     def _worker_spec(self, number: int, store_url: str) -> ProcessSpec:
@@ -274,6 +281,7 @@ class LocalEngine:
             start_seconds=self.options.start_seconds,
             drain_seconds=self.options.drain_seconds,
             prepare=_without(socket),
+            explain=explain_full_disk,
         )
 
     def _shared_arguments(self) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from serving.engine.log_lines import LineSink, LineSplitter
 from serving.engine.report import ProcessReport
 from serving.errors import EngineError
 
-__all__ = ["Heard", "ProcessSpec", "SupervisedProcess", "exit_words"]
+__all__ = ["Heard", "ProcessSpec", "SupervisedProcess", "exit_words", "explain_full_disk"]
 
 PROBE_SECONDS: Final = 0.5
 _STARTING_PROBE_SECONDS: Final = 0.02
@@ -81,6 +81,12 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     prepare: Callable[[], Awaitable[None]] = _nothing
     explain: Callable[[list[str]], str] = _unexplained
     worth_showing: Callable[[str], bool] = _always
+
+
+def explain_full_disk(lines: list[str]) -> str:
+    """Advice for any process whose last words are that the disk is full; empty otherwise."""
+    full = any("No space left on device" in line for line in lines)
+    return "the disk that holds the data directory is full" if full else ""
 
 
 def exit_words(returncode: int) -> str:

@@ -144,3 +144,24 @@ def test_an_alias_folder_that_is_a_link_is_refused(deep: Path, short_home: Path)
     with pytest.raises(EngineError, match="only you can enter"):
         DataDirectory(deep).claim()
     assert os.listdir(elsewhere) == []  # noqa: PTH208
+
+
+def test_a_refused_claim_leaves_no_directory_that_was_not_there(short_home: Path) -> None:
+    """Also not the ones above it; a directory that was there stays, even if it is empty."""
+    (short_home / "mine").mkdir()
+
+    with pytest.raises(EngineError, match=r"MiB free, and a start needs .*--data"):
+        DataDirectory(short_home / "mine" / "a" / "data").claim(least_free=1 << 62)
+
+    assert list(short_home.iterdir()) == [short_home / "mine"]
+    assert list((short_home / "mine").iterdir()) == []
+
+
+def test_a_release_without_data_leaves_no_directory_either(short_home: Path) -> None:
+    """What failed right after the claim, on a port in use say, is as if it had never been."""
+    directory = DataDirectory(short_home / "a" / "data")
+    directory.claim()
+
+    directory.release()
+
+    assert list(short_home.iterdir()) == []
