@@ -1,6 +1,7 @@
 """What the admin port's answers are made from: the publisher, the workers, the counters."""
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -60,6 +61,7 @@ class ControlPlane:
         self.gateway = without_secrets(gateway)
         self.rates = Rates()
         self.page = Page(data / "metrics", self._own_metrics)
+        self._log = logging.getLogger("control")
         self._metrics_folder = data / "metrics"
         self._store = store
         self._reports: list[WorkerReport] = []
@@ -84,8 +86,15 @@ class ControlPlane:
 
     async def keep(self) -> None:
         """Fold dead workers' counters, sample rates, forget lost workers; never returns."""
+        silent = False
         while True:
-            await asyncio.to_thread(self._count)
+            try:
+                await asyncio.to_thread(self._count)
+                silent = False
+            except OSError as error:  # a full disk, say: it costs figures, not the admin port
+                if not silent:
+                    self._log.warning("counters cannot be added up: %s", error.strerror)
+                silent = True
             now = self.clock.wall()
             for report in await self.workers():
                 if now - report.reported_at > FORGET_SECONDS:

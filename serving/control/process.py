@@ -160,7 +160,10 @@ class Control:
         engine = _incarnation(self._parent)
         restarted = engine != "" and _read(epoch) == engine
         await self.publisher.start(None if restarted else self._root)
-        await asyncio.to_thread(write_whole, epoch, engine.encode())
+        try:
+            await asyncio.to_thread(write_whole, epoch, engine.encode())
+        except OSError as error:  # a restart then reads the directory again
+            self._log.warning("control.epoch cannot be written: %s", error.strerror)
         await self.publisher.keep()
 
     async def _refresh(self) -> None:

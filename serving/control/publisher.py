@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from serving.clock import Clock
 from serving.config.schema import GatewayConfig
 from serving.config.snapshot import Snapshot
-from serving.config.snapshot_codec import encode_snapshot
+from serving.config.snapshot_codec import decode_snapshot, encode_snapshot
 from serving.control.compile import Compiled
 from serving.control.journal import Action, Entry, Journal
 from serving.control.plan import Plan, compare, without_secrets
@@ -122,6 +122,7 @@ class Publisher:
         await self._until_store_answers()
         async with self._one_at_a_time:
             await self._adopt_if_ahead()
+            await self._adopt_from_disk()
             if directory is not None:
                 await self._publish_directory(directory)
             await self._reconcile()
@@ -194,13 +195,24 @@ class Publisher:
         if stored is not None and stored.revision > self.revision:
             await self._adopt(stored)
 
-    async def _adopt(self, stored: Snapshot) -> None:
+    async def _adopt_from_disk(self) -> None:
+        """Count on from what workers last served, where journal and store have been lost.
+
+        Workers ignore a revision that is not higher than their own, so beginning at 1 again
+        would leave them with the old plan while everything seems in order.
+        """
+        served = await asyncio.to_thread(_last_served, self._data / "snapshot.json")
+        if served is not None and served.revision > self.revision:
+            await self._adopt(served, "a worker's disk")
+
+    async def _adopt(self, stored: Snapshot, where: str = "the store") -> None:
         self._log.warning(
-            "the store holds revision %d, the journal %d; going on from the store's",
+            "%s holds revision %d, the journal %d; going on from there",
+            where,
             stored.revision,
             self.revision,
         )
-        await self._record(stored, "adopt", reason="found in the store")
+        await self._record(stored, "adopt", reason=f"found in {where}")
 
     async def _reconcile(self) -> None:
         """Follow a store that is ahead; fill one that has lost the current snapshot."""
@@ -369,6 +381,13 @@ class Publisher:
             )
         except OSError as error:
             self._log.warning("the last good snapshot could not be written: %s", error.strerror)
+
+
+def _last_served(file: Path) -> Snapshot | None:
+    try:
+        return decode_snapshot(file.read_bytes())
+    except (OSError, InvalidConfig):
+        return None
 
 
 def _same(one: Snapshot, other: Snapshot) -> bool:

@@ -1,5 +1,6 @@
 import asyncio
 import logging
+import shutil
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -19,7 +20,7 @@ from serving.config.schema import (
     VersionSource,
 )
 from serving.config.snapshot import Snapshot, StagedVersion
-from serving.config.snapshot_codec import decode_snapshot
+from serving.config.snapshot_codec import decode_snapshot, encode_snapshot
 from serving.control.compile import Compiled
 from serving.control.journal import Journal
 from serving.control.publisher import Publisher
@@ -199,6 +200,19 @@ async def test_a_store_that_is_ahead_wins(bench: Bench) -> None:
 
     assert publisher.revision == 10
     assert [one.action for one in publisher.journal.newest(9)] == ["start", "adopt", "start"]
+
+
+async def test_a_lost_journal_and_store_do_not_begin_at_one_again(bench: Bench) -> None:
+    """Workers ignore lower revisions, so control counts on from what they have on their disk."""
+    served = replace(await bench.stored(), revision=7)
+    (bench.folder / "snapshot.json").write_bytes(encode_snapshot(served))
+    shutil.rmtree(bench.folder / "journal")
+    bench.store.clear()
+
+    publisher = await bench.restarted("/v2")
+
+    assert publisher.revision == 8
+    assert (await bench.stored()).revision == 8
 
 
 async def test_start_waits_for_a_store_that_is_not_there_yet(tmp_path: Path) -> None:
