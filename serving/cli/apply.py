@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from serving.cli.output import CommandError, Output, output_options
+from serving.cli.output import CommandError, Output, output_options, plain_table
 from serving.cli.where import Where, gateway_options
 
 if TYPE_CHECKING:
@@ -107,9 +107,7 @@ def _summary(answer: "ApplyAnswer") -> str:
 
 
 def _table(answer: "ApplyAnswer") -> "Table":
-    from rich.table import Table
-
-    table = Table("worker", "state", "revision", f"serves {answer.revision}", box=None)
+    table = plain_table("worker", "state", "revision", f"serves {answer.revision}")
     for worker in answer.workers:
         said = "yes" if worker.applied else f"refused: {worker.refused}"
         if not worker.applied and not worker.refused:

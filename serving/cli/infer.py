@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from serving.cli.duration import read_duration
-from serving.cli.output import CommandError, Output, output_options
+from serving.cli.output import CommandError, Output, output_options, plain_table
 from serving.cli.where import Where, connection_options
 
 if TYPE_CHECKING:
@@ -58,10 +58,10 @@ def infer(
 
     \b
     Examples:
-      sluice infer employment --entity person_id=42
-      sluice infer employment --entity person_id=42 --feature AGEP=38 --version v2
-      sluice infer employment --input X='[[38, 16, 1]]' --grpc --json
-      sluice infer employment --request request.json --deadline 50ms
+      sluice infer employment --request configs/demo/example-request.json
+      sluice infer employment --request configs/demo/example-request.json --version v2 --grpc
+      sluice infer employment --entity person_id=42 --deadline 50ms --json \\
+          --input X='[[19, 19, 5, 17, 2, 0, 5, 1, 4, 1, 2, 2, 2, 2, 2, 6]]'
     """  # noqa: D301  - \b keeps click from re-wrapping the examples
     from serving.cli import infer_call
     from serving.cli.infer_inputs import build, pairs
@@ -86,7 +86,6 @@ def infer(
 
 def _shown(answer: "Answer") -> "Group":
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
     body = answer.body
@@ -97,7 +96,7 @@ def _shown(answer: "Answer") -> "Group":
         str(parameters.get("model_role", "")),
         f"{answer.seconds * 1e3:.1f} ms",
     ]
-    table = Table("output", "datatype", "shape", "values", box=None)
+    table = plain_table("output", "datatype", "shape", "values")
     for one in body["outputs"]:
         values = one["data"]
         shown = ", ".join(map(_value, values[:_SHOWN]))

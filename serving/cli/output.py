@@ -7,11 +7,14 @@ appear only on a terminal and never under NO_COLOR.
 import enum
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from serving.errors import InvalidConfig, SluiceError, StoreUnavailable
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 __all__ = [
     "CommandError",
@@ -21,6 +24,7 @@ __all__ = [
     "exit_code",
     "is_verbose",
     "output_options",
+    "plain_table",
     "print_error",
     "report",
 ]
@@ -102,6 +106,16 @@ class Output:
         """Print on standard error, only with `-v`."""
         if self.verbose:
             _print(text, stderr=True)
+
+
+def plain_table(*columns: str) -> "Table":
+    """A table of aligned columns without lines, as every command prints them."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        table.add_column(column)
+    return table
 
 
 def output_options(callback: _Callback) -> _Callback:

@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from serving.cli.output import plain_table
 from serving.cli.overview import Overview
 from serving.control.answers import ModelStatus, Status, VersionStatus, WorkerStatus
 from serving.engine.inspection import ProcessStatus
@@ -69,7 +70,9 @@ def _engine_head(engine: EngineReport, now: float) -> Text:
 
 
 def _processes(processes: Iterable[ProcessStatus], now: float) -> Table:
-    table = _table("process", "pid", "state", "for", "revision", "in flight", "memory", "restarts")
+    table = plain_table(
+        "process", "pid", "state", "for", "revision", "in flight", "memory", "restarts"
+    )
     for process in processes:
         word = process.state
         if process.state == "ready" and process.says not in {"", "ready"}:
@@ -92,7 +95,7 @@ def _restarts(process: ProcessStatus) -> str:
 
 
 def _workers(workers: Iterable[WorkerStatus]) -> Table:
-    table = _table("worker", "pid", "state", "revision", "in flight", "memory")
+    table = plain_table("worker", "pid", "state", "revision", "in flight", "memory")
     for worker in workers:
         table.add_row(
             worker.worker,
@@ -128,7 +131,7 @@ def _revision_line(control: Status, now: float) -> Text:
 
 
 def _models(control: Status) -> Table:
-    table = _table("model", "version", "role", "ready", "requests/s", "failed/s")
+    table = plain_table("model", "version", "role", "ready", "requests/s", "failed/s")
     anybody = any(worker.state == "ready" for worker in control.workers)
     for model in control.models:
         for version in model.versions:
@@ -167,10 +170,3 @@ def _state(word: str) -> Text:
 
 def _or_nothing(value: object | None) -> str:
     return _NOTHING if value is None else str(value)
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
-        table.add_column(column, justify="left")
-    return table

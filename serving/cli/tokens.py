@@ -35,7 +35,12 @@ def _usable_name(ctx: click.Context, parameter: click.Parameter, name: str) -> s
 
 @click.group(short_help="Make credentials for callers.")
 def tokens() -> None:
-    """Make credentials for callers."""
+    """Make credentials for callers.
+
+    \b
+    Example:
+      sluice tokens new web-shop
+    """  # noqa: D301  - \b keeps click from re-wrapping the examples
 
 
 @tokens.command()
@@ -64,7 +69,7 @@ def new(name: str, *, role: str, file: Path | None, output: Output) -> None:
     \b
     Examples:
       sluice tokens new web-shop
-      sluice tokens new ana --role operator --append configs/prod/tokens.yaml
+      sluice tokens new ana --role operator --append tokens.yaml
       TOKEN=$(sluice tokens new ci --role admin --append tokens.yaml --json | jq -r .token)
     """  # noqa: D301  - \b keeps click from re-wrapping the examples
     from serving.config.identity import hash_token, new_token

@@ -1,0 +1,93 @@
+"""What `--help` shows is run as it is printed, against a running demo."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import gateway_kit
+import pytest
+
+from serving.cli.app import app
+
+DEMO = Path(__file__).parents[2] / "configs" / "demo"
+USUAL_ADMIN = "127.0.0.1:8002"
+FOLLOWED_BY_WORDS = re.compile(r" {3,}[a-z].*")
+
+
+def examples(command: click.Command, path: str = "sluice") -> Iterator[str]:
+    """Every example in the help of a command and those below it, as one line each."""
+    _, _, shown = (command.help or "").partition("Example")
+    lines = [line.strip() for line in shown.replace("\\\n", " ").splitlines()]
+    found = [FOLLOWED_BY_WORDS.sub("", line) for line in lines if line.startswith(("sluice", "T"))]
+    if not isinstance(command, click.Group):
+        assert found, f"{path} --help shows no example"
+    yield from found
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None
+            yield from examples(below, f"{path} {name}")
+
+
+ALL = sorted(set(examples(app)))
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[gateway_kit.Running]:
+    """The demo where the examples expect it, on free ports."""
+    folder = tmp_path_factory.mktemp("here")
+    copy = folder / "configs" / "demo"
+    shutil.copytree(DEMO, copy, ignore=shutil.ignore_patterns(".sluice", "data", "*.py"))
+    gateway = copy / "gateway.yaml"
+    gateway.write_text(re.sub(r"127\.0\.0\.1:800\d", "127.0.0.1:0", gateway.read_text()))
+    # Stands for the usual ports, where `infer` and `plan` look if nothing is said.
+    (folder / ".sluice").symlink_to(copy / ".sluice")
+    with gateway_kit.running(copy, "--data", str(copy / ".sluice")) as running:
+        yield running
+
+
+def test_every_kind_of_example_was_found() -> None:
+    """The list is not empty by some mistake of this file."""
+    words = {line.split()[1] for line in ALL if line.startswith("sluice")}
+
+    assert words == {"up", "check", "plan", "apply", "status", "infer", "tokens"}
+
+
+@pytest.mark.parametrize("line", [line for line in ALL if not line.startswith("sluice up")])
+def test_an_example_works_as_it_is_printed(demo: gateway_kit.Running, line: str) -> None:
+    """Exit code 0, and no complaint."""
+    here = demo.data.parents[2]
+    (here / "tokens.yaml").unlink(missing_ok=True)
+    line = line.replace(USUAL_ADMIN, demo.admin)
+    if shutil.which("jq") is None:
+        line = re.sub(r" \| jq [^)]*", "", line)
+    if line.startswith("sluice apply") and "--yes" not in line:
+        line += " --yes"  # a person would answer the question
+
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", line],
+        cwd=here, capture_output=True, text=True, timeout=90, check=False,
+        env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    assert "error" not in done.stderr
+
+
+@pytest.mark.parametrize("line", [line for line in ALL if line.startswith("sluice up")])
+def test_the_options_of_an_example_that_starts_a_gateway_exist(line: str, tmp_path: Path) -> None:
+    """They are taken, and then there is no configuration to start."""
+    words = line.partition(">")[0].replace("configs/demo", str(tmp_path)).split()[1:]
+    done = subprocess.run(
+        [sys.executable, "-c", "from serving.cli import main; main()", *words],
+        capture_output=True, text=True, timeout=90, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 1, done.stderr
+    assert "gateway.yaml: error: no such file" in done.stderr
