@@ -6,7 +6,7 @@ DIR    ?= configs/demo
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev install-clients up test check lock generate bench clean
+.PHONY: help install install-dev install-clients up test check fix lock generate bench clean
 
 help:  ## Say what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -52,8 +52,9 @@ fix: install-dev  ## Let ruff repair what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-generate: install  ## Write configs/reference.yaml and configs/schema.json from the schema
-	$(BIN)/python -m serving.config.reference configs
+generate: install-dev  ## Write what is generated: configuration reference, JSON Schema, protobuf code
+	$(BIN)/python -m serving.config.reference configs/
+	$(BIN)/python -m serving.protocol._generated.generate
 
 lock:  ## Resolve constraints*.txt again (hashes, no index addresses)
 	@tools=$$(mktemp -d) && $(PYTHON) -m venv $$tools && $$tools/bin/pip install -q uv && \
