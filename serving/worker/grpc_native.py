@@ -132,7 +132,7 @@ _Answer = Callable[[bytes, NativeCall], Coroutine[Any, Any, None]]
 
 
 class NativeServer:
-    """pygrpc_native's front: plaintext, a quarter of grpc.aio's CPU; see `grpc_server`'s table."""
+    """pygrpc_native's front: plaintext, a fifth of grpc.aio's CPU; see `grpc_server`'s table."""
 
     kind = "pygrpc_native"
 
