@@ -33,6 +33,7 @@ class Worker:
     """What a worker does with snapshots: serve them, or refuse those it cannot serve."""
 
     def __init__(self, folder: Path, url: str) -> None:
+        self.tried: list[int] = []
         self.applied: list[int] = []
         self.unservable: set[int] = set()
         self.state: Any = "ready"
@@ -48,6 +49,7 @@ class Worker:
 
     async def _apply(self, snapshot: Snapshot) -> None:
         await asyncio.sleep(0)
+        self.tried.append(snapshot.revision)
         if snapshot.revision in self.unservable:
             raise InvalidArtifact(f"revision {snapshot.revision} is not for me")
         self.applied.append(snapshot.revision)
@@ -225,6 +227,32 @@ async def test_a_refused_revision_is_served_once_what_was_wrong_is_mended(
 
     assert worker.applied == [1, 2]
     assert worker.feed.refused_revision == 0
+
+
+async def test_a_refused_revision_is_served_once_it_can_be(
+    worker: Worker,
+    store: ValkeyServer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is tried again whenever the store is read; its refusal is said once, then taken back."""
+    monkeypatch.setattr(snapshots, "_READ_AGAIN_SECONDS", 0.05)
+    worker.unservable = {2}
+    store.start().publish(snapshot(1))
+
+    async with following(worker):
+        await until(lambda: worker.applied)
+        store.publish(snapshot(2))
+        await until(lambda: worker.tried.count(2) >= 3)
+        worker.unservable = set()
+        await until(lambda: (said := reported(store)) and said.revision == 2)
+        said = reported(store)
+
+    assert caplog.text.count("revision 2 refused") == 1
+    assert worker.applied == [1, 2]
+    assert said is not None
+    assert (said.refused_revision, said.refused_reason) == (0, "")
+    assert decode_snapshot(worker.file.read_bytes()).revision == 2
 
 
 async def test_a_snapshot_on_disk_that_cannot_be_applied_waits_for_the_store(
