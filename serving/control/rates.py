@@ -10,14 +10,15 @@ from serving.metrics import Samples
 __all__ = ["Rate", "Rates"]
 
 _WINDOW_SECONDS: Final = 10.0
-_FAMILY: Final = "sluice_requests_total"
-_OK: Final = "OK"
+_REQUESTS: Final = "sluice_requests_total"
+_COPIES: Final = "sluice_mirrored_total"
 
 
 class Rate(msgspec.Struct, frozen=True, kw_only=True):
     """Traffic of one model version in one role over the last seconds, per second.
 
-    `failed_per_second` counts everything not answered OK, whoever's fault.
+    `failed_per_second` counts everything not answered OK, whoever's fault. For the role `shadow`
+    the copies that were run count, not those dropped for want of time.
     """
 
     model: str
@@ -31,6 +32,17 @@ _Key = tuple[str, str, str]
 _Counts = dict[_Key, tuple[float, float]]
 
 
+def _counted(family: str, labels: tuple[str, ...]) -> tuple[_Key, bool] | None:
+    """Whose request a counter counts, and whether it failed; None: it counts something else."""
+    if family == _REQUESTS:
+        model, version, role, _, code = labels
+        return (model, version, role), code != "OK"
+    if family == _COPIES:
+        model, version, outcome = labels
+        return None if outcome == "dropped" else ((model, version, "shadow"), outcome == "failed")
+    return None
+
+
 class Rates:
     """Keeps a few samples of the counters, at most `window` seconds old."""
 
@@ -42,13 +54,11 @@ class Rates:
         """Take a sample at `now`, monotonic seconds."""
         counts: _Counts = {}
         for (family, labels), slots in samples.items():
-            if family == _FAMILY:
-                model, version, role, _, code = labels
-                total, failed = counts.get((model, version, role), (0.0, 0.0))
-                counts[model, version, role] = (
-                    total + slots[0],
-                    failed + (0.0 if code == _OK else slots[0]),
-                )
+            counted = _counted(family, labels)
+            if counted is not None:
+                key, failed = counted
+                total, failures = counts.get(key, (0.0, 0.0))
+                counts[key] = (total + slots[0], failures + (slots[0] if failed else 0.0))
         self._samples.append((now, counts))
         # One sample older than the window stays, or the window would always be cut short.
         while len(self._samples) > 2 and self._samples[1][0] <= now - self._window:

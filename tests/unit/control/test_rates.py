@@ -57,3 +57,17 @@ def test_a_version_that_appears_counts_from_zero() -> None:
     rates.observe(samples(20), 2.0)
 
     assert rates.now() == [rate(10.0)]
+
+
+def test_shadow_copies_that_were_run_are_the_rate_of_the_shadow() -> None:
+    """Dropped copies cost nothing and are nobody's traffic."""
+    rates = Rates()
+    rates.observe({}, 0.0)
+    outcomes = {"answered": 30.0, "failed": 10.0, "dropped": 60.0}
+    rates.observe(
+        {("sluice_mirrored_total", ("m", "v2", one)): [n] for one, n in outcomes.items()}, 10.0
+    )
+
+    assert rates.now() == [
+        Rate(model="m", version="v2", role="shadow", requests_per_second=4.0, failed_per_second=1.0)
+    ]
