@@ -44,7 +44,8 @@ code { font-family: ui-monospace, monospace; font-size: .88em }
 .bar i { display: block; height: 100%; background: var(--dim) }
 .bar .production { background: var(--production) } .bar .canary { background: var(--canary) }
 .bar .shadow { background: var(--shadow) }
-.call { white-space: nowrap; width: 24rem } .verb { display: inline-block; width: 3rem; font-weight: 600 }
+.call { white-space: nowrap; width: 24rem }
+.verb { display: inline-block; width: 3rem; font-weight: 600 }
 .POST { color: var(--canary) } .GET { color: var(--production) }
 dl { margin: .3rem 0 0; display: grid; grid-template-columns: max-content 1fr; gap: .1rem .8rem }
 dd { margin: 0; color: var(--dim) }
