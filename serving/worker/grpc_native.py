@@ -41,6 +41,7 @@ __all__ = ["NativeServer", "native_module"]
 # One serves several times what one loop can answer; two only pass work between them.
 _IO_THREADS: Final = 1
 _BATCH: Final = 64
+_FLUSH_SECONDS: Final = 0.25
 _QUIET_SECONDS: Final = 1.0
 _JOIN_SECONDS: Final = 5.0
 
@@ -227,6 +228,9 @@ class NativeServer:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await streams
+        # Closing drops what the front's own thread has not written yet, and nothing tells when
+        # it has: without this pause the very last answer is sometimes lost on a busy machine.
+        await asyncio.sleep(_FLUSH_SECONDS)
         await asyncio.to_thread(self._close)
         return cut
 

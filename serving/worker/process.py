@@ -25,6 +25,7 @@ from serving.clock import SystemClock
 from serving.config.keys import STORE_VARIABLE, WorkerReport, WorkerState
 from serving.config.schema import ModelConfig
 from serving.config.snapshot import Snapshot, StagedVersion
+from serving.errors import SluiceError
 from serving.lifeline import die_with_parent
 from serving.metrics import MetricsFile
 from serving.protocol.tensors import TensorLimits
@@ -298,24 +299,28 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None, *, run: Callable[..., Any] = uvloop.run) -> int:
-    """Run a worker until it has drained; the exit code is 0 then."""
+    """Run a worker until it has drained (exit 0), or say why that is impossible (exit 1)."""
     arguments = _arguments(argv)
     arguments.pid = os.getpid()
     if arguments.parent is not None:
         die_with_parent(arguments.parent)
     with contextlib.suppress(ValueError):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    settings = load_settings(Path(arguments.config), Path(arguments.data))
-    logs.configure(
-        settings.gateway.logs.level,
-        settings.gateway.logs.format,
-        process=f"worker-{arguments.worker}",
-    )
+    name = f"worker-{arguments.worker}"
+    try:
+        settings = load_settings(Path(arguments.config), Path(arguments.data))
+        logs.configure(settings.gateway.logs.level, settings.gateway.logs.format, process=name)
 
-    async def serve() -> None:
-        await Worker(arguments, settings).run()
+        async def serve() -> None:
+            await Worker(arguments, settings).run()
 
-    run(serve())
+        run(serve())
+    except SluiceError as error:
+        print(f"{name}: {error.message}", file=sys.stderr)  # noqa: T201 - the engine shows it
+        return 1
+    except OSError as error:
+        print(f"{name}: {error.strerror or error}", file=sys.stderr)  # noqa: T201
+        return 1
     return 0
 
 
