@@ -185,9 +185,13 @@ class Worker:
         # What still runs after the drain runs for nobody: closing may be cut short.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
-                for model in self._pipeline.table.models.values():
-                    for lane in model.lanes.values():
-                        await lane.upstream.close()
+                await asyncio.gather(
+                    *(
+                        lane.upstream.close()
+                        for model in self._pipeline.table.models.values()
+                        for lane in model.lanes.values()
+                    )
+                )
         if abandoned:
             self._log.warning("drained; %d requests abandoned after %gs", abandoned, timeout)
         else:
@@ -325,4 +329,8 @@ def main(argv: list[str] | None = None, *, run: Callable[..., Any] = uvloop.run)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    logging.shutdown()
+    # A model run that the drain gave up may still be inside ONNX Runtime, in its own thread;
+    # taking the interpreter down around it would abort the process.
+    os._exit(code)
