@@ -29,7 +29,6 @@ class Lane:
         "_wall",
         "config",
         "datatypes",
-        "deadline",
         "join",
         "labels",
         "model",

@@ -24,6 +24,7 @@ from serving.worker.lane import Lane
 __all__ = ["Mirror", "agree"]
 
 CAPACITY: Final = 256
+CAPACITY_BYTES: Final = 64 << 20
 STALE_SECONDS: Final = 5.0
 _IDLE_POLL_SECONDS: Final = 0.001
 
@@ -35,6 +36,7 @@ class _Copy(msgspec.Struct, gc=False):
     request: InferRequest
     answers: dict[str, NDArray[Any]]
     offered: float
+    size: int
 
 
 def agree(ours: NDArray[Any], theirs: NDArray[Any]) -> bool:
@@ -47,10 +49,10 @@ def agree(ours: NDArray[Any], theirs: NDArray[Any]) -> bool:
 
 
 class Mirror:
-    """Hold at most `CAPACITY` copies; past that the oldest is dropped and counted.
+    """Hold at most `CAPACITY` copies and `CAPACITY_BYTES`; past that the oldest is dropped.
 
-    A copy older than `STALE_SECONDS` is dropped too: a worker that is never idle mirrors
-    nothing rather than ever slower.
+    Drops are counted. A copy older than `STALE_SECONDS` is dropped too: a worker that is never
+    idle mirrors nothing rather than ever slower.
     """
 
     def __init__(self, admission: Admission, metrics: MetricsFile, clock: Clock) -> None:
@@ -58,6 +60,7 @@ class Mirror:
         self._metrics = metrics
         self._clock = clock
         self._copies: deque[_Copy] = deque()
+        self._bytes = 0
         self._arrival = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._counters: dict[tuple[str, str, str, str], Counter] = {}
@@ -71,14 +74,22 @@ class Mirror:
         if self._task is not None:
             await end(self._task)
         while self._copies:
-            self._drop(self._copies.popleft())
+            self._drop(self._take())
 
     def offer(self, lane: Lane, request: InferRequest, answers: dict[str, NDArray[Any]]) -> None:
         """Take a copy of an answered request for the version behind `lane`."""
-        if len(self._copies) >= CAPACITY:
-            self._drop(self._copies.popleft())
-        self._copies.append(_Copy(lane, request, answers, self._clock.monotonic()))
+        size = sum([tensor.data.nbytes for tensor in request.inputs])
+        size += sum([answer.nbytes for answer in answers.values()])
+        self._copies.append(_Copy(lane, request, answers, self._clock.monotonic(), size))
+        self._bytes += size
+        while len(self._copies) > CAPACITY or self._bytes > CAPACITY_BYTES:
+            self._drop(self._take())
         self._arrival.set()
+
+    def _take(self) -> _Copy:
+        copy = self._copies.popleft()
+        self._bytes -= copy.size
+        return copy
 
     def _count(self, lane: Lane, family: str, outcome: str) -> None:
         key = (lane.model, lane.version, family, outcome)
@@ -101,7 +112,7 @@ class Mirror:
             if self._admission.in_flight:
                 await asyncio.sleep(_IDLE_POLL_SECONDS)
                 continue
-            copy = self._copies.popleft()
+            copy = self._take()
             if self._clock.monotonic() - copy.offered > STALE_SECONDS:
                 self._drop(copy)
                 continue

@@ -52,8 +52,12 @@ _REASON: Final[dict[type[ServingError], str]] = {
 
 
 class _Trip(msgspec.Struct, gc=False):
-    """Where a request is; filled in as it goes, read when it ends."""
+    """Where a request is; filled in as it goes, read when it ends.
 
+    `revision` is that of the table it began under: by its end another may be served.
+    """
+
+    revision: int
     lane: Lane | None = None
     decision: Decision | None = None
     joined: Joined | None = None
@@ -99,10 +103,11 @@ class Pipeline:
             asyncio.CancelledError: the client left; its place in queue and batch is given up.
         """
         trace = self.tracing.begin(call)
-        trip = _Trip()
+        table = self.table
+        trip = _Trip(table.revision)
         entered = False
         try:
-            model = self.table.model(request.model)
+            model = table.model(request.model)
             principal = self.admission.enter(
                 request, call, model.deadline or self._default_deadline, self._now()
             )
@@ -203,7 +208,7 @@ class Pipeline:
                 decision.role,
                 decision.reason,
                 decision.probability,
-                self.table.revision,
+                trip.revision,
                 "OK",
                 rows,
                 inference.batch_rows,
@@ -250,7 +255,7 @@ class Pipeline:
                 role,
                 decision.reason if decision is not None else "",
                 decision.probability if decision is not None else 0.0,
-                self.table.revision,
+                trip.revision,
                 code,
                 trip.joined.rows if trip.joined is not None else 0,
                 0,

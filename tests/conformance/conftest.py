@@ -26,12 +26,12 @@ class Models(msgspec.Struct, frozen=True):
 
     `identity`: by datatype, INPUT0 `[n, m]` to OUTPUT0. `simple`: INT32 INPUT0 and INPUT1 `[n, 16]`
     to their sum OUTPUT0 and difference OUTPUT1. `waiting`: answers only when its deadline passes.
-    `loading`: known and not ready. The last two are None where there is no such model.
+    `loading`: known and not ready, None where there is no such model.
     """
 
     identity: dict[str, str]
     simple: str = "simple"
-    waiting: str | None = "waiting"
+    waiting: str = "waiting"
     loading: str | None = "loading"
 
 
@@ -69,7 +69,7 @@ def _whole(folder: Path) -> Iterator[Gateway]:
     from conformance.gateway_models import running_gateway
 
     with running_gateway(folder, IDENTITY) as running:
-        models = Models(IDENTITY, waiting=None, loading=None)
+        models = Models(IDENTITY, loading=None)
         yield Gateway(running.http, running.grpc, "pygrpc_native", models)
 
 

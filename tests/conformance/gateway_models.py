@@ -6,7 +6,7 @@ from pathlib import Path
 
 import gateway_kit
 import onnx_models
-from onnx import helper
+from onnx import TensorProto, helper
 
 
 def identity(datatype: str) -> bytes:
@@ -32,12 +32,48 @@ def simple() -> bytes:
     )
 
 
+def waiting() -> bytes:
+    """INPUT0 FP32 `[n, m]` to OUTPUT0, after 2⁶² trips round a loop if any of it is below -1e30.
+
+    Only then: the check of a model file must come to an end.
+    """
+    shape = ["n", "m"]
+    declared = [onnx_models.tensor(name, "FP32", shape) for name in ("x_in", "x_out")]
+    flags = [onnx_models.tensor(name, "BOOL", []) for name in ("go_in", "go_out")]
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go_in"], ["go_out"]),
+            helper.make_node("Identity", ["x_in"], ["x_out"]),
+        ],
+        "step",
+        [onnx_models.tensor("i", "INT64", []), flags[0], declared[0]],
+        [flags[1], declared[1]],
+    )
+    return onnx_models.build(
+        [
+            helper.make_node("Less", ["INPUT0", "low"], ["below"]),
+            helper.make_node("Cast", ["below"], ["counted"], to=TensorProto.INT64),
+            helper.make_node("ReduceMax", ["counted"], ["any"], keepdims=0),
+            helper.make_node("Mul", ["any", "endless"], ["trips"]),
+            helper.make_node("Loop", ["trips", "go", "INPUT0"], ["OUTPUT0"], body=body),
+        ],
+        [onnx_models.tensor("INPUT0", "FP32", shape)],
+        [onnx_models.tensor("OUTPUT0", "FP32", shape)],
+        [
+            onnx_models.constant("low", -1e30, "<f4"),
+            onnx_models.constant("endless", 2**62, "<i8"),
+            onnx_models.constant("go", True, "?"),
+        ],
+    )
+
+
 @contextlib.contextmanager
 def running_gateway(folder: Path, identities: dict[str, str]) -> Iterator[gateway_kit.Running]:
-    """`sluice up` on one worker, serving `identities` (model by datatype) and `simple`."""
+    """`sluice up` on one worker, serving `identities` (by datatype), `simple`, `waiting`."""
     directory = folder / "clients"
     gateway_kit.write_gateway(directory, engine={"kind": "local", "workers": 1})
     gateway_kit.write_model(directory, "simple", {"1": simple()}, {})
+    gateway_kit.write_model(directory, "waiting", {"1": waiting()}, {})
     for datatype, model in identities.items():
         gateway_kit.write_model(directory, model, {"1": identity(datatype)}, {})
     with gateway_kit.running(directory) as running:

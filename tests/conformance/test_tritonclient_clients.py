@@ -245,8 +245,6 @@ async def test_a_deadline_that_cannot_be_met_is_a_deadline_error(
 
 async def test_a_timeout_of_the_transport_is_kept(client: TritonClient, served: Gateway) -> None:
     """`x-request-timeout` over HTTP and `client_timeout` over gRPC end a request that waits."""
-    if served.models.waiting is None:
-        pytest.skip("this server has no model that waits")
     values = client.input("INPUT0", SAMPLES["FP32"], "FP32")
     if client.is_http:
         options: dict[str, object] = {"headers": {"x-request-timeout": "50ms"}}

@@ -17,6 +17,7 @@ from serving.errors import (
     PermissionDenied,
 )
 from serving.types import RequestedOutput, Tensor
+from serving.worker import mirror
 
 CANARY = {"version": "v2", "weight": 50}
 
@@ -224,6 +225,8 @@ async def test_a_table_is_replaced_without_touching_what_is_in_flight(tmp_path: 
 
     assert (await waiting).version == "v1"
     assert after.version == "v2"
+    revisions = {one.version: one.revision for one in kit.pipeline.recorder.recent()}
+    assert revisions == {"v1": 1, "v2": 2}, "a record names the table that decided"
     assert not kit.upstreams["v1"].closed, "unchanged versions keep their sessions"
 
 
@@ -277,6 +280,24 @@ async def test_a_busy_worker_mirrors_nothing(tmp_path: Path) -> None:
     release.set()
     await blocked
     await kit.mirror.stop()
+
+
+async def test_copies_are_bounded_in_bytes_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few large requests waiting for idle time must not fill the memory."""
+    kit = await Kit(tmp_path, shadow=[{"version": "v3"}]).serve()
+    await kit.infer()
+    one = kit.mirror._bytes
+    monkeypatch.setattr(mirror, "CAPACITY_BYTES", 3 * one)
+    for _ in range(9):
+        await kit.infer()
+
+    assert one > 0
+    assert kit.mirror._bytes == 3 * one
+    assert kit.counted["sluice_mirrored_total", ("m", "v3", "dropped")] == [7]
+    await kit.mirror.stop()
+    assert kit.mirror._bytes == 0
 
 
 async def test_a_failing_shadow_is_only_counted(tmp_path: Path) -> None:
