@@ -106,14 +106,16 @@ class JoinPlan:
         only = self._only
         if only is not None and len(inputs) == 1:
             tensor = inputs[0]
+            shape = tensor.data.shape
             if (
                 self._only_batched
                 and tensor.name == only.name
                 and tensor.datatype == only.datatype
-                and tensor.data.shape[1:] == self._only_tail
-                and tensor.data.shape[0] > 0
+                and shape[1:] == self._only_tail
+                and shape  # [] has no rows, and the tail of a model of plain rows is [] too
+                and shape[0] > 0
             ):
-                return Joined({only.name: tensor.data}, tensor.data.shape[0], outputs)
+                return Joined({only.name: tensor.data}, shape[0], outputs)
         feed = self._columns_only(inputs)
         if feed is not None:
             return Joined(feed, len(inputs[0].data), outputs)

@@ -73,13 +73,12 @@ class LiveModel:
 
 
 class LiveTable(msgspec.Struct, frozen=True):
-    """Everything one revision needs to answer. `not_ready` maps `model/version` to a reason."""
+    """Everything one revision needs to answer."""
 
     revision: int
     models: Mapping[str, LiveModel]
     header_names: frozenset[str]
     snapshot: Snapshot | None = None
-    not_ready: Mapping[str, str] = {}
 
     @classmethod
     def empty(cls) -> "LiveTable":

@@ -121,6 +121,14 @@ def test_what_does_not_fit_is_named(tensors: list[Tensor], words: str) -> None:
         plan().join(request(*tensors))
 
 
+def test_a_scalar_is_refused_where_rows_are_plain_values() -> None:
+    """A model of shape [n] has an empty tail, as a scalar has; it still takes rows."""
+    rows = Signature([TensorMetadata("X", "FP32", (-1,))], WIDE.outputs, batchable=True)
+
+    with pytest.raises(InvalidRequest, match=r"'X' has shape \[\], but model 'm' takes \[-1\]"):
+        plan(rows, inputs={}).join(request(tensor("X", "FP32", 7, "f4")))
+
+
 def test_an_unknown_output_is_named() -> None:
     """So is an output that the model does not have."""
     with pytest.raises(InvalidRequest, match="unknown output 'q': model 'm' has 'label', 'p'"):
