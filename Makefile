@@ -56,9 +56,11 @@ generate: install-dev  ## Write what is generated: configuration reference, JSON
 	$(BIN)/python -m serving.config.reference configs/
 	$(BIN)/python -m serving.protocol._generated.generate
 
+# Extras stay in the pins: pip refuses `coverage[toml]` by hash where only `coverage` is pinned and
+# a newer one has come out since.
 lock:  ## Resolve constraints*.txt again (hashes, no index addresses)
 	@tools=$$(mktemp -d) && $(PYTHON) -m venv $$tools && $$tools/bin/pip install -q uv && \
-	lock() { $$tools/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url "$$@"; } && \
+	lock() { $$tools/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-strip-extras --no-emit-index-url "$$@"; } && \
 	lock pyproject.toml --all-extras --group dev --group build -o constraints-dev.txt && \
 	lock pyproject.toml --extra store --extra native-grpc --group build -c constraints-dev.txt -o constraints.txt && \
 	lock tests/clients/clients.in -o tests/clients/constraints.txt; \

@@ -4,7 +4,20 @@ import os
 import secrets
 from pathlib import Path
 
-__all__ = ["append_line", "write_whole"]
+__all__ = ["append_line", "stamp", "write_whole"]
+
+
+def stamp(path: Path) -> tuple[int, ...] | None:
+    """What changes whenever a file does; None where there is none to be seen.
+
+    The inode and its change time are part of it: a copy that keeps times and size cannot keep
+    those, and a revoked token must not live on.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_ctime_ns, status.st_mtime_ns, status.st_size
 
 
 def write_whole(path: Path, content: bytes, *, mode: int = 0o600, exclusive: bool = False) -> None:

@@ -25,7 +25,7 @@ from serving.config.identity import (
 from serving.config.load import load_tokens
 from serving.config.schema import TokenEntry
 from serving.errors import InvalidConfig, InvalidRequest, PermissionDenied
-from serving.files import write_whole
+from serving.files import stamp, write_whole
 from serving.types import Principal
 
 __all__ = ["ADMIN_TOKEN_NAME", "Access", "check_host", "check_origin", "ensure_admin_token"]
@@ -76,28 +76,19 @@ class Access:
         )
         self._tokens = tokens
         self._open_reads = loopback and tokens is None
-        self._stamp = self._read_stamp()
+        self._stamp = stamp(tokens) if tokens is not None else None
         self._table = self._read_table()
 
     def _read_table(self) -> IdentityTable:
         entries = load_tokens(self._tokens).tokens if self._tokens is not None else []
         return TokenTable.from_entries([*entries, self._own])
 
-    def _read_stamp(self) -> tuple[int, int] | None:
-        if self._tokens is None:
-            return None
-        try:
-            status = self._tokens.stat()
-        except OSError:
-            return None
-        return status.st_mtime_ns, status.st_size
-
     def refresh(self) -> None:
         """Take over an edited token file."""
-        stamp = self._read_stamp()
-        if stamp is None or stamp == self._stamp:
+        seen = stamp(self._tokens) if self._tokens is not None else None
+        if seen is None or seen == self._stamp:
             return
-        self._stamp = stamp
+        self._stamp = seen
         try:
             self._table = self._read_table()
         except InvalidConfig as error:

@@ -18,7 +18,7 @@ from serving.config.load import load_gateway, load_tokens
 from serving.config.schema import GatewayConfig, Listener, TlsConfig, TokensFile
 from serving.config.snapshot_codec import dec_hook, enc_hook
 from serving.errors import InvalidConfig
-from serving.files import write_whole
+from serving.files import stamp, write_whole
 from serving.types import Principal
 
 __all__ = ["Credentials", "Settings", "load_settings", "server_context"]
@@ -45,7 +45,7 @@ class Credentials:
         self._stamp: tuple[int, ...] | None = None
         self._table: IdentityTable = OpenTable()
         if file is not None:
-            self._stamp = self._read_stamp()
+            self._stamp = stamp(file)
             try:
                 self._table = self._load(file)
             except InvalidConfig as error:
@@ -77,26 +77,16 @@ class Credentials:
 
     def refresh(self) -> None:
         """Take over an edited file."""
-        stamp = self._read_stamp()
-        if self._file is None or stamp is None or stamp == self._stamp:
+        seen = stamp(self._file) if self._file is not None else None
+        if self._file is None or seen is None or seen == self._stamp:
             return
-        self._stamp = stamp
+        self._stamp = seen
         try:
             self._table = self._load(self._file)
         except InvalidConfig as error:
             _LOG.error("the edited token file is not used: %s", error.message)
         else:
             _LOG.info("tokens read again")
-
-    def _read_stamp(self) -> tuple[int, ...] | None:
-        if self._file is None:
-            return None
-        try:
-            status = self._file.stat()
-        except OSError:
-            return None
-        # Also what a copy that keeps times cannot keep: a revoked token must not live on.
-        return status.st_ino, status.st_ctime_ns, status.st_mtime_ns, status.st_size
 
 
 class Settings(msgspec.Struct, kw_only=True):

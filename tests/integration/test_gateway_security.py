@@ -201,24 +201,26 @@ def test_verbs_that_change_something_need_an_admin(
 def test_tokens_are_read_again_when_their_file_changes(
     guarded: gateway_kit.Running, client: httpx.Client
 ) -> None:
-    """A credential is revoked, and given back, without a restart."""
-    url = f"https://{guarded.http}/v2/models/m"
+    """A credential is revoked, and given back, without a restart, on both listeners."""
     folder = guarded.folder / "gateway"
 
-    def until(status: int) -> None:
+    def until(data: int, admin: int) -> None:
+        wanted = {
+            f"https://{guarded.http}/v2/models/m": ("GET", data),
+            f"https://{guarded.admin}/v2/repository/models/m/load": ("POST", admin),
+        }
         give_up = time.monotonic() + 30
-        while time.monotonic() < give_up:
-            if client.get(url, headers=bearer("app")).status_code == status:
-                return
-        pytest.fail(f"never answered {status}")
+        for url, (verb, status) in wanted.items():
+            while client.request(verb, url, headers=bearer("app")).status_code != status:
+                assert time.monotonic() < give_up, f"{url} never answered {status}"
 
-    until(200)
+    until(200, 403)
     try:
         write_tokens(folder, ["ops", "boss"])
-        until(401)
+        until(401, 401)
     finally:
         write_tokens(folder, list(TOKENS))
-    until(200)
+        until(200, 403)
 
 
 @pytest.mark.parametrize("listener", ["http", "grpc", "admin"])
