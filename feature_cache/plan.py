@@ -1,0 +1,197 @@
+"""What one model version needs, resolved once: keys, layouts, places, defaults.
+
+A `Part` is the fields of one view that go into one input. It is the same object for every plan
+of a cache that wants the same, so what was decoded for production serves canary and shadow too.
+"""
+
+from collections.abc import Mapping, Sequence
+from copy import copy
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_cache.codec import Corrupt, Extractor, Layout
+from feature_cache.durations import milliseconds
+from feature_cache.keys import KeySpace
+from feature_cache.status import Status
+from feature_cache.views import FeatureView
+
+__all__ = [
+    "InputSpec",
+    "Part",
+    "Plan",
+    "PlannedInput",
+    "PlannedView",
+    "Row",
+    "compile_plan",
+    "read_row",
+]
+
+
+class InputSpec(msgspec.Struct, frozen=True):
+    """One model input: its columns as (view, field), in the model's order, and its dtype."""
+
+    columns: tuple[tuple[str, str], ...]
+    dtype: np.dtype[Any]
+
+
+class Row(msgspec.Struct, frozen=True, gc=False):
+    """A part's values of one entity, shape [k], and what had to be done to get them.
+
+    `lacking`: places without a stored value, which hold the default (or NaN) here.
+    """
+
+    values: NDArray[Any]
+    bits: int
+    lacking: tuple[int, ...] = ()
+
+
+class Part:
+    """Fields of one view in the view's order, read into one dtype."""
+
+    def __init__(self, view: FeatureView, fields: Sequence[str], dtype: np.dtype[Any]) -> None:
+        self.view = view
+        self.fields = tuple(fields)
+        self.dtype = dtype
+        self._wanted = tuple((name, view.fields[name].type) for name in self.fields)
+        self._extractors: dict[bytes, Extractor] = {}
+        self._nan = view.on_missing == "nan"
+        fill = [_fill(view, name, dtype) for name in self.fields]
+        self._fill = np.empty(len(fill), dtype)
+        self._fill[:] = fill
+        self._fill.flags.writeable = False
+        everything = tuple(range(len(self.fields)))
+        self._missing = 0 if self._nan else int(Status.DEFAULTED)
+        self.empty = Row(self._fill, self._missing, everything)
+        """What stands in for an entity of which nothing is known."""
+
+    def row(self, blob: bytes, layout: Layout) -> Row:
+        """Read one blob of that layout. Raises Corrupt."""
+        extractor = self._extractors.get(layout.schema_id)
+        if extractor is None:
+            extractor = Extractor(layout, self._wanted, self.dtype)
+            self._extractors[layout.schema_id] = extractor
+        values, bits = extractor.one(blob), 0
+        lacking = extractor.nulls(blob)
+        if lacking:
+            bits |= Status.NULLS
+        if extractor.absent:
+            lacking = tuple(sorted((*lacking, *extractor.absent)))
+            if any(layout.type_of(self.fields[at]) is not None for at in extractor.absent):
+                bits |= Status.SCHEMA
+        if lacking:
+            values = values.copy()
+            values[list(lacking)] = self._fill[list(lacking)]
+            bits |= self._missing
+        return Row(values, bits, lacking)
+
+
+def _fill(view: FeatureView, name: str, dtype: np.dtype[Any]) -> Any:
+    if view.on_missing == "nan" and dtype.kind == "f":
+        return np.nan
+    default = view.fields[name].default
+    if dtype.hasobject:
+        return default.encode() if isinstance(default, str) else default or b""
+    return default if default is not None else 0
+
+
+class PlannedView:
+    """One view of a plan: where its rows are and how old they may be."""
+
+    def __init__(self, view: FeatureView, tenant: str) -> None:
+        self.view = view
+        self.name = view.view
+        self.space = KeySpace(tenant, view.view, view.entity)
+        self.layout = Layout([(name, field.type) for name, field in view.fields.items()])
+        self.fresh_ms = milliseconds(view.fresh_for)
+        self.keep_ms = milliseconds(view.keep_for)
+        self.parts: list[Part] = []
+        self.fields: frozenset[str] = frozenset()
+        """Fields that the plan wants of it."""
+
+
+class PlannedInput:
+    """One input of a plan: parts side by side, then put in the model's order."""
+
+    def __init__(self, name: str, spec: InputSpec, parts: list[Part]) -> None:
+        self.name = name
+        self.dtype = spec.dtype
+        self.parts = parts
+        self.fields = tuple(field for _, field in spec.columns)
+        laid = [(part.view.view, field) for part in parts for field in part.fields]
+        order = [laid.index(column) for column in spec.columns]
+        self.order = None if order == list(range(len(order))) else np.array(order)
+        self.place = {field: at for at, (_, field) in enumerate(spec.columns)}
+
+
+class Plan:
+    """Everything one model version asks of the store."""
+
+    def __init__(self, views: tuple[PlannedView, ...], inputs: tuple[PlannedInput, ...]) -> None:
+        self.views = views
+        self.inputs = inputs
+        self.entity: Final = {
+            name: kind for view in views for name, kind in view.view.entity.items()
+        }
+        self.fields: Final = {
+            field: (planned, planned.place[field]) for planned in inputs for field in planned.fields
+        }
+
+
+def compile_plan(
+    inputs: Mapping[str, InputSpec],
+    views: Mapping[str, PlannedView],
+    parts: dict[tuple[Any, ...], Part],
+) -> Plan:
+    """Resolve the inputs of one version against the views of a cache.
+
+    Args:
+        inputs: by name.
+        views: every view the cache knows.
+        parts: those made so far; new ones are added.
+
+    Raises:
+        ValueError: a view or field that is not there, or one field name twice.
+    """
+    seen: set[str] = set()
+    used: dict[str, PlannedView] = {}
+    planned = []
+    for name, spec in inputs.items():
+        wanted: dict[str, set[str]] = {}
+        for view, field in spec.columns:
+            if view not in views:
+                raise ValueError(f"input '{name}' wants the view '{view}', which is not there")
+            if field not in views[view].view.fields:
+                raise ValueError(f"the view '{view}' has no field '{field}'")
+            if field in seen:
+                raise ValueError(f"two columns are called '{field}'")
+            seen.add(field)
+            wanted.setdefault(view, set()).add(field)
+        chosen = []
+        for view, fields in wanted.items():
+            known = views[view].view
+            names = tuple(field for field in known.fields if field in fields)
+            key = (view, names, spec.dtype.str)
+            if key not in parts:
+                parts[key] = Part(known, names, spec.dtype)
+            chosen.append(parts[key])
+            used.setdefault(view, views[view])
+        planned.append(PlannedInput(name, spec, chosen))
+    mine = []
+    for shared in used.values():
+        own = copy(shared)  # which parts are wanted is the plan's own
+        own.parts = [part for one in planned for part in one.parts if part.view is own.view]
+        own.fields = frozenset(field for part in own.parts for field in part.fields)
+        mine.append(own)
+    return Plan(tuple(mine), tuple(planned))
+
+
+def read_row(part: Part, blob: bytes, layout: Layout) -> Row:
+    """A part's row, or its empty one marked SCHEMA where the bytes are not what they say."""
+    try:
+        return part.row(blob, layout)
+    except Corrupt:
+        empty = part.empty
+        return Row(empty.values, empty.bits | Status.SCHEMA, empty.lacking)

@@ -1,0 +1,233 @@
+"""Reads rows by key: from the near cache, from a read that is under way, or from the store.
+
+Every reader has a waiter of its own. A reader that gives up, or runs out of time, leaves the read
+alone: it still fills the near cache and answers whoever else waits for it.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Final
+
+from feature_cache.breaker import Breaker
+from feature_cache.near_cache import Entry, NearCache
+from feature_cache.store import Store
+
+__all__ = ["Found", "Reader"]
+
+MISSING: Final = Entry(None, 0.0, 0)
+"""Stands where a row could not be read."""
+
+
+class Found:
+    """Rows in the order of the keys asked for.
+
+    `entries[i].value` is the row, None if there is none. `cached[i]`: it was in the near cache.
+    `failed[i]`: the store could not be asked in time, and the entry is `MISSING`.
+    """
+
+    __slots__ = ("cached", "entries", "failed")
+
+    def __init__(self, entries: list[Entry], cached: list[bool], failed: list[bool]) -> None:
+        self.entries = entries
+        self.cached = cached
+        self.failed = failed
+
+
+class _Waiter:
+    """One reader: how many reads it still waits for."""
+
+    __slots__ = ("future", "left")
+
+    def __init__(self, future: "asyncio.Future[None]", left: int) -> None:
+        self.future = future
+        self.left = left
+
+
+class _Flight:
+    """One MGET under way, and who waits for it."""
+
+    __slots__ = ("keys", "rows", "waiters")
+
+    def __init__(self, keys: list[bytes]) -> None:
+        self.keys = keys
+        self.rows: dict[bytes, Entry] | None = None
+        self.waiters: list[_Waiter] = []
+
+
+class Reader:
+    """Needs a running loop.
+
+    Args:
+        store: where rows come from; its announcements are taken over.
+        near: rows this process has read.
+        timeout: seconds a read may take; the reader's own deadline may shorten it.
+        breaker: remembers whether asking has been any use lately.
+    """
+
+    def __init__(
+        self, store: Store, near: NearCache, *, timeout: float = 0.005, breaker: Breaker
+    ) -> None:
+        self._store = store
+        self.near = near
+        self.breaker = breaker
+        self.timeout = timeout
+        self._loop = asyncio.get_running_loop()
+        self._flights: dict[bytes, _Flight] = {}
+        self._due: deque[tuple[float, _Waiter]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self.hits = 0
+        self.misses = 0
+        self.joined = 0
+        self.timeouts = 0
+        self.errors = 0
+        self.refused = 0
+        self.last_error = ""
+        store.watch(self._invalidate, near.flush)
+
+    def _invalidate(self, keys: Sequence[bytes] | None) -> None:
+        if keys is None:
+            self.near.flush()
+        else:
+            for key in keys:
+                self.near.drop(key)
+
+    def local(self, keys: Sequence[bytes]) -> Found | None:
+        """Answer from the near cache if it holds every row; no waiting."""
+        now, near = self._loop.time(), self.near
+        entries = []
+        for key in keys:
+            entry = near.get(key, now)
+            if entry is None:
+                return None
+            entries.append(entry)
+        count = len(entries)
+        self.hits += count
+        return Found(entries, [True] * count, [False] * count)
+
+    async def read(self, keys: Sequence[bytes], deadline: float) -> Found:
+        """Read rows, by `deadline` (loop seconds) or the reader's timeout, whichever is first.
+
+        Raises nothing but CancelledError: what could not be read is marked so.
+        """
+        now, near = self._loop.time(), self.near
+        entries: list[Entry] = [MISSING] * len(keys)
+        cached = [False] * len(keys)
+        failed = [False] * len(keys)
+        waiting: list[tuple[int, _Flight]] = []
+        wanted: dict[bytes, int] = {}
+        for at, key in enumerate(keys):
+            entry = near.get(key, now)
+            if entry is not None:
+                entries[at], cached[at] = entry, True
+                continue
+            flight = self._flights.get(key)
+            if flight is not None:
+                self.joined += 1
+                waiting.append((at, flight))
+            else:
+                wanted[key] = at
+        self.hits += len(keys) - len(waiting) - len(wanted)
+        if wanted and self._may_ask(now):
+            self.misses += len(wanted)
+            flight = self._fly(list(wanted))
+            waiting += [(at, flight) for at, key in enumerate(keys) if key in wanted]
+        else:
+            for at, key in enumerate(keys):
+                failed[at] = key in wanted
+        if waiting:
+            await self._wait({flight for _, flight in waiting}, now, deadline)
+            for at, flight in waiting:
+                row = flight.rows.get(keys[at]) if flight.rows is not None else None
+                if row is None:
+                    failed[at] = True
+                else:
+                    entries[at] = row
+        return Found(entries, cached, failed)
+
+    def _may_ask(self, now: float) -> bool:
+        if self.breaker.allows(now):
+            return True
+        self.refused += 1
+        return False
+
+    def _fly(self, keys: list[bytes]) -> _Flight:
+        flight = _Flight(keys)
+        for key in keys:
+            self._flights[key] = flight
+        self._store.mget(keys, lambda reply: self._landed(flight, reply))
+        return flight
+
+    def _landed(self, flight: _Flight, reply: Any) -> None:
+        """A reply was parsed: keep the rows now, before anything behind it is looked at."""
+        flights = self._flights
+        for key in flight.keys:
+            if flights.get(key) is flight:
+                del flights[key]
+        if isinstance(reply, list) and len(reply) == len(flight.keys):
+            now, put = self._loop.time(), self.near.put
+            flight.rows = {
+                key: put(key, value, len(value) if value is not None else 0, now)
+                for key, value in zip(flight.keys, reply, strict=True)
+            }
+        else:
+            self.errors += 1
+            self.last_error = str(reply)
+            flight.rows = {}
+        in_time = False
+        for waiter in flight.waiters:
+            waiter.left -= 1
+            if not waiter.future.done():  # its caller may have left, or run out of time
+                in_time = True
+                if waiter.left == 0:
+                    waiter.future.set_result(None)
+        if in_time and flight.rows:
+            self.breaker.succeeded()
+
+    async def _wait(self, flights: set[_Flight], now: float, deadline: float) -> None:
+        pending = [flight for flight in flights if flight.rows is None]
+        if not pending:
+            return
+        waiter = _Waiter(self._loop.create_future(), len(pending))
+        for flight in pending:
+            flight.waiters.append(waiter)
+        usual = now + self.timeout
+        if deadline < usual:
+            handle = self._loop.call_at(deadline, self._give_up, waiter)
+            try:
+                await waiter.future
+            finally:
+                handle.cancel()
+            return
+        self._due.append((usual, waiter))
+        if self._timer is None:
+            self._timer = self._loop.call_at(usual, self._overdue)
+        await waiter.future
+
+    def _overdue(self) -> None:
+        """One timer for all: with one timeout, waiters run out in the order they came."""
+        now, due = self._loop.time(), self._due
+        self._timer = None
+        while due and (due[0][0] <= now or due[0][1].future.done()):
+            waiter = due.popleft()[1]
+            if not waiter.future.done():
+                # A busy loop is late everywhere: what has come meanwhile is read first.
+                self._loop.call_soon(self._give_up, waiter)
+        if due:
+            self._timer = self._loop.call_at(due[0][0], self._overdue)
+
+    def _give_up(self, waiter: _Waiter) -> None:
+        if not waiter.future.done():
+            self.timeouts += 1
+            self.breaker.failed(self._loop.time())
+            waiter.future.set_result(None)
+
+    def close(self) -> None:
+        """Let everybody go who still waits."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._due:
+            waiter = self._due.popleft()[1]
+            if not waiter.future.done():
+                waiter.future.set_result(None)
