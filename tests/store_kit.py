@@ -59,6 +59,11 @@ class ValkeyServer:
         assert self._process
         self._process.send_signal(signal.SIGSTOP)
 
+    def thaw(self) -> None:
+        """Let it go on after `freeze`."""
+        assert self._process
+        self._process.send_signal(signal.SIGCONT)
+
     def kill(self) -> None:
         """End it without a word; harmless if it does not run."""
         process, self._process = self._process, None
