@@ -6,6 +6,7 @@ sees the very bytes that production saw.
 """
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -45,12 +46,14 @@ _REFRESH_SECONDS: Final = 1.0
 class Reading(msgspec.Struct, gc=False):
     """What the store said about every view of a plan, for `rows` entities, at `wall_ms`.
 
-    `found` is by view; one that was not asked, because the request brings its fields, is not in it.
+    `first` is where each view's rows begin in `found`; a view that was not asked, because the
+    request brings its fields, is not in it.
     """
 
     rows: int
     wall_ms: int
-    found: dict[str, Found]
+    found: Found
+    first: dict[str, int]
 
 
 class Batch(msgspec.Struct, gc=False):
@@ -58,19 +61,47 @@ class Batch(msgspec.Struct, gc=False):
 
     Attributes:
         values: by input name, shape [n, k], columns in the model's order.
-        status: `Status` bits, u8, shape [n, views]; 0 for a view that was not asked.
-        age_ms: now less event time, i8, shape [n, views]; -1 where there is no row.
-        views: names, in the order of the columns of `status` and `age_ms`.
+        bits: for each view, `Status` bits of each row; 0 where the view was not asked.
+        ages: for each view, now less event time of each row in milliseconds; -1 where there
+            is no row.
+        views: names, in the order of `bits` and `ages`.
         refusal: why a view's policy rejects this request; empty if none does.
         unknown: views with a row whose field list is not known (yet).
     """
 
     values: dict[str, NDArray[Any]]
-    status: NDArray[np.uint8]
-    age_ms: NDArray[np.int64]
+    bits: list[list[int]]
+    ages: list[list[int]]
     views: tuple[str, ...]
     refusal: str = ""
     unknown: tuple[str, ...] = ()
+
+    @property
+    def status(self) -> NDArray[np.uint8]:
+        """`Status` bits, u8, shape [n, views]."""
+        return np.array(self.bits, np.uint8).T
+
+    @property
+    def age_ms(self) -> NDArray[np.int64]:
+        """`ages` as i8, shape [n, views]."""
+        return np.array(self.ages, np.int64).T
+
+    def digests(self) -> list[bytes]:
+        """For each row 8 bytes that stand for exactly the values the model is given."""
+        tables = list(self.values.values())
+        rows = len(tables[0]) if tables else 0
+        return [
+            hashlib.blake2b(
+                b"".join([_bytes(table[at]) for table in tables]), digest_size=8
+            ).digest()
+            for at in range(rows)
+        ]
+
+
+def _bytes(row: NDArray[Any]) -> bytes:
+    if row.dtype.hasobject:
+        return b"".join(len(one).to_bytes(4, "little") + one for one in row.tolist())
+    return row.tobytes()
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -118,6 +149,7 @@ class FeatureCache:
         """Rows read whose event time is more than `SKEW_MS` in the future."""
         self._views = {name: PlannedView(view, tenant) for name, view in views.items()}
         self._parts: dict[tuple[Any, ...], Part] = {}
+        self._keys: dict[tuple[Part, ...], tuple[Part, ...]] = {}
         self._layouts = {
             name: {view.layout.schema_id: view.layout} for name, view in self._views.items()
         }
@@ -131,7 +163,7 @@ class FeatureCache:
         Raises:
             ValueError: a view or field that is not there, or one field name twice.
         """
-        return compile_plan(inputs, self._views, self._parts)
+        return compile_plan(inputs, self._views, self._parts, self._keys)
 
     async def fetch(
         self,
@@ -152,7 +184,11 @@ class FeatureCache:
             InvalidEntity: a key is missing or cannot be a key of its view.
         """
         sent = request_values or {}
-        reading = await self.read(plan, entities, sent, deadline)
+        rows, keys, first = _keys(plan, entities, sent)
+        found = self.reader.local(keys)
+        if found is None:
+            found = await self.reader.read(keys, deadline)
+        reading = Reading(rows, int(self._wall() * 1e3), found, first)
         batch = self.assemble(plan, reading, sent)
         if batch.unknown and await self.learn(batch.unknown, deadline):
             batch = self.assemble(plan, reading, sent)
@@ -185,105 +221,124 @@ class FeatureCache:
         found = await self.reader.read(keys, deadline)
         return self._reading(rows, found, spans)
 
-    def _reading(self, rows: int, found: Found, spans: dict[str, int]) -> Reading:
-        parts = {
-            name: Found(
-                found.entries[at : at + rows],
-                found.cached[at : at + rows],
-                found.failed[at : at + rows],
-            )
-            for name, at in spans.items()
-        }
-        return Reading(rows, int(self._wall() * 1e3), parts)
+    def _reading(self, rows: int, found: Found, first: dict[str, int]) -> Reading:
+        return Reading(rows, int(self._wall() * 1e3), found, first)
 
     def assemble(
         self, plan: Plan, reading: Reading, request_values: Mapping[str, NDArray[Any]]
     ) -> Batch:
         """Make the inputs of a plan from a reading of the same views. Pure but for counters."""
-        rows, views = reading.rows, plan.views
-        status = np.zeros((rows, len(views)), np.uint8)
-        ages = np.full((rows, len(views)), -1, np.int64)
-        pieces: dict[int, list[NDArray[Any]]] = {}
+        if reading.rows == 1 and plan.side_by_side and not request_values:
+            return self._assemble_one(plan, reading)
+        rows, all_bits, all_ages = reading.rows, [], []
+        pieces: dict[Part, list[NDArray[Any]]] = {}
         refusal, unknown = "", []
-        for column, view in enumerate(views):
-            found = reading.found.get(view.name)
-            if found is None:
-                for part in view.parts:
-                    pieces[id(part)] = [part.empty.values] * rows
+        for view in plan.views:
+            first = reading.first.get(view.name)
+            parts = view.parts
+            if first is None:
+                all_bits.append([0] * rows)
+                all_ages.append([-1] * rows)
+                for part in parts:
+                    pieces[part] = [part.empty.values] * rows
                 continue
-            for at in range(rows):
-                seen, bits, age = self._view_row(view, found, at, reading.wall_ms)
-                status[at, column] = bits
-                ages[at, column] = age
-                for part, row in zip(view.parts, seen, strict=True):
-                    pieces.setdefault(id(part), []).append(row.values)
-                if bits & _TROUBLE:
-                    refusal = refusal or _refusal(view, bits, seen, request_values)
-                    if bits & Status.SCHEMA:
+            columns: list[list[NDArray[Any]]] = [[] for _ in parts]
+            bits, ages = [], []
+            for at in range(first, first + rows):
+                seen, bit, age = self._view_row(view, reading, at)
+                bits.append(bit)
+                ages.append(age)
+                for column, row in zip(columns, seen, strict=True):
+                    column.append(row.values)
+                if bit & _TROUBLE:
+                    refusal = refusal or _refusal(view, bit, seen, request_values)
+                    if bit & _SCHEMA and view.name not in unknown:
                         unknown.append(view.name)
+            all_bits.append(bits)
+            all_ages.append(ages)
+            pieces.update(zip(parts, columns, strict=True))
         return Batch(
-            values=_inputs(plan, pieces, request_values, rows),
-            status=status,
-            age_ms=ages,
-            views=tuple(view.name for view in views),
-            refusal=refusal,
-            unknown=tuple(dict.fromkeys(unknown)),
+            _inputs(plan, pieces, request_values, rows),
+            all_bits,
+            all_ages,
+            plan.names,
+            refusal,
+            tuple(unknown),
         )
 
-    def _view_row(
-        self, view: PlannedView, found: Found, at: int, wall_ms: int
-    ) -> tuple[list[Row], int, int]:
+    def _assemble_one(self, plan: Plan, reading: Reading) -> Batch:
+        """`assemble` for one entity whose views stand side by side, in a third of the time."""
+        bits, ages, pieces = [], [], []
+        refusal = ""
+        unknown: tuple[str, ...] = ()
+        for view in plan.views:
+            rows, bit, age = self._view_row(view, reading, reading.first[view.name])
+            bits.append([bit])
+            ages.append([age])
+            pieces.append(rows[0].values)
+            if bit & _TROUBLE:
+                refusal = refusal or _refusal(view, bit, rows, {})
+                if bit & _SCHEMA:
+                    unknown += (view.name,)
+        planned = plan.inputs[0]
+        row = np.concatenate(pieces) if len(pieces) > 1 else pieces[0]
+        if planned.order is not None:
+            row = row.take(planned.order)
+        return Batch({planned.name: row[None]}, bits, ages, plan.names, refusal, unknown)
+
+    def _view_row(self, view: PlannedView, reading: Reading, at: int) -> tuple[list[Row], int, int]:
         """One entity's rows of a view's parts, the status bits, and the age in milliseconds."""
+        found = reading.found
         if found.failed[at]:
-            empty = [part.empty for part in view.parts]
-            return empty, Status.TIMEOUT | empty[0].bits, -1
+            return view.empty, _TIMEOUT | view.empty_bits, -1
         entry = found.entries[at]
-        bits = int(Status.CACHED) if found.cached[at] else 0
-        rows = self._decoded(view, entry)
-        age = -1
-        if rows is not None:
-            age = wall_ms - event_time(entry.value)
-            if age < -SKEW_MS:
-                self.skewed += 1
-        if rows is None or age > view.keep_ms:
-            empty = [part.empty for part in view.parts]
-            return empty, bits | Status.NOT_FOUND | empty[0].bits, -1
+        bits = _CACHED if found.cached[at] else 0
+        blob = entry.value
+        kept = entry.decoded
+        if kept is not None and kept[0] is view.key:
+            _, rows, said, event_ms = kept
+        else:
+            decoded = self._decode(view, entry) if blob is not None else None
+            if decoded is None:
+                return view.empty, bits | _NOT_FOUND | view.empty_bits, -1
+            _, rows, said, event_ms = decoded
+        age = reading.wall_ms - event_ms
+        if age > view.fresh_ms:
+            if age > view.keep_ms:
+                return view.empty, bits | _NOT_FOUND | view.empty_bits, -1
+            bits |= _STALE
+            if view.defaults_stale:
+                return view.empty, bits | _DEFAULTED, age
+        elif age < -SKEW_MS:
+            self.skewed += 1
+        return rows, bits | said, age
+
+    def _decode(self, view: PlannedView, entry: Entry) -> "_Decoded | None":
+        """What an entry says, kept with it; None where it holds no values."""
+        blob = entry.value
+        plain = view.plain
+        if plain is not None and blob[:8] == plain[0] and len(blob) == plain[1]:
+            part = view.parts[0]
+            values = np.frombuffer(blob, part.dtype, plain[3], plain[2])
+            event_ms = int.from_bytes(blob[8:16], "big")
+            entry.decoded = decoded = (view.key, [Row(values, 0)], _OK, event_ms)
+            return decoded
+        try:
+            flags, schema_id = schema_of(blob)
+        except Corrupt:
+            return view.key, view.empty, _SCHEMA | view.empty_bits, 0
+        if flags & TOMBSTONE:
+            return None
+        layout = self._layouts[view.name].get(schema_id)
+        if layout is None:  # not kept: the field list may become known
+            return view.key, view.empty, _SCHEMA | view.empty_bits, event_time(blob)
+        rows = [read_row(part, blob, layout) for part in view.parts]
+        bits = 0
         for row in rows:
             bits |= row.bits
-        if age > view.fresh_ms:
-            bits |= Status.STALE
-            if view.view.on_stale == "default":
-                rows = [part.empty for part in view.parts]
-                return rows, bits | Status.DEFAULTED, age
-        if not bits & Status.SCHEMA:
-            bits |= Status.OK
-        return rows, bits, age
-
-    def _decoded(self, view: PlannedView, entry: Entry) -> list[Row] | None:
-        """The rows of an entry, decoded once per entry; None where it holds no values."""
-        blob = entry.value
-        if blob is None:
-            return None
-        known: dict[int, Row] = entry.decoded if entry.decoded is not None else {}
-        rows = []
-        for part in view.parts:
-            row = known.get(id(part))
-            if row is None:
-                try:
-                    flags, schema_id = schema_of(blob)
-                except Corrupt:
-                    flags, schema_id = 0, b""
-                if flags & TOMBSTONE:
-                    return None
-                layout = self._layouts[view.name].get(schema_id)
-                if layout is None:
-                    empty = part.empty
-                    rows.append(Row(empty.values, empty.bits | Status.SCHEMA, empty.lacking))
-                    continue  # not kept: the field list may become known
-                row = known[id(part)] = read_row(part, blob, layout)
-                entry.decoded = known
-            rows.append(row)
-        return rows
+        said = bits if bits & _SCHEMA else bits | _OK
+        entry.decoded = decoded = (view.key, rows, said, event_time(blob))
+        return decoded
 
     async def learn(self, views: Sequence[str], deadline: float = float("inf")) -> bool:
         """Look for field lists that are not known here, by `deadline`; true if any was found.
@@ -397,20 +452,24 @@ class FeatureCache:
         await asyncio.gather(*self._searches.values(), return_exceptions=True)
 
 
-_TROUBLE: Final = int(
-    Status.STALE
-    | Status.NOT_FOUND
-    | Status.NULLS
-    | Status.DEFAULTED
-    | Status.TIMEOUT
-    | Status.SCHEMA
-)
+_Decoded = tuple[tuple[Part, ...], list[Row], int, int]
+"""A view's parts, their rows, status bits, event time in milliseconds."""
+
+# Plain integers: arithmetic on enum members costs a microsecond an operation.
+_OK, _CACHED, _STALE, _NOT_FOUND, _NULLS, _DEFAULTED, _TIMEOUT, _SCHEMA = map(int, Status)
+_TROUBLE: Final = _STALE | _NOT_FOUND | _NULLS | _DEFAULTED | _TIMEOUT | _SCHEMA
 
 
 def _keys(
     plan: Plan, entities: Mapping[str, Sequence[EntityValue]], sent: Mapping[str, Any]
 ) -> tuple[int, list[bytes], dict[str, int]]:
     """Rows, the keys of every view to be asked, and where each view's begin."""
+    if plan.number_key and not sent:
+        values = entities.get(plan.number_key, ())
+        low, high = plan.number_range
+        if len(values) == 1 and type(values[0]) is int and low <= values[0] <= high:
+            digits = b"%d" % values[0]
+            return 1, [first + digits + last for first, last in plan.affixes], plan.first_of_one
     keys: list[bytes] = []
     spans: dict[str, int] = {}
     rows = len(next(iter(entities.values()))) if entities else 0
@@ -429,25 +488,26 @@ def _keys(
 
 def _inputs(
     plan: Plan,
-    pieces: Mapping[int, list[NDArray[Any]]],
+    pieces: Mapping[Part, list[NDArray[Any]]],
     request_values: Mapping[str, NDArray[Any]],
     rows: int,
 ) -> dict[str, NDArray[Any]]:
     values = {}
     for planned in plan.inputs:
-        parts = [pieces[id(part)] for part in planned.parts]
+        parts = [pieces[part] for part in planned.parts]
         if rows == 1:
             flat = parts[0][0] if len(parts) == 1 else np.concatenate([one[0] for one in parts])
-            table = (flat if planned.order is None else flat[planned.order]).reshape(1, -1)
+            table = (flat if planned.order is None else flat.take(planned.order))[None]
         else:
-            table = np.hstack([np.stack(one) for one in parts])
+            table = np.concatenate([np.array(one, planned.dtype) for one in parts], axis=1)
             if planned.order is not None:
-                table = table[:, planned.order]
-        brought = [field for field in planned.fields if field in request_values]
-        if brought:
-            table = table.copy()
-            for field in brought:
-                table[:, planned.place[field]] = request_values[field]
+                table = table.take(planned.order, axis=1)
+        if request_values:
+            brought = [field for field in planned.fields if field in request_values]
+            if brought:
+                table = table.copy()
+                for field in brought:
+                    table[:, planned.place[field]] = request_values[field]
         values[planned.name] = table
     return values
 
@@ -457,10 +517,10 @@ def _refusal(
 ) -> str:
     """Why the view's policy rejects a row with this status; empty if it does not."""
     policy = view.view
-    if bits & Status.TIMEOUT:
+    if bits & _TIMEOUT:
         if policy.required:
             return f"the view '{view.name}' is required, and the store did not answer in time"
-    elif bits & Status.STALE and policy.on_stale == "reject":
+    elif bits & _STALE and policy.on_stale == "reject":
         return f"the view '{view.name}' is older than its fresh_for, {policy.fresh_for}"
     if policy.on_missing == "reject":
         lacking = {

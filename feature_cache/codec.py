@@ -33,6 +33,7 @@ __all__ = [
     "Layout",
     "event_time",
     "pack",
+    "plain_start",
     "schema_of",
     "tombstone",
 ]
@@ -128,6 +129,11 @@ def schema_of(blob: bytes) -> tuple[int, bytes]:
     if len(blob) < HEADER_BYTES or blob[0] != MAGIC:
         raise Corrupt("these bytes are no feature blob")
     return blob[1], blob[2:8]
+
+
+def plain_start(layout: Layout) -> bytes:
+    """The first 8 bytes of every blob of this layout that is no tombstone and holds no null."""
+    return bytes((MAGIC, 0)) + layout.schema_id
 
 
 def event_time(blob: bytes) -> int:
@@ -229,10 +235,10 @@ class Extractor:
         "_dtype",
         "_groups",
         "_layout",
-        "_plain",
         "_text_places",
         "_wanted",
         "absent",
+        "plain",
     )
 
     def __init__(
@@ -256,7 +262,7 @@ class Extractor:
         )
         self._groups = tuple(_Group(layout, kind, found) for kind, found in by_kind.items())
         self._bits = np.array([layout.position(name) for name, _, _ in present], np.intp)
-        self._plain: tuple[int, int] | None = None
+        self.plain: tuple[int, int] | None = None
         """Offset and count, if the blob's own bytes are the result."""
         if len(self._groups) == 1 and not texts and not self.absent:
             group = self._groups[0]
@@ -266,15 +272,15 @@ class Extractor:
                 and group.dtype == dtype
             ):
                 shift = group.source.start * group.dtype.itemsize
-                self._plain = group.offset + shift, len(wanted)
+                self.plain = group.offset + shift, len(wanted)
 
     def one(self, blob: bytes) -> NDArray[Any]:
         """Read one row, shape [k]; read-only where no byte had to be moved. Raises Corrupt."""
         layout = self._layout
         if len(blob) != layout.size and (not layout.strings or len(blob) < layout.size):
             raise Corrupt(f"{len(blob)} bytes, where the layout has {layout.size}")
-        if self._plain is not None:
-            offset, count = self._plain
+        if self.plain is not None:
+            offset, count = self.plain
             return np.frombuffer(blob, self._dtype, count, offset)
         row = np.zeros(self._wanted, self._dtype)
         for group in self._groups:

@@ -65,7 +65,16 @@ class KeySpace:
         entity: name and type of each key, one or several.
     """
 
-    __slots__ = ("_first", "_prefix", "_single_number", "_suffix", "entity", "names", "schemas")
+    __slots__ = (
+        "_first",
+        "_prefix",
+        "_single_number",
+        "_suffix",
+        "entity",
+        "names",
+        "number_affixes",
+        "schemas",
+    )
 
     def __init__(self, tenant: str, view: str, entity: Mapping[str, EntityType]) -> None:
         if not entity:
@@ -80,6 +89,8 @@ class KeySpace:
         only = self.names[0]
         self._single_number = len(self.names) == 1 and self.entity[only] != "string"
         self._first = self._prefix + _escape(only.encode()) + b"="
+        self.number_affixes = (self._first, self._suffix) if self._single_number else None
+        """What stands before and behind the digits, if the entity is one number."""
 
     def key(self, values: Sequence[EntityValue]) -> bytes:
         """The key of one entity; `values` in the order of `names`.

@@ -12,9 +12,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_cache.codec import Corrupt, Extractor, Layout
+from feature_cache.codec import Corrupt, Extractor, Layout, plain_start
 from feature_cache.durations import milliseconds
-from feature_cache.keys import KeySpace
+from feature_cache.keys import ENTITY_RANGES, KeySpace
 from feature_cache.status import Status
 from feature_cache.views import FeatureView
 
@@ -67,6 +67,10 @@ class Part:
         self.empty = Row(self._fill, self._missing, everything)
         """What stands in for an entity of which nothing is known."""
 
+    def lies(self, layout: Layout) -> tuple[int, int] | None:
+        """Offset and count of the values in a blob, if they lie there as they are wanted."""
+        return Extractor(layout, self._wanted, self.dtype).plain
+
     def row(self, blob: bytes, layout: Layout) -> Row:
         """Read one blob of that layout. Raises Corrupt."""
         extractor = self._extractors.get(layout.schema_id)
@@ -107,9 +111,28 @@ class PlannedView:
         self.layout = Layout([(name, field.type) for name, field in view.fields.items()])
         self.fresh_ms = milliseconds(view.fresh_for)
         self.keep_ms = milliseconds(view.keep_for)
+        self.defaults_stale = view.on_stale == "default"
         self.parts: list[Part] = []
         self.fields: frozenset[str] = frozenset()
         """Fields that the plan wants of it."""
+        self.key: tuple[Part, ...] = ()
+        """Under which what was decoded for this plan is kept with a row."""
+        self.empty: list[Row] = []
+        self.empty_bits = 0
+        self.plain: tuple[bytes, int, int, int] | None = None
+        """Of blobs whose own bytes are the only part: first 8 bytes, length, offset, count."""
+
+    def wanting(self, key: tuple[Part, ...]) -> "PlannedView":
+        """This view with the parts that one plan wants."""
+        own = copy(self)
+        parts = list(key)
+        own.parts, own.key = parts, key
+        own.fields = frozenset(field for part in parts for field in part.fields)
+        own.empty = [part.empty for part in parts]
+        own.empty_bits = parts[0].empty.bits
+        if len(parts) == 1 and (lies := parts[0].lies(self.layout)) is not None:
+            own.plain = (plain_start(self.layout), self.layout.size, *lies)
+        return own
 
 
 class PlannedInput:
@@ -132,6 +155,21 @@ class Plan:
     def __init__(self, views: tuple[PlannedView, ...], inputs: tuple[PlannedInput, ...]) -> None:
         self.views = views
         self.inputs = inputs
+        self.names = tuple(view.name for view in views)
+        self.first_of_one = {view.name: at for at, view in enumerate(views)}
+        """Where each view's row is when one entity is asked for in all of them."""
+        self.side_by_side = len(inputs) == 1 and [[part] for part in inputs[0].parts] == [
+            v.parts for v in views
+        ]
+        """One input, and one part of each view in it, in order: the common case."""
+        spaces = [view.space for view in views]
+        alike = {(space.names, tuple(space.entity.values())) for space in spaces}
+        self.number_key = ""
+        """The name of the one numeric key of all views, if that is how it is."""
+        if len(alike) == 1 and spaces[0].number_affixes is not None:
+            self.number_key = spaces[0].names[0]
+            self.number_range = ENTITY_RANGES[spaces[0].entity[self.number_key]]
+            self.affixes = [space.number_affixes or (b"", b"") for space in spaces]
         self.entity: Final = {
             name: kind for view in views for name, kind in view.view.entity.items()
         }
@@ -144,6 +182,7 @@ def compile_plan(
     inputs: Mapping[str, InputSpec],
     views: Mapping[str, PlannedView],
     parts: dict[tuple[Any, ...], Part],
+    keys: dict[tuple[Part, ...], tuple[Part, ...]],
 ) -> Plan:
     """Resolve the inputs of one version against the views of a cache.
 
@@ -151,6 +190,7 @@ def compile_plan(
         inputs: by name.
         views: every view the cache knows.
         parts: those made so far; new ones are added.
+        keys: which of them one view gives together, so far; new ones are added.
 
     Raises:
         ValueError: a view or field that is not there, or one field name twice.
@@ -173,18 +213,17 @@ def compile_plan(
         for view, fields in wanted.items():
             known = views[view].view
             names = tuple(field for field in known.fields if field in fields)
-            key = (view, names, spec.dtype.str)
-            if key not in parts:
-                parts[key] = Part(known, names, spec.dtype)
-            chosen.append(parts[key])
+            wish = (view, names, spec.dtype.str)
+            if wish not in parts:
+                parts[wish] = Part(known, names, spec.dtype)
+            chosen.append(parts[wish])
             used.setdefault(view, views[view])
         planned.append(PlannedInput(name, spec, chosen))
     mine = []
     for shared in used.values():
-        own = copy(shared)  # which parts are wanted is the plan's own
-        own.parts = [part for one in planned for part in one.parts if part.view is own.view]
-        own.fields = frozenset(field for part in own.parts for field in part.fields)
-        mine.append(own)
+        key = tuple(part for one in planned for part in one.parts if part.view is shared.view)
+        # The same tuple for every plan that wants the same: rows are kept decoded under it.
+        mine.append(shared.wanting(keys.setdefault(key, key)))
     return Plan(tuple(mine), tuple(planned))
 
 

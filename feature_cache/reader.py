@@ -6,7 +6,7 @@ alone: it still fills the near cache and answers whoever else waits for it.
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from feature_cache.breaker import Breaker
@@ -110,34 +110,32 @@ class Reader:
 
         Raises nothing but CancelledError: what could not be read is marked so.
         """
-        now, near = self._loop.time(), self.near
-        entries: list[Entry] = [MISSING] * len(keys)
-        cached = [False] * len(keys)
-        failed = [False] * len(keys)
-        waiting: list[tuple[int, _Flight]] = []
-        wanted: dict[bytes, int] = {}
+        now, get, flights = self._loop.time(), self.near.get, self._flights
+        count = len(keys)
+        entries: list[Entry] = [MISSING] * count
+        cached, failed = [False] * count, [False] * count
+        under_way: list[tuple[int, _Flight]] = []
+        wanted: list[int] = []
         for at, key in enumerate(keys):
-            entry = near.get(key, now)
+            entry = get(key, now)
             if entry is not None:
                 entries[at], cached[at] = entry, True
-                continue
-            flight = self._flights.get(key)
-            if flight is not None:
-                self.joined += 1
-                waiting.append((at, flight))
+            elif key in flights:
+                under_way.append((at, flights[key]))
             else:
-                wanted[key] = at
-        self.hits += len(keys) - len(waiting) - len(wanted)
-        if wanted and self._may_ask(now):
+                wanted.append(at)
+        self.hits += count - len(under_way) - len(wanted)
+        self.joined += len(under_way)
+        if wanted and not self._may_ask(now):
+            for at in wanted:
+                failed[at] = True
+        elif wanted:
             self.misses += len(wanted)
-            flight = self._fly(list(wanted))
-            waiting += [(at, flight) for at, key in enumerate(keys) if key in wanted]
-        else:
-            for at, key in enumerate(keys):
-                failed[at] = key in wanted
-        if waiting:
-            await self._wait({flight for _, flight in waiting}, now, deadline)
-            for at, flight in waiting:
+            flight = self._fly(dict.fromkeys([keys[at] for at in wanted]))
+            under_way += [(at, flight) for at in wanted]
+        if under_way:
+            await self._wait({flight for _, flight in under_way}, now, deadline)
+            for at, flight in under_way:
                 row = flight.rows.get(keys[at]) if flight.rows is not None else None
                 if row is None:
                     failed[at] = True
@@ -151,7 +149,8 @@ class Reader:
         self.refused += 1
         return False
 
-    def _fly(self, keys: list[bytes]) -> _Flight:
+    def _fly(self, wanted: Iterable[bytes]) -> _Flight:
+        keys = list(wanted)
         flight = _Flight(keys)
         for key in keys:
             self._flights[key] = flight
@@ -162,8 +161,7 @@ class Reader:
         """A reply was parsed: keep the rows now, before anything behind it is looked at."""
         flights = self._flights
         for key in flight.keys:
-            if flights.get(key) is flight:
-                del flights[key]
+            flights.pop(key, None)
         if isinstance(reply, list) and len(reply) == len(flight.keys):
             now, put = self._loop.time(), self.near.put
             flight.rows = {
