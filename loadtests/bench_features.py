@@ -9,6 +9,7 @@ CPU is the client's (this process), microseconds a fetch. Stops by itself.
 
 import argparse
 import asyncio
+import gc
 import json
 import statistics
 import subprocess
@@ -153,6 +154,9 @@ async def measure(socket: Path, arguments: argparse.Namespace) -> dict[str, Any]
 
     loader = FeatureCache(store, views(), near_cache_bytes=0)
     results["load_rows_per_second"] = await load(loader)
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)  # as a worker does; it serves both clients
     plain = plain_reader(client)
     fetch = reading(0)
     got, expected = (await fetch(42)).values["X"], await plain(42)

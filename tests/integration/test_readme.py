@@ -4,11 +4,13 @@ import json
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import gateway_kit
 import pytest
+import store_kit
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -87,3 +89,26 @@ def test_links_and_commands_exist() -> None:
         subprocess.run(
             [gateway_kit.SLUICE, command, "--help"], capture_output=True, timeout=60, check=True
         )
+
+
+def test_the_feature_example_prints_what_the_readme_says(tmp_path: Path) -> None:
+    """Run as printed, but for where the store is."""
+    match = re.search(
+        r"^```python\n(.*?)^```\n\nIt prints `([^`]*)`", README, re.DOTALL | re.MULTILINE
+    )
+    assert match
+    server = store_kit.ValkeyServer(tmp_path).start()
+    try:
+        script = match[1].replace("unix:///tmp/store.sock", server.url)
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+            cwd=ROOT,
+        )
+    finally:
+        server.kill()
+
+    assert done.stdout.strip() == match[2]
