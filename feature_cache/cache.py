@@ -125,6 +125,8 @@ class FeatureCache:
         max_local_age: seconds a kept row is good for if the store announces nothing.
         timeout: seconds a fetch may wait for the store; a shorter deadline wins.
         wall: seconds since 1970, for the age of values.
+        reader: one to share with other caches over the same store; the three options before
+            `wall` are then its own.
     """
 
     def __init__(
@@ -137,9 +139,10 @@ class FeatureCache:
         max_local_age: float = 10.0,
         timeout: float = 0.005,
         wall: Callable[[], float] = time.time,
+        reader: Reader | None = None,
     ) -> None:
         self.store = store
-        self.reader = Reader(
+        self.reader = reader or Reader(
             store,
             NearCache(near_cache_bytes, max_local_age),
             timeout=timeout,
@@ -345,20 +348,25 @@ class FeatureCache:
 
         One search a view at a time, and a second between two in vain.
         """
+        now = asyncio.get_running_loop().time()
+        before = sum(len(layouts) for layouts in self._layouts.values())
+        searches = self.look(views)
+        if searches:
+            wait = max(0.0, min(deadline - now, self.reader.timeout))
+            await asyncio.wait(searches, timeout=wait)
+        return sum(len(layouts) for layouts in self._layouts.values()) > before
+
+    def look(self, views: Sequence[str]) -> list["asyncio.Task[None]"]:
+        """Begin to look for field lists, unless that was in vain a moment ago; no waiting."""
         loop = asyncio.get_running_loop()
         now = loop.time()
-        before = sum(len(layouts) for layouts in self._layouts.values())
         for name in views:
             if name not in self._searches and now >= self._looked.get(name, 0.0):
                 self._looked[name] = now + _REFRESH_SECONDS
                 task = loop.create_task(self._search(name))
                 self._searches[name] = task
                 task.add_done_callback(lambda _, name=name: self._searches.pop(name, None))  # type: ignore[misc]
-        searches = [self._searches[name] for name in views if name in self._searches]
-        if searches:
-            wait = max(0.0, min(deadline - now, self.reader.timeout))
-            await asyncio.wait(searches, timeout=wait)
-        return sum(len(layouts) for layouts in self._layouts.values()) > before
+        return [self._searches[name] for name in views if name in self._searches]
 
     async def _search(self, name: str) -> None:
         known = self._layouts[name]

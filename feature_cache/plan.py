@@ -108,7 +108,8 @@ class PlannedView:
         self.view = view
         self.name = view.view
         self.space = KeySpace(tenant, view.view, view.entity)
-        self.layout = Layout([(name, field.type) for name, field in view.fields.items()])
+        # By name: how somebody orders a YAML file must not change what bytes mean.
+        self.layout = Layout([(name, field.type) for name, field in sorted(view.fields.items())])
         self.fresh_ms = milliseconds(view.fresh_for)
         self.keep_ms = milliseconds(view.keep_for)
         self.defaults_stale = view.on_stale == "default"

@@ -38,7 +38,7 @@ class FeatureView(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Name and type of the key the view is looked up by."""
 
     fields: dict[str, Field]
-    """The features, in storage order."""
+    """The features. Their order means nothing."""
 
     fresh_for: str = "7d"
     """Older values are stale; `on_stale` says what happens then."""

@@ -19,6 +19,7 @@ __all__ = [
     "Canary",
     "Configuration",
     "EngineConfig",
+    "FeaturesConfig",
     "GatewayConfig",
     "InputConfig",
     "Limits",
@@ -174,6 +175,28 @@ class TracingConfig(Section, frozen=True, kw_only=True):
     """Share of requests traced when the caller has not decided. A caller's decision is kept."""
 
 
+class FeaturesConfig(Section, frozen=True, kw_only=True):
+    """Where online features are read, and how long anybody waits for them."""
+
+    store: Annotated[str, Meta(pattern=r"^(redis://|rediss://|unix://)")] | None = None
+    """A server of their own. Absent: the gateway's `store`. Several hosts, `redis://a:6379,b:6379`,
+    are one store that may move; the master is read."""
+
+    tenant: Name = "default"
+    """Part of every key, so that gateways can share a server."""
+
+    timeout: Seconds = Seconds(0.005)
+    """Time a request waits for the store; its own deadline may be shorter. Then the views' policies
+    say what happens."""
+
+    near_cache: ByteSize = ByteSize(32 << 20)
+    """What each worker keeps of the rows it has read; the store announces their changes. `0B`
+    keeps nothing."""
+
+    max_local_age: Seconds = Seconds(10.0)
+    """How long a kept row is good for should an announcement be lost."""
+
+
 class LogsConfig(Section, frozen=True, kw_only=True):
     """The processes' own logs (not predictions), on standard error."""
 
@@ -208,6 +231,9 @@ class GatewayConfig(Section, frozen=True, kw_only=True):
 
     auth: AuthConfig | None = None
     """Tokens and roles."""
+
+    features: FeaturesConfig = FeaturesConfig()
+    """Online features."""
 
     tracing: TracingConfig | None = None
     """Absent: no traces, and no cost."""

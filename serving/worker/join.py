@@ -6,9 +6,11 @@ costs a few dictionary look-ups. Three kinds of input are told apart:
 - *direct*: the ONNX input itself (`X`), passed on as it is;
 - *feature*: one column of an ONNX input (`AGEP`), shape `[n]` or `[n, 1]`; it wins over the
   same column of a direct input sent along;
-- *entity*: the key (`person_id`), shape `[n]` or `[n, 1]`, which traffic assignment reads.
+- *entity*: the key (`person_id`), shape `[n]` or `[n, 1]`, which traffic assignment reads and
+  by which features that were not sent are looked up.
 """
 
+import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any, Final
@@ -17,13 +19,16 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from feature_cache.cache import Batch, FeatureCache, Reading
+from feature_cache.keys import InvalidEntity
+from feature_cache.plan import InputSpec, Plan
 from feature_cache.views import FeatureView
 from serving.config.columns import columns_of
 from serving.config.schema import ModelConfig
-from serving.errors import InvalidConfig, InvalidRequest
+from serving.errors import FeaturesUnavailable, InvalidConfig, InvalidRequest
 from serving.types import NUMPY_OF, InferRequest, RequestedOutput, Signature, Tensor, TensorMetadata
 
-__all__ = ["JoinPlan", "Joined", "compile_join"]
+__all__ = ["JoinPlan", "Joined", "Wanted", "compile_join"]
 
 _MAX_LAYOUTS: Final = 64
 
@@ -49,6 +54,15 @@ class Joined(msgspec.Struct, gc=False):
     feed: dict[str, NDArray[Any]]
     rows: int
     outputs: tuple[str, ...]
+    batch: Batch | None = None
+    """What was read from the store for it, if anything was."""
+
+
+class Wanted(msgspec.Struct, gc=False):
+    """What a request leaves to the store: whose features, and which it has sent itself."""
+
+    entities: dict[str, list[Any]]
+    sent: dict[str, NDArray[Any]]
 
 
 class _Column(msgspec.Struct, frozen=True):
@@ -79,8 +93,13 @@ class JoinPlan:
         columns: Mapping[str, tuple[_Column, ...]],
         entity: Mapping[str, str],
         outputs: tuple[str, ...],
+        features: FeatureCache | None = None,
+        plan: Plan | None = None,
     ) -> None:
         self.model = model
+        self.features = features
+        self._plan = plan
+        self._leaves: dict[tuple[str, ...], bool] = {}
         self.batchable = signature.batchable
         self.inputs = {spec.name: spec for spec in signature.inputs}
         self.entity = dict(entity)
@@ -120,6 +139,96 @@ class JoinPlan:
         if feed is not None:
             return Joined(feed, len(inputs[0].data), outputs)
         return self._assemble(inputs, outputs)
+
+    def wanted(self, request: InferRequest) -> Wanted | None:
+        """Say what has to be read for a request; None if it brings everything, or no keys.
+
+        Raises:
+            InvalidRequest: a key or feature of the wrong datatype or shape.
+        """
+        plan = self._plan
+        if plan is None:
+            return None
+        inputs = request.inputs
+        names = tuple([tensor.name for tensor in inputs])
+        leaves = self._leaves.get(names)
+        if leaves is None:
+            leaves = self._leaves[names] = self._leaves_something(names, plan)
+            if len(self._leaves) > _MAX_LAYOUTS:
+                self._leaves.clear()
+        if not leaves:
+            return None
+        wanted = Wanted({}, {})
+        for tensor in inputs:
+            name = tensor.name
+            if name in plan.entity:
+                _check_column(tensor, self.entity[name])
+                wanted.entities[name] = tensor.data.reshape(-1).tolist()
+            elif name in self._column_of:
+                _check_column(tensor, self._column_of[name].datatype)
+                wanted.sent[name] = tensor.data.reshape(-1)
+            elif name in self.inputs:
+                self._check_direct(tensor, self.inputs[name])
+        self._rows(inputs)
+        return wanted
+
+    def _leaves_something(self, names: tuple[str, ...], plan: Plan) -> bool:
+        known = frozenset(names)
+        return (
+            len(known) == len(names)
+            and plan.entity.keys() <= known
+            and any(
+                name not in known and not known.issuperset([column.name for column in columns])
+                for name, columns in self._columns.items()
+            )
+        )
+
+    async def read(self, wanted: Wanted, seconds: float) -> Reading:
+        """Have the store asked, for at most `seconds`. Raises InvalidRequest: an unusable key."""
+        features, plan = self.features, self._plan
+        assert features is not None
+        assert plan is not None
+        try:
+            reading = features.local(plan, wanted.entities, wanted.sent)
+            if reading is not None:
+                return reading
+            deadline = asyncio.get_running_loop().time() + seconds
+            return await features.read(plan, wanted.entities, wanted.sent, deadline)
+        except InvalidEntity as error:
+            raise InvalidRequest(str(error)) from None
+
+    def join_read(self, request: InferRequest, wanted: Wanted, reading: Reading) -> Joined:
+        """Assemble a feed from what the request brought and the store said.
+
+        Raises:
+            FeaturesUnavailable: a view's policy rejects what the store said.
+            InvalidRequest: as `join`.
+        """
+        features, plan = self.features, self._plan
+        assert features is not None
+        assert plan is not None
+        outputs = self._wanted(request.outputs) if request.outputs else self._outputs
+        batch = features.assemble(plan, reading, wanted.sent)
+        if batch.unknown:
+            features.look(batch.unknown)
+        if batch.refusal:
+            raise FeaturesUnavailable(batch.refusal)
+        direct = {tensor.name: tensor.data for tensor in request.inputs}
+        feed = {}
+        for name, spec in self.inputs.items():
+            if name in direct and name in self._columns:
+                sent = {t.name: t for t in request.inputs if t.name in wanted.sent}
+                feed[name] = self._fill(spec, self._columns[name], direct[name], sent, reading.rows)
+            elif name in direct:
+                feed[name] = direct[name]
+            elif name in batch.values:
+                feed[name] = batch.values[name]
+            else:
+                raise InvalidRequest(
+                    f"missing input '{name}': model '{self.model}' takes it as "
+                    f"{spec.datatype} of shape {_shape(spec.shape)}"
+                )
+        return Joined(feed, reading.rows, outputs, batch)
 
     def _columns_only(self, inputs: list[Tensor]) -> dict[str, NDArray[Any]] | None:
         """Assemble a request that sends every feature as a column `[n, 1]`, and keys, no more.
@@ -317,20 +426,28 @@ def _listed(names: Any) -> str:
 
 
 def compile_join(
-    config: ModelConfig, signature: Signature, views: Mapping[str, FeatureView]
+    config: ModelConfig,
+    signature: Signature,
+    views: Mapping[str, FeatureView],
+    features: FeatureCache | None = None,
 ) -> JoinPlan:
     """Resolve names and column orders of one version.
+
+    Without `features` a request has to bring everything.
 
     Raises:
         InvalidConfig: the features do not fit the model file. `sluice check` finds it first.
     """
     specs = {spec.name: spec for spec in signature.inputs}
     columns: dict[str, tuple[_Column, ...]] = {}
+    stored: dict[str, InputSpec] = {}
     for name, source in config.inputs.items():
         spec = specs.get(name)
         if spec is None:
             raise InvalidConfig(f"model '{config.model}' has no input '{name}'")
-        fields = {column.field: column.type for column in columns_of(source.features, views)}
+        resolved = columns_of(source.features, views)
+        fields = {column.field: column.type for column in resolved}
+        view_of = {column.field: column.view for column in resolved}
         order = list(fields)
         if source.order == "onnx_metadata":
             try:
@@ -357,6 +474,9 @@ def compile_join(
                     f"feature '{field}' is {kind}, which does not fit input '{name}' of model "
                     f"'{config.model}' ({spec.datatype})"
                 )
+        stored[name] = InputSpec(
+            tuple((view_of[field], field) for field in order), NUMPY_OF[spec.datatype]
+        )
         columns[name] = tuple(
             _Column(field, FIELD_DATATYPE[fields[field]], name, index)
             for index, field in enumerate(order)
@@ -371,4 +491,6 @@ def compile_join(
         columns=columns,
         entity=config.entity,
         outputs=outputs,
+        features=features,
+        plan=features.compile(stored) if features is not None and stored else None,
     )

@@ -30,6 +30,7 @@ class Lane:
         "config",
         "datatypes",
         "join",
+        "joining",
         "labels",
         "model",
         "staged",
@@ -55,6 +56,8 @@ class Lane:
         self.staged = staged
         self.upstream = upstream
         self.join = join
+        self.joining = 0
+        """Requests that wait for features, and will then want `upstream`."""
         self.labels = config.versions[version].labels
         self.datatypes = {spec.name: spec.datatype for spec in staged.signature.outputs}
         self._phases = Phases(metrics, config.model, version)

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from feature_cache.cache import Reading
 from serving.clock import Clock
 from serving.errors import Overloaded, SluiceError
 from serving.metrics import Counter, MetricsFile
@@ -34,6 +35,7 @@ _LOG = logging.getLogger("mirror")
 class _Copy(msgspec.Struct, gc=False):
     lane: Lane
     request: InferRequest
+    reading: Reading | None
     answers: dict[str, NDArray[Any]]
     offered: float
     size: int
@@ -76,11 +78,20 @@ class Mirror:
         while self._copies:
             self._drop(self._take())
 
-    def offer(self, lane: Lane, request: InferRequest, answers: dict[str, NDArray[Any]]) -> None:
-        """Take a copy of an answered request for the version behind `lane`."""
+    def offer(
+        self,
+        lane: Lane,
+        request: InferRequest,
+        answers: dict[str, NDArray[Any]],
+        reading: Reading | None = None,
+    ) -> None:
+        """Take a copy of an answered request for the version behind `lane`.
+
+        `reading` is what the store said for the answer: the copy is joined with the same.
+        """
         size = sum([tensor.data.nbytes for tensor in request.inputs])
         size += sum([answer.nbytes for answer in answers.values()])
-        self._copies.append(_Copy(lane, request, answers, self._clock.monotonic(), size))
+        self._copies.append(_Copy(lane, request, reading, answers, self._clock.monotonic(), size))
         self._bytes += size
         while len(self._copies) > CAPACITY or self._bytes > CAPACITY_BYTES:
             self._drop(self._take())
@@ -132,7 +143,11 @@ class Mirror:
     async def _answer(self, copy: _Copy) -> None:
         lane = copy.lane
         try:
-            joined = lane.join.join(copy.request)
+            wanted = lane.join.wanted(copy.request) if copy.reading is not None else None
+            if wanted is not None and copy.reading is not None:
+                joined = lane.join.join_read(copy.request, wanted, copy.reading)
+            else:
+                joined = lane.join.join(copy.request)
             inference = await lane.upstream.infer(
                 joined.feed,
                 rows=joined.rows,

@@ -1,8 +1,9 @@
 """The life of a request: admit, route, join, infer, answer, record.
 
 Read `Pipeline.infer` first. Listening and decoding come before it (`http.py`, `grpc.py`),
-encoding after it. There is no await between reading the current table and handing the
-request to its upstream, so a table can be replaced at any time without losing a request.
+encoding after it. A table can be replaced at any time without losing a request: the only await
+between reading the current table and handing the request to its upstream is the one for
+features, and a table that is replaced waits for those (`Loader.retire`).
 """
 
 import random
@@ -11,11 +12,13 @@ from typing import Final
 
 import msgspec
 
+from feature_cache.cache import Batch, Reading
 from serving.clock import Clock
 from serving.config.schema import Limits
 from serving.errors import (
     ClientDisconnected,
     DeadlineExceeded,
+    FeaturesUnavailable,
     InferenceFailed,
     InvalidRequest,
     ModelNotFound,
@@ -29,10 +32,11 @@ from serving.metrics import Counter, MetricsFile
 from serving.protocol.status import grpc_code
 from serving.recording.recorder import Recorder
 from serving.traffic.table import Decision
-from serving.types import Call, InferRequest, InferResponse, Principal, Tensor
+from serving.types import Call, InferRequest, InferResponse, ParameterValue, Principal, Tensor
 from serving.upstream import Inference
 from serving.worker.admission import Admission
-from serving.worker.join import Joined
+from serving.worker.features import FeatureTally, summary
+from serving.worker.join import Joined, Wanted
 from serving.worker.lane import Lane
 from serving.worker.mirror import Mirror
 from serving.worker.table import LiveModel, LiveTable
@@ -48,6 +52,7 @@ _REASON: Final[dict[type[ServingError], str]] = {
     ModelNotReady: "model_not_ready",
     InvalidRequest: "invalid_request",
     DeadlineExceeded: "deadline",
+    FeaturesUnavailable: "features_unavailable",
 }
 
 
@@ -61,6 +66,7 @@ class _Trip(msgspec.Struct, gc=False):
     lane: Lane | None = None
     decision: Decision | None = None
     joined: Joined | None = None
+    reading: Reading | None = None
     inference: Inference | None = None
     admitted: float = 0.0
     joined_at: float = 0.0
@@ -82,6 +88,7 @@ class Pipeline:
         clock: Clock,
         worker: str,
     ) -> None:
+        self._feature_tally = FeatureTally(metrics)
         self.table = LiveTable.empty()
         self.admission = admission
         self.recorder = recorder
@@ -115,7 +122,12 @@ class Pipeline:
             trip.decision = decision = self._route(model, request, call, principal)
             trip.lane = lane = model.answering(decision)
             trip.admitted = self._now()
-            trip.joined = joined = lane.join.join(request)
+            wanted = lane.join.wanted(request)
+            if wanted is None:
+                trip.joined = joined = lane.join.join(request)
+            else:
+                trip.reading = await self._read(lane, wanted, call.deadline)
+                trip.joined = joined = lane.join.join_read(request, wanted, trip.reading)
             trip.joined_at = self._now()
             trip.inference = inference = await lane.upstream.infer(
                 joined.feed, rows=joined.rows, outputs=joined.outputs, deadline=call.deadline
@@ -135,8 +147,15 @@ class Pipeline:
             for version in decision.mirrors:
                 shadow = model.lanes.get(version)
                 if shadow is not None:
-                    self.mirror.offer(shadow, request, answers)
+                    self.mirror.offer(shadow, request, answers, trip.reading)
         return response
+
+    async def _read(self, lane: Lane, wanted: Wanted, deadline: float) -> Reading:
+        lane.joining += 1
+        try:
+            return await lane.join.read(wanted, deadline - self._now())
+        finally:
+            lane.joining -= 1
 
     def _route(
         self, model: LiveModel, request: InferRequest, call: Call, principal: Principal
@@ -171,6 +190,12 @@ class Pipeline:
         # Time, model, version and role in one word: a late label finds its partition.
         prediction_id = f"{int(wall * 1e3):x}~{self._tag}{self._sequence:x}{tally.suffix}"
         datatypes = lane.datatypes
+        parameters: dict[str, ParameterValue] = {
+            "model_role": decision.role,
+            "prediction_id": prediction_id,
+        }
+        if joined.batch is not None:
+            parameters |= self._features(joined.batch)
         response = InferResponse(
             lane.model,
             lane.version,
@@ -179,7 +204,7 @@ class Pipeline:
                 for name, array in zip(joined.outputs, inference.outputs, strict=True)
             ],
             request.id,
-            {"model_role": decision.role, "prediction_id": prediction_id},
+            parameters,
             lane.labels,
         )
         answered = self._now()
@@ -218,6 +243,10 @@ class Pipeline:
             )
         )
         return response
+
+    def _features(self, batch: Batch) -> dict[str, str | int]:
+        self._feature_tally.count(batch)
+        return summary(batch)
 
     def _refused(
         self,

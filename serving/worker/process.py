@@ -34,6 +34,7 @@ from serving.tasks import end
 from serving.upstream import Upstream
 from serving.upstream.inline import InlineUpstream
 from serving.worker.admission import Admission
+from serving.worker.features import Features
 from serving.worker.gateway import Gateway
 from serving.worker.grpc import GrpcListener
 from serving.worker.http import HttpListener
@@ -99,7 +100,8 @@ class Worker:
             metrics_folder=folder,
             trace_rate=tracing.sample if tracing is not None else 0.0,
         )
-        self._loader = Loader(self._load, self._metrics, self._ledger, clock)
+        self._features = Features(settings.gateway.features, arguments.store, self._metrics, clock)
+        self._loader = Loader(self._load, self._metrics, self._ledger, clock, self._features.cache)
         self._feed = SnapshotFeed(
             url=arguments.store,
             data=self._data,
@@ -148,6 +150,7 @@ class Worker:
             await self._drain()
         finally:
             await end(feed, pulse, stopping, serving)
+            await self._features.close()
             await self._private.stop()
             self._ledger.settle()
             self._recorder.publish()
@@ -261,6 +264,7 @@ class Worker:
             memory.set(resident_bytes())
             self._admission.publish()
             self._recorder.publish()
+            self._features.publish()
             self._settings.credentials.refresh()
 
 

@@ -1,9 +1,13 @@
 """The live table: the route table with every version's lane resolved; replaced as a whole."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
 
 import msgspec
 
+from feature_cache.cache import FeatureCache
+from feature_cache.views import FeatureView
 from serving.clock import Clock
 from serving.config.schema import ModelConfig
 from serving.config.snapshot import Snapshot, StagedVersion
@@ -18,6 +22,8 @@ from serving.worker.tally import Ledger
 
 __all__ = ["LiveModel", "LiveTable", "Loader"]
 
+_JOINING_POLL_SECONDS: Final = 0.001
+LoadFeatures = Callable[[Mapping[str, FeatureView]], Awaitable[FeatureCache]]
 LoadUpstream = Callable[[ModelConfig, str, StagedVersion], Awaitable[Upstream]]
 
 
@@ -101,8 +107,14 @@ class Loader:
     """
 
     def __init__(
-        self, load: LoadUpstream, metrics: MetricsFile, ledger: Ledger, clock: Clock
+        self,
+        load: LoadUpstream,
+        metrics: MetricsFile,
+        ledger: Ledger,
+        clock: Clock,
+        features: LoadFeatures | None = None,
     ) -> None:
+        self._features = features
         self._load = load
         self._metrics = metrics
         self._ledger = ledger
@@ -114,6 +126,7 @@ class Loader:
         Raises:
             InvalidConfig, InvalidArtifact: naming the version that cannot be served.
         """
+        features = await self._features(snapshot.views) if self._features is not None else None
         routes = RouteTable.compile(snapshot.models, snapshot.revision)
         loaded: list[Upstream] = []
         models: dict[str, LiveModel] = {}
@@ -126,7 +139,7 @@ class Loader:
                         if upstream is None:
                             upstream = await self._load(config, version, staged)
                             loaded.append(upstream)
-                        join = compile_join(config, staged.signature, snapshot.views)
+                        join = compile_join(config, staged.signature, snapshot.views, features)
                         lanes[version] = Lane(
                             config=config,
                             version=version,
@@ -164,6 +177,11 @@ class Loader:
 
     async def retire(self, old: LiveTable, new: LiveTable) -> None:
         """Close the sessions that the new table no longer uses, after their last answer."""
+        # A request that waits for its features wants its upstream when it has them.
+        while any(  # noqa: ASYNC110 - milliseconds, when a table changes
+            lane.joining for model in old.models.values() for lane in model.lanes.values()
+        ):
+            await asyncio.sleep(_JOINING_POLL_SECONDS)
         kept = {id(lane.upstream) for model in new.models.values() for lane in model.lanes.values()}
         await _close(
             [

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from itertools import combinations
 from typing import Final
 
+from feature_cache.address import Address as StoreAddress
+from feature_cache.errors import InvalidAddress
 from serving.config.addresses import Address, listener_parts, parse_address
 from serving.config.facts import Facts, TokensFact
 from serving.config.problems import Path, Problem, Severity, Sources
@@ -25,7 +27,14 @@ def check_gateway(
     warning and no error.
     """
     rules = _Gateway(gateway, sources, facts, insecure)
-    return [*rules.listeners(), *rules.tls(), *rules.engine(), *rules.limits(), *rules.tokens()]
+    return [
+        *rules.listeners(),
+        *rules.tls(),
+        *rules.engine(),
+        *rules.limits(),
+        *rules.features(),
+        *rules.tokens(),
+    ]
 
 
 class _Gateway:
@@ -110,6 +119,18 @@ class _Gateway:
         if limits.default_deadline > limits.max_deadline:
             message = f"longer than limits.max_deadline, {Seconds(limits.max_deadline)}"
             yield self._problem(("limits", "default_deadline"), message)
+
+    def features(self) -> Iterator[Problem]:
+        """The feature store's address can be used, and waiting for it is bounded."""
+        features = self._gateway.features
+        if features.store is not None:
+            try:
+                StoreAddress.parse(features.store)
+            except InvalidAddress as error:
+                yield self._problem(("features", "store"), str(error))
+        for name in ("timeout", "max_local_age"):
+            if getattr(features, name) <= 0:
+                yield self._problem(("features", name), "must be more than nothing")
 
     def tokens(self) -> Iterator[Problem]:
         """The token file can be used, and names nobody twice."""

@@ -1,0 +1,145 @@
+"""A worker's features: one connection and near cache for all tables, and what is counted."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from feature_cache.address import Address
+from feature_cache.breaker import Breaker
+from feature_cache.cache import Batch, FeatureCache
+from feature_cache.near_cache import NearCache
+from feature_cache.reader import Reader
+from feature_cache.status import Status, describe
+from feature_cache.store import RemoteStore
+from feature_cache.views import FeatureView
+from serving.clock import Clock
+from serving.config.schema import FeaturesConfig
+from serving.metrics import Counter, Histogram, MetricsFile
+
+__all__ = ["FeatureTally", "Features", "summary"]
+
+_FIRST_LOOK_SECONDS: Final = 0.2
+_FINE: Final = frozenset({int(Status.OK), int(Status.OK | Status.CACHED), 0})
+
+
+class FeatureTally:
+    """Counts rows by view and status, and the ages that requests saw."""
+
+    def __init__(self, metrics: MetricsFile) -> None:
+        self._metrics = metrics
+        self._rows: dict[tuple[str, int], Counter] = {}
+        self._ages: dict[str, Histogram] = {}
+
+    def count(self, batch: Batch) -> None:
+        """Take down what one request was given."""
+        for view, bits, ages in zip(batch.views, batch.bits, batch.ages, strict=True):
+            for bit, age in zip(bits, ages, strict=True):
+                if not bit:
+                    continue
+                rows = self._rows.get((view, bit))
+                if rows is None:
+                    rows = self._rows[view, bit] = self._metrics.counter(
+                        "sluice_feature_rows_total", view=view, status=describe(bit)
+                    )
+                rows.inc()
+                if age >= 0:
+                    seen = self._ages.get(view)
+                    if seen is None:
+                        seen = self._ages[view] = self._metrics.histogram(
+                            "sluice_feature_age_seconds", view=view
+                        )
+                    seen.observe(age / 1e3)
+
+
+class Features:
+    """Owns the store's connection; `cache` gives what one table's views need.
+
+    Args:
+        config: `features` of `gateway.yaml`.
+        store: the gateway's store, for a configuration that names no other.
+        metrics: this process's numbers.
+        clock: whose wall clock ages are measured by.
+    """
+
+    def __init__(
+        self, config: FeaturesConfig, store: str, metrics: MetricsFile, clock: Clock
+    ) -> None:
+        self._config = config
+        self._wall = clock.wall
+        self._metrics = metrics
+        kept = int(config.near_cache)
+        self._store = RemoteStore(Address.parse(config.store or store), tracking=kept > 0)
+        self._reader = Reader(
+            self._store,
+            NearCache(kept, float(config.max_local_age)),
+            timeout=float(config.timeout),
+            breaker=Breaker(),
+        )
+        self._store.link.start()
+        self._cache: FeatureCache | None = None
+        self._views: Mapping[str, FeatureView] = {}
+        self._published: dict[str, int] = {}
+
+    async def cache(self, views: Mapping[str, FeatureView]) -> FeatureCache:
+        """A cache for these views: the one there is, if they have not changed."""
+        if self._cache is None or views != self._views:
+            self._views = dict(views)
+            self._cache = FeatureCache(
+                self._store,
+                views,
+                tenant=self._config.tenant,
+                wall=self._wall,
+                reader=self._reader,
+            )
+            if await self._store.link.ready(_FIRST_LOOK_SECONDS):
+                await self._cache.learn(list(views))
+        return self._cache
+
+    def publish(self) -> None:
+        """Bring this process's numbers up to date; called from time to time."""
+        reader, metrics = self._reader, self._metrics
+        metrics.gauge("sluice_feature_cache_bytes").set(reader.near.bytes)
+        metrics.gauge("sluice_feature_store_connected").set(self._store.link.connected)
+        for outcome, value in (
+            ("hit", reader.hits),
+            ("miss", reader.misses),
+            ("joined", reader.joined),
+            ("refused", reader.refused),
+        ):
+            self._add(metrics.counter("sluice_feature_reads_total", outcome=outcome), value)
+        for reason, value in (("timeout", reader.timeouts), ("error", reader.errors)):
+            self._add(metrics.counter("sluice_feature_store_failures_total", reason=reason), value)
+
+    @staticmethod
+    def _add(counter: Counter, value: int) -> None:
+        if value > counter.value:
+            counter.inc(value - counter.value)
+
+    async def close(self) -> None:
+        """Drop the connection."""
+        if self._cache is not None:
+            await self._cache.close()
+        await self._store.link.close()
+
+
+def summary(batch: Batch) -> dict[str, str | int]:
+    """Response parameters: `feature_status`, and `feature_age_ms` of the oldest value used.
+
+    `feature_status` is `OK` where every view gave a fresh value, from the store or this process;
+    else the words of each view, such as `person_profile=DEFAULTED|NOT_FOUND`.
+    """
+    if all(bit in _FINE for bits in batch.bits for bit in bits):
+        status = "OK"
+    else:
+        words = []
+        for view, bits in zip(batch.views, batch.bits, strict=True):
+            every = 0
+            for bit in bits:
+                every |= bit
+            words.append(f"{view}={describe(every) or 'SENT'}")
+        status = ",".join(words)
+    oldest = max((max(ages) for ages in batch.ages), default=-1)
+    return (
+        {"feature_status": status}
+        if oldest < 0
+        else {"feature_status": status, "feature_age_ms": oldest}
+    )
