@@ -9,7 +9,9 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-__all__ = ["FIELD_TYPES", "FeatureView", "Field"]
+from feature_cache.keys import EntityType
+
+__all__ = ["FIELD_TYPES", "FeastSource", "FeatureView", "Field"]
 
 FieldType = Literal["float32", "float64", "int8", "int16", "int32", "int64", "bool", "string"]
 FIELD_TYPES: tuple[str, ...] = FieldType.__args__  # type: ignore[attr-defined]
@@ -25,6 +27,16 @@ class Field(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """What the model sees when the value is missing and the view says `on_missing: default`."""
 
 
+class FeastSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a Feast online store in Redis keeps a view (key serialization version 3)."""
+
+    project: Annotated[str, Meta(min_length=1)]
+    """Feast's project, `project` in `feature_store.yaml`."""
+
+    feature_view: str | None = None
+    """Feast's name of the view, if it is not this one's."""
+
+
 class FeatureView(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Fields that are written and read together under one entity key."""
 
@@ -34,8 +46,8 @@ class FeatureView(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     view: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
     """Name of the view, as models refer to it (`person_profile.*`)."""
 
-    entity: dict[str, Literal["int64", "string"]]
-    """Name and type of the key the view is looked up by."""
+    entity: dict[str, EntityType]
+    """Name and type of each key the view is looked up by, one or several."""
 
     fields: dict[str, Field]
     """The features. Their order means nothing."""
@@ -54,3 +66,19 @@ class FeatureView(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     required: bool = False
     """Whether a request is refused when the store cannot be asked at all."""
+
+    source: Literal["store", "feast"] = "store"
+    """Who writes the values: `sluice features`, pushes and streams; or Feast, whose Redis online
+    store is then read in place and never written."""
+
+    feast: FeastSource | None = None
+    """With `source: feast`, what the view is called there."""
+
+    seed: str | None = None
+    """Parquet or CSV file, relative to this one. `sluice up` loads it if the view has never been
+    written, as if every row were true at that moment. For demos and tests."""
+
+    stream: Annotated[str, Meta(min_length=1, max_length=512)] | None = None
+    """Redis Stream on the features' store whose entries update the view; each has one field, `row`,
+    with the JSON object that `POST /api/v1/features/VIEW` takes. What does not fit goes to the
+    stream of this name with `.rejected` behind it."""

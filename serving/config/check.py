@@ -30,7 +30,7 @@ def check(loaded: Loaded, facts: Facts, *, insecure: bool = False) -> list[Probl
         [
             *check_gateway(gateway, loaded.sources, facts, insecure=insecure),
             *check_models(loaded, facts),
-            *check_views(loaded),
+            *check_views(loaded, facts),
         ]
     )
 

@@ -8,12 +8,13 @@ import hashlib
 import os
 import ssl
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
 from serving.config.addresses import listener_parts
-from serving.config.load import Loaded, load_tokens, resolve_artifacts
+from serving.config.load import Loaded, load_tokens, resolve_artifacts, resolve_seeds
 from serving.config.problems import Problem
 from serving.config.schema import TlsConfig, TokensFile
 from serving.errors import InvalidConfig
@@ -47,12 +48,13 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Everything on disk that a configuration names.
 
     `artifacts` is keyed by (model, version) and None where nobody looked; `tls` by listener;
-    `tokens` is None without `auth`.
+    `tokens` is None without `auth`; `seeds` says by view why its seed cannot be read.
     """
 
     artifacts: dict[tuple[str, str], ArtifactFact] | None = None
     tls: dict[str, TlsFact] = {}
     tokens: TokensFact | None = None
+    seeds: dict[str, str] = {}
 
 
 def gather(loaded: Loaded, *, artifacts: bool = True) -> Facts:
@@ -68,7 +70,18 @@ def gather(loaded: Loaded, *, artifacts: bool = True) -> Facts:
         artifacts=_artifacts(loaded) if artifacts else None,
         tls={name: _tls(loaded.root, tls) for name, tls in listeners.items() if tls is not None},
         tokens=_tokens(loaded.root / gateway.auth.tokens) if gateway.auth else None,
+        seeds=dict(_seeds(loaded)) if artifacts else {},
     )
+
+
+def _seeds(loaded: Loaded) -> Iterator[tuple[str, str]]:
+    for name, path in resolve_seeds(loaded).items():
+        try:
+            with path.open("rb") as stream:
+                if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                    yield name, "this is no file"
+        except OSError as error:
+            yield name, (error.strerror or "cannot be read").lower()
 
 
 def _artifacts(loaded: Loaded) -> dict[tuple[str, str], ArtifactFact]:

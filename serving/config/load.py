@@ -28,6 +28,7 @@ __all__ = [
     "load_gateway",
     "load_tokens",
     "resolve_artifacts",
+    "resolve_seeds",
 ]
 
 MAX_FILE_BYTES: Final = 1 << 20
@@ -97,6 +98,15 @@ def resolve_artifacts(loaded: Loaded) -> dict[tuple[str, str], Path]:
         (name, version): (loaded.root / loaded.model_files[name]).parent.absolute() / source.path
         for name, model in loaded.configuration.models.items()
         for version, source in model.versions.items()
+    }
+
+
+def resolve_seeds(loaded: Loaded) -> dict[str, Path]:
+    """Where the seed of each view that has one is: absolute paths, by view."""
+    return {
+        name: (loaded.root / loaded.view_files[name]).parent.absolute() / view.seed
+        for name, view in loaded.configuration.views.items()
+        if view.seed is not None
     }
 
 

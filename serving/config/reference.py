@@ -68,6 +68,10 @@ EXAMPLES: Final[dict[tuple[str, str], Any]] = {
     ("FeatureView", "view"): "person_profile",
     ("FeatureView", "entity"): {"person_id": "int64"},
     ("FeatureView", "fields"): {"AGEP": None},
+    ("FeatureView", "seed"): "../data/people.parquet",
+    ("FeatureView", "stream"): "person-updates",
+    ("FeastSource", "project"): "people",
+    ("FeastSource", "feature_view"): "person_stats",
     ("Field", "type"): "float32",
     ("Field", "default"): 0,
 }

@@ -43,7 +43,7 @@ __all__ = [
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Percent = Annotated[float, Meta(ge=0, le=100)]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
-EntityType = Literal["INT64", "BYTES"]
+EntityType = Literal["INT32", "INT64", "BYTES"]
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

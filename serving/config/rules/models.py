@@ -14,7 +14,7 @@ from serving.config.units import Seconds
 
 __all__ = ["check_models"]
 
-_ENTITY_OF: Final = {"int64": "INT64", "string": "BYTES"}
+_ENTITY_OF: Final = {"int32": "INT32", "int64": "INT64", "string": "BYTES"}
 
 # Headers a listener or the gRPC library reads itself; they cannot mean anything else too.
 _RESERVED: Final = frozenset(

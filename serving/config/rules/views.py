@@ -5,6 +5,7 @@ from pathlib import PurePath
 from typing import Final
 
 from feature_cache.views import FeatureView, Field
+from serving.config.facts import Facts
 from serving.config.load import Loaded
 from serving.config.problems import Path, Problem
 from serving.config.units import Seconds
@@ -14,25 +15,37 @@ __all__ = ["check_views"]
 _BITS: Final = {"int8": 8, "int16": 16, "int32": 32, "int64": 64}
 
 
-def check_views(loaded: Loaded) -> list[Problem]:
-    """Judge every view by itself."""
-    return [problem for name in loaded.configuration.views for problem in _view(loaded, name)]
+def check_views(loaded: Loaded, facts: Facts) -> list[Problem]:
+    """Judge every view by itself, and the files they name."""
+    return [
+        problem
+        for name in loaded.configuration.views
+        for problem in _view(loaded, name, facts.seeds.get(name, ""))
+    ]
 
 
-def _view(loaded: Loaded, name: str) -> Iterator[Problem]:
+def _view(loaded: Loaded, name: str, seed_refusal: str) -> Iterator[Problem]:
     view, file = loaded.configuration.views[name], loaded.view_files[name]
     sources = loaded.sources
     stem = PurePath(file).stem
     if stem != name:
         message, hint = f"the file is called `{stem}.yaml`", f"rename it to `{name}.yaml`"
         yield sources.problem(file, ("view",), message, hint, "warning")
-    if len(view.entity) != 1:
-        message = f"expected one key, found {len(view.entity)}"
-        yield sources.problem(file, ("entity",), message, "such as `entity: {person_id: int64}`")
+    if not view.entity:
+        message, hint = "a view is looked up by a key", "such as `entity: {person_id: int64}`"
+        yield sources.problem(file, ("entity",), message, hint)
+    for key in sorted(view.entity.keys() & view.fields.keys()):
+        message = f"`{key}` is also a key of this view"
+        yield sources.problem(file, ("fields", key), message, "rename one of them")
     if not view.fields:
         yield sources.problem(file, ("fields",), "a view needs a field")
-    for path, message, hint in (*_ages(view), *_defaults(view)):
+    if seed_refusal:
+        yield sources.problem(file, ("seed",), seed_refusal, "the path starts at this file's folder")
+    for path, message, hint in (*_ages(view), *_defaults(view), *_source(view)):
         yield sources.problem(file, path, message, hint)
+    if view.feast is not None and view.source != "feast":
+        message = "means nothing without `source: feast`"
+        yield sources.problem(file, ("feast",), message, "add it, or leave this out", "warning")
 
 
 def _ages(view: FeatureView) -> Iterator[tuple[Path, str, str]]:
@@ -45,6 +58,17 @@ def _ages(view: FeatureView) -> Iterator[tuple[Path, str, str]]:
     if len(ages) == 2 and ages["keep_for"] < ages["fresh_for"]:
         message = f"shorter than fresh_for, {view.fresh_for}: values would vanish while fresh"
         yield ("keep_for",), message, ""
+
+
+def _source(view: FeatureView) -> Iterator[tuple[Path, str, str]]:
+    if view.source == "feast" and view.feast is None:
+        hint = "such as `feast: {project: my_project}`"
+        yield ("source",), "Feast's project is not said", hint
+    if view.source == "feast":
+        for option in ("seed", "stream"):
+            if getattr(view, option) is not None:
+                message = "Feast writes this view; it is only read here"
+                yield (option,), message, "leave it out"
 
 
 def _defaults(view: FeatureView) -> Iterator[tuple[Path, str, str]]:

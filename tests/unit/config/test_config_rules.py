@@ -292,8 +292,15 @@ def test_views_and_fields_may_have_dots_in_their_names(root: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (("{person_id: int64}", "{}"), "entity: expected one key, found 0"),
-        (("{person_id: int64}", "{person_id: int64, b: int64}"), "expected one key, found 2"),
+        (("{person_id: int64}", "{}"), "entity: a view is looked up by a key"),
+        (("{person_id: int64}", "{AGEP: int64}"), "fields.AGEP: `AGEP` is also a key of this view"),
+        (("fields:", "source: feast\nfields:"), "source: Feast's project is not said"),
+        (("fields:", "feast: {project: p}\nfields:"), "feast: means nothing without `source: feast`"),
+        (
+            ("fields:", "source: feast\nfeast: {project: p}\nstream: s\nfields:"),
+            "stream: Feast writes this view; it is only read here",
+        ),
+        (("fields:", "seed: nowhere.csv\nfields:"), "seed: no such file or directory"),
         (("default: 0", "default: x"), "fields.AGEP.default: `x` is no float32"),
         (("default: 0", "default: 1e39"), "fields.AGEP.default: `1e+39` is no float32"),
         (("default: 1", "default: 128"), "fields.SCHL.default: `128` is no int8"),

@@ -48,7 +48,8 @@ def test_the_reference_is_a_sound_configuration(tmp_path: Path) -> None:
 
     _, warnings = require_valid(tmp_path, artifacts=False)
 
-    assert warnings == []
+    # Every option is shown, so one is there that only another value of its neighbour needs.
+    assert [warning.path for warning in warnings] == ["feast"]
 
 
 def test_every_option_has_words_in_the_reference() -> None:
