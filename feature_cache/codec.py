@@ -27,6 +27,7 @@ __all__ = [
     "HEADER_BYTES",
     "HOLDS_NULLS",
     "MAX_EVENT_MS",
+    "MAX_STRING_BYTES",
     "TOMBSTONE",
     "Corrupt",
     "Extractor",
@@ -47,7 +48,7 @@ MAX_EVENT_MS: Final = (1 << 63) - 1
 _HEADER: Final = struct.Struct(">BB6sQ")
 _TIME: Final = struct.Struct(">Q")
 _LENGTH: Final = struct.Struct("<I")
-_MAX_STRING_BYTES: Final = 1 << 20
+MAX_STRING_BYTES: Final = 1 << 20
 _DTYPES: Final[dict[str, np.dtype[Any]]] = {
     "float64": np.dtype("<f8"),
     "int64": np.dtype("<i8"),
@@ -191,7 +192,7 @@ def pack(
 
 def _counted(value: str | bytes | None) -> bytes:
     text = value.encode() if isinstance(value, str) else value or b""
-    if len(text) > _MAX_STRING_BYTES:
+    if len(text) > MAX_STRING_BYTES:
         raise ValueError("a string is longer than 1 MiB")
     return _LENGTH.pack(len(text)) + text
 

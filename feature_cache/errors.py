@@ -3,11 +3,15 @@
 Data problems are no errors: a missing, stale or unreadable value is a `Status`.
 """
 
-__all__ = ["InvalidAddress", "StoreRefused", "Unavailable"]
+__all__ = ["InvalidAddress", "ReadOnly", "StoreRefused", "Unavailable"]
 
 
 class InvalidAddress(ValueError):
     """A store address that cannot be used. The message never holds its password."""
+
+
+class ReadOnly(Exception):
+    """The view is written by somebody else."""
 
 
 class Unavailable(Exception):

@@ -2,6 +2,7 @@
 
     fc:{<tenant>|<entity>}:<view>        a row: one packed blob, see `codec`
     fc:{<tenant>|}:<view>                a hash: schema id to field list, see `codec`
+    fc:{<tenant>|}:<view>:seed           `finished` or `unfinished`, if a seed was ever loaded
 
 `<entity>` is `name=42` for a number and `name~text` for a string, several joined by `,` in the
 order of their names. Whatever could be mistaken for a separator or for part of a glob pattern
@@ -74,6 +75,8 @@ class KeySpace:
         "names",
         "number_affixes",
         "schemas",
+        "seed",
+        "view",
     )
 
     def __init__(self, tenant: str, view: str, entity: Mapping[str, EntityType]) -> None:
@@ -82,10 +85,13 @@ class KeySpace:
         self.entity = dict(sorted(entity.items()))
         self.names: tuple[str, ...] = tuple(self.entity)
         owner = _escape(tenant.encode())
+        self.view = view
         self._prefix = b"fc:{" + owner + b"|"
         self._suffix = b"}:" + _escape(view.encode())
         self.schemas: bytes = self._prefix + self._suffix
         """The hash that holds the field lists of this view's blobs."""
+        self.seed: bytes = self.schemas + b":seed"
+        """Says whether the view's seed was loaded."""
         only = self.names[0]
         self._single_number = len(self.names) == 1 and self.entity[only] != "string"
         self._first = self._prefix + _escape(only.encode()) + b"="
@@ -127,7 +133,7 @@ class KeySpace:
     def pattern(self, known: Mapping[str, EntityValue]) -> bytes:
         """A glob that matches the keys of every entity with these values, and some others.
 
-        `parse_entity` tells which: a star also crosses separators.
+        A star also crosses separators; `matches` tells which are meant.
         """
         parts = [
             self._part(name, kind, known[name])
@@ -136,6 +142,15 @@ class KeySpace:
             for name, kind in self.entity.items()
         ]
         return self._prefix + b",".join(parts) + self._suffix
+
+    def matches(self, key: bytes, known: Mapping[str, EntityValue]) -> bool:
+        """Whether a key is one of this view's, of an entity with exactly these values."""
+        if not (key.startswith(self._prefix) and key.endswith(self._suffix)):
+            return False
+        parts = key[len(self._prefix) : -len(self._suffix)].split(b",")
+        return len(parts) == len(self.names) and all(
+            self._part(name, self.entity[name], value) in parts for name, value in known.items()
+        )
 
     def _part(self, name: str, kind: EntityType, value: EntityValue) -> bytes:
         label = _escape(name.encode())

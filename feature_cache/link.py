@@ -50,6 +50,8 @@ class Link:
         self._ready = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._told = ""
+        self.reason = ""
+        """Why there is no connection, or why the last one ended."""
         self.connects = 0
         """How often a connection became ready."""
 
@@ -108,7 +110,8 @@ class Link:
                     self._live = None
                     self._ready.clear()
                     connection.abort("closed")
-                self._say(f"the feature store's connection is lost: {connection.reason}")
+                self.reason = connection.reason
+                self._say(f"the feature store's connection is lost: {self.reason}")
             # Not all processes of all machines in the same moment.
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
@@ -185,6 +188,7 @@ class Link:
         if spare is not None:
             self._lost.clear()
             return spare
+        self.reason = reason
         self._say(f"the feature store cannot be reached: {reason}")
         return None
 

@@ -1,6 +1,7 @@
 """The store's twin in this process: the same answers, no server. For tests and small set-ups."""
 
 import asyncio
+import re
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -92,6 +93,12 @@ class MemoryStore:
         """See `Store.schemas`."""
         self._check()
         return dict(self._schemas.get(key, {}))
+
+    async def scan(self, pattern: bytes) -> list[bytes]:
+        """See `Store.scan`."""
+        self._check()
+        wanted = re.compile(b".*".join(map(re.escape, pattern.split(b"*"))) + rb"\Z", re.DOTALL)
+        return sorted(key for key in self._rows if wanted.match(key) and self._row(key))
 
     def flush(self) -> None:
         """Forget everything, as FLUSHALL does."""

@@ -92,6 +92,10 @@ class Store(Protocol):
         """Every field list of a view, by schema id. Raises as `write`."""
         ...
 
+    async def scan(self, pattern: bytes) -> list[bytes]:
+        """Every key that matches a glob whose only special sign is `*`. Raises as `write`."""
+        ...
+
     def watch(self, invalidate: Invalidate, connected: Callable[[], None]) -> None:
         """Have changes of rows that were read announced (None: all of them), and new starts."""
         ...
@@ -152,6 +156,18 @@ class RemoteStore:
         """See `Store.schemas`."""
         found = await self.link.call(b"HGETALL", key)
         return {bytes.fromhex(schema_id.decode()): text for schema_id, text in found.items()}
+
+    async def scan(self, pattern: bytes) -> list[bytes]:
+        """See `Store.scan`. Walks through all of the server's keys, some at a time."""
+        found: set[bytes] = set()
+        cursor = b"0"
+        while True:
+            cursor, some = await self.link.call(
+                b"SCAN", cursor, b"MATCH", pattern, b"COUNT", b"1000", patience=_PATIENCE_SECONDS
+            )
+            found.update(some)
+            if cursor == b"0":
+                return sorted(found)
 
     async def _script(
         self, source: bytes, keys: Sequence[bytes], arguments: Sequence[bytes]

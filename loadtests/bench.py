@@ -244,7 +244,7 @@ def compare(options: argparse.Namespace, say: Any) -> list[list[Run]]:
 
 def _startup(options: argparse.Namespace, say: Any) -> dict[str, Any]:
     """Start the demo twice: on an empty data directory, then on the one that left."""
-    body = (DEMO / "example-request.json").read_bytes()
+    body = (DEMO / "example-request-features.json").read_bytes()
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="sluice-bench-") as name:
         directory = bench_gateway.demo_directory(Path(name) / "demo")

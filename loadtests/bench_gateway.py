@@ -139,7 +139,9 @@ def measure_startup(directory: Path, data: Path, *, model: str, body: bytes) -> 
 
 def demo_directory(folder: Path) -> Path:
     """A copy of the demo's configuration, shadow copies and all, on free ports."""
-    shutil.copytree(DEMO, folder, ignore=shutil.ignore_patterns(".sluice", "data", "*.py"))
+    shutil.copytree(
+        DEMO, folder, ignore=shutil.ignore_patterns(".sluice", "census.parquet", "*.py")
+    )
     gateway = yaml.safe_load((folder / "gateway.yaml").read_text())
     gateway["listen"] = FREE_PORTS
     (folder / "gateway.yaml").write_text(yaml.safe_dump(gateway))

@@ -97,7 +97,7 @@ def _trees_1x30(folder: Path) -> Workload:
 def _demo(folder: Path) -> Workload:
     """The demo's v1 with every feature sent, for sixteen ages of the example's person."""
     del folder
-    inputs = json.loads((DEMO / "example-request.json").read_text())["inputs"]
+    inputs = json.loads((DEMO / "example-request-features.json").read_text())["inputs"]
     artifact = DEMO / "artifacts" / "employment-v1.onnx"
     columns = json.loads(
         open_session(artifact).get_modelmeta().custom_metadata_map["feature_names"]

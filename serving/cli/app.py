@@ -26,6 +26,7 @@ COMMANDS: Final[dict[str, str]] = {
     "apply": "Make the running gateway serve this configuration.",
     "status": "Show workers, models and revisions of the running gateway.",
     "infer": "Ask a model, from the command line.",
+    "features": "Load, show and erase online features.",
     "tokens": "Make credentials for callers.",
 }
 """Command name to short help. `NAME` lives in `serving.cli.NAME` as a click command `NAME`."""

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple, Protocol, Self
 
 from serving.engine.lifecycle import State
 from serving.engine.local import LocalEngine
+from serving.engine.seeding import Seeding
 
 __all__ = ["Progress", "Stage", "progress_for", "stages"]
 
@@ -22,7 +23,7 @@ class Stage(NamedTuple):
     done: bool
 
 
-def stages(engine: LocalEngine) -> list[Stage]:
+def stages(engine: LocalEngine, seeding: Seeding | None = None) -> list[Stage]:
     """What there is to wait for, and how far it is."""
     found = []
     if engine.store is not None:
@@ -35,6 +36,8 @@ def stages(engine: LocalEngine) -> list[Stage]:
     if troubled := [w.spec.name for w in engine.workers if w.state in _TROUBLED]:
         text += f", {', '.join(troubled)} died and will be started again"
     found.append(Stage("workers", text, len(ready) == len(engine.workers)))
+    if seeding is not None:
+        found.append(Stage("features", seeding.text, seeding.done))
     return found
 
 

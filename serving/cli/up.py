@@ -18,6 +18,7 @@ from serving.config.schema import EngineConfig, GatewayConfig, Listener, TlsConf
 if TYPE_CHECKING:
     from serving.engine.local import LocalEngine, Options, Programs
     from serving.engine.log_lines import LineSink
+    from serving.engine.seeding import Seeding
 
 __all__ = ["Started", "run", "up"]
 
@@ -130,7 +131,8 @@ def run(
     def announce(running: "LocalEngine") -> None:
         _announce(running, gateway, models, output, time.monotonic() - started)
 
-    asyncio.run(_until_stopped(options, programs, announce, output, patience))
+    seeds = sum(view.seed is not None for view in loaded.configuration.views.values())
+    asyncio.run(_until_stopped(options, programs, announce, output, patience, seeds=seeds))
 
 
 def _options(
@@ -171,25 +173,35 @@ async def _until_stopped(
     announce: Callable[["LocalEngine"], None],
     output: Output,
     patience: float,
+    *,
+    seeds: int,
 ) -> None:
     from serving.cli.progress import progress_for, stages
     from serving.engine.local import LocalEngine
     from serving.engine.log_lines import LineQueue
+    from serving.engine.seeding import Seeding
 
     lines = LineQueue()
     progress = progress_for(silent=output.json)
+    seeding: Seeding | None = None
+
+    def changed() -> None:
+        progress.update(stages(engine, seeding))
+
     engine = LocalEngine(
         options,
         lines=lines,
         programs=programs,
-        on_change=lambda: progress.update(stages(engine)),
+        on_change=changed,
     )
+    if seeds:
+        seeding = Seeding(options.configuration, seeds, lines=lines, on_change=changed)
     stop = _stop_on_signals(engine, output)
     try:
         await engine.start()
         try:
             with progress:
-                ready = await _unless(stop, _until_ready(engine, lines, patience))
+                ready = await _unless(stop, _until_ready(engine, seeding, lines, patience))
             if ready:
                 announce(engine)
                 await _unless(stop, engine.until_broken())
@@ -229,33 +241,38 @@ async def _unless(stop: asyncio.Event, work: Coroutine[None, None, None]) -> boo
         await asyncio.wait({working, stopping})
 
 
-async def _until_ready(engine: "LocalEngine", lines: "LineSink", patience: float) -> None:
+async def _until_ready(
+    engine: "LocalEngine", seeding: "Seeding | None", lines: "LineSink", patience: float
+) -> None:
     """Wait, say after a while what for, and raise EngineError when patience is at its end."""
     from serving.errors import EngineError
     from serving.tasks import end
 
-    reminder = asyncio.create_task(_remind(engine, lines))
+    reminder = asyncio.create_task(_remind(engine, seeding, lines))
+    loading = asyncio.create_task(seeding.run(engine.store_url)) if seeding is not None else None
     try:
         async with asyncio.timeout(patience):
             await engine.until_ready()
+            if loading is not None:
+                await loading
     except TimeoutError as error:
-        waiting = await _still_waiting(engine)
+        waiting = await _still_waiting(engine, seeding)
         raise EngineError(f"not ready after {patience:g} s; {waiting}") from error
     finally:
-        await end(reminder)
+        await end(reminder, *([loading] if loading is not None else []))
 
 
-async def _remind(engine: "LocalEngine", lines: "LineSink") -> None:
+async def _remind(engine: "LocalEngine", seeding: "Seeding | None", lines: "LineSink") -> None:
     await asyncio.sleep(_REMIND_SECONDS)
     more = "`sluice status` in another terminal says more"
-    lines("engine", f"{await _still_waiting(engine)}. {more}")
+    lines("engine", f"{await _still_waiting(engine, seeding)}. {more}")
 
 
-async def _still_waiting(engine: "LocalEngine") -> str:
+async def _still_waiting(engine: "LocalEngine", seeding: "Seeding | None") -> str:
     from serving.cli.progress import stages
 
     missing = ", ".join(
-        f"{stage.name} ({stage.text})" for stage in stages(engine) if not stage.done
+        f"{stage.name} ({stage.text})" for stage in stages(engine, seeding) if not stage.done
     )
     reason = await engine.waits_for()
     return f"still waiting for: {missing}{'; ' if reason else ''}{reason}"

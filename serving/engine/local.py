@@ -108,6 +108,8 @@ class LocalEngine:
         self.workers: list[SupervisedProcess] = []
         self.serving: set[str] = set()
         """Names of control and workers that have said they serve, filled by `until_ready`."""
+        self.store_url = ""
+        """The store's address, once started."""
 
         self._programs = programs if programs is not None else Programs()
         self._lines = lines
@@ -151,7 +153,7 @@ class LocalEngine:
             self._let_go()
             raise
         self._started_at = self._clock.wall()
-        url = embedded.url if embedded is not None else self.options.store
+        url = self.store_url = embedded.url if embedded is not None else self.options.store
         if embedded is not None:
             self.store = self._supervise(embedded.spec())
         self.control = self._supervise(self._control_spec(url))

@@ -21,7 +21,7 @@ from serving.config.load import load_directory
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "configs" / "demo"
-PERSON_42 = json.loads((DEMO / "example-request.json").read_text())["inputs"]
+PERSON_42 = json.loads((DEMO / "example-request-features.json").read_text())["inputs"]
 SENT = {tensor["name"]: tensor["data"][0] for tensor in PERSON_42}
 VIEWS = load_directory(DEMO).configuration.views
 
@@ -32,6 +32,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[gateway_kit.Runni
     folder = tmp_path_factory.mktemp("features") / "demo"
     for part in ("models", "features", "artifacts"):
         shutil.copytree(DEMO / part, folder / part)
+    for view in (folder / "features").iterdir():
+        view.write_text(view.read_text().replace("seed: ../data/people.parquet\n", ""))
     model = folder / "models" / "employment.yaml"
     model.write_text(model.read_text().replace("percent: 25", "percent: 100"))
     gateway_kit.write_gateway(folder, features={"timeout": "2s"})

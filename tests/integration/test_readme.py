@@ -26,6 +26,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[gateway_kit.Runni
         (folder / part).mkdir(parents=True)
         for file in (ROOT / "configs" / "demo" / part).iterdir():
             (folder / part / file.name).write_bytes(file.read_bytes())
+    (folder / "data").mkdir()
+    seed = ROOT / "configs" / "demo" / "data" / "people.parquet"
+    (folder / "data" / seed.name).write_bytes(seed.read_bytes())
     gateway_kit.write_gateway(folder)
     with gateway_kit.running(folder) as running:
         yield running
@@ -34,12 +37,13 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[gateway_kit.Runni
 def without_id(answer: str) -> dict[str, object]:
     """An answer without what is new in every one."""
     document = json.loads(answer)
-    document["parameters"].pop("prediction_id")
+    for name in ("prediction_id", "feature_age_ms"):
+        document["parameters"].pop(name)
     return dict(document)
 
 
 def test_the_request_as_printed_gets_the_answer_as_printed(demo: gateway_kit.Running) -> None:
-    """Word for word but for the port and the prediction id."""
+    """Word for word but for the port, the prediction id and the features' age."""
     assert REQUEST is not None
     command = shlex.split(REQUEST[1].replace("localhost:8000", demo.http))
 
@@ -84,7 +88,7 @@ def test_links_and_commands_exist() -> None:
     for target in re.findall(r"\]\((?!http)([^)#]+)", README):
         assert (ROOT / target).exists(), target
     commands = set(re.findall(r"`sluice ([a-z]+)", README))
-    assert {"up", "check", "plan", "apply", "status", "infer", "tokens"} <= commands
+    assert {"up", "check", "plan", "apply", "status", "infer", "features", "tokens"} <= commands
     for command in commands:
         subprocess.run(
             [gateway_kit.SLUICE, command, "--help"], capture_output=True, timeout=60, check=True

@@ -150,7 +150,11 @@ def test_the_numbered_people_are_like_their_year(census: ModuleType) -> None:
 
 @pytest.mark.parametrize(
     ("file", "options"),
-    [("example-request.json", []), ("example-request-x.json", ["--whole"])],
+    [
+        ("example-request.json", ["--key"]),
+        ("example-request-features.json", []),
+        ("example-request-x.json", ["--whole"]),
+    ],
 )
 def test_people_py_prints_the_example_requests(file: str, options: list[str]) -> None:
     """The example files are what `people.py --person 42` prints."""
@@ -162,6 +166,14 @@ def test_people_py_prints_the_example_requests(file: str, options: list[str]) ->
     )
 
     assert printed.stdout == (DEMO / file).read_text()
+
+
+def test_the_table_holds_what_people_py_makes(tmp_path: Path) -> None:
+    """`data/people.parquet`, which `make up` loads, is the census's people as the views say."""
+    made = tmp_path / "people.parquet"
+    subprocess.run([sys.executable, DEMO / "people.py", "--table", made], check=True)
+
+    assert pq.read_table(DEMO / "data" / "people.parquet").equals(pq.read_table(made))
 
 
 def test_people_py_refuses_a_person_who_has_no_number() -> None:
@@ -185,7 +197,7 @@ def test_views_cover_the_features_with_the_types_the_example_sends(census: Modul
         for view in sorted((DEMO / "features").glob("*.yaml"))
         for name, field in yaml.safe_load(view.read_text())["fields"].items()
     ]
-    example = json.loads((DEMO / "example-request.json").read_text())["inputs"]
+    example = json.loads((DEMO / "example-request-features.json").read_text())["inputs"]
     sent = {(tensor["name"], tensor["datatype"]) for tensor in example[1:]}
 
     assert sorted(name for name, _, _ in fields) == sorted(census.FEATURES)

@@ -40,7 +40,9 @@ def _view(loaded: Loaded, name: str, seed_refusal: str) -> Iterator[Problem]:
     if not view.fields:
         yield sources.problem(file, ("fields",), "a view needs a field")
     if seed_refusal:
-        yield sources.problem(file, ("seed",), seed_refusal, "the path starts at this file's folder")
+        yield sources.problem(
+            file, ("seed",), seed_refusal, "the path starts at this file's folder"
+        )
     for path, message, hint in (*_ages(view), *_defaults(view), *_source(view)):
         yield sources.problem(file, path, message, hint)
     if view.feast is not None and view.source != "feast":

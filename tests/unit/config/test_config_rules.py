@@ -295,7 +295,10 @@ def test_views_and_fields_may_have_dots_in_their_names(root: Path) -> None:
         (("{person_id: int64}", "{}"), "entity: a view is looked up by a key"),
         (("{person_id: int64}", "{AGEP: int64}"), "fields.AGEP: `AGEP` is also a key of this view"),
         (("fields:", "source: feast\nfields:"), "source: Feast's project is not said"),
-        (("fields:", "feast: {project: p}\nfields:"), "feast: means nothing without `source: feast`"),
+        (
+            ("fields:", "feast: {project: p}\nfields:"),
+            "feast: means nothing without `source: feast`",
+        ),
         (
             ("fields:", "source: feast\nfeast: {project: p}\nstream: s\nfields:"),
             "stream: Feast writes this view; it is only read here",
