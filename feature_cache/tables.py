@@ -267,6 +267,7 @@ class TableFile:
             {name: mask[kept] for name, mask in nulls.items()},
             event_ms[kept],
         )
+        rejects.sort(key=lambda one: one[0].row)
         return Checked(first, count + len(faults), rows, rejects, part)
 
     def _times(self, batch: Any, bad: dict[int, str]) -> NDArray[np.int64]:

@@ -24,13 +24,13 @@ _SCRIPTS_AT_ONCE: Final = 4
 class Erasure(msgspec.Struct, frozen=True):
     """One view's part of a receipt.
 
-    `keys` now hold a tombstone; `held` of them had values. `foreign`: somebody else writes this
-    view (Feast), and nothing was done.
+    `keys` now hold a tombstone; `had` says of each whether it held values before. `foreign`:
+    somebody else writes this view (Feast), and nothing was done.
     """
 
     view: str
     keys: tuple[str, ...] = ()
-    held: int = 0
+    had: tuple[bool, ...] = ()
     foreign: bool = False
 
 
@@ -54,7 +54,7 @@ class Receipt(msgspec.Struct, frozen=True):
     @property
     def held(self) -> int:
         """How many of them had values."""
-        return sum(one.held for one in self.erasures)
+        return sum(sum(one.had) for one in self.erasures)
 
 
 class Writer:
@@ -143,9 +143,9 @@ class Writer:
         else:
             known = {name: value for name, value in entity.items() if name in space.names}
             found = await self._store.scan(space.pattern(known))
-            keys = [key for key in found if space.matches(key, known)]
+            keys = sorted(key for key in found if space.matches(key, known))
         held = await self._store.erase(keys, tombstone(now_ms), view.keep_ms)
-        return Erasure(view.name, tuple(key.decode() for key in sorted(keys)), sum(held))
+        return Erasure(view.name, tuple(key.decode() for key in keys), tuple(held))
 
 
 def _shown(value: EntityValue) -> str:

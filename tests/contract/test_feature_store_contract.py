@@ -1,4 +1,5 @@
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -8,9 +9,13 @@ import pytest
 import store_kit
 from feature_kit import Bench
 
+from feature_cache.cache import FeatureCache
+from feature_cache.errors import ReadOnly
 from feature_cache.keys import InvalidEntity
+from feature_cache.plan import InputSpec
 from feature_cache.status import Status
-from feature_cache.views import FeatureView, Field
+from feature_cache.store import Store
+from feature_cache.views import FeastSource, FeatureView, Field
 
 
 @pytest.fixture
@@ -197,6 +202,75 @@ async def test_a_replay_does_not_bring_an_erased_subject_back(bench: Bench) -> N
     assert not await bench.write("profile", 1, {"age": 1, "school": 1}, ago=1)
     assert (await bench.cache.erase({"person_id": 1})).held == 0
     assert await bench.write("home", 1, {"rooms": 6}, ago=-61)
+
+
+async def test_part_of_a_key_finds_every_row_that_has_it() -> None:
+    """Nothing of another entity, whatever its values look like."""
+    async with feature_kit.over_memory() as bench:
+        await _erase_by_part(bench.cache.store)
+
+
+async def test_part_of_a_key_finds_every_row_in_a_real_server(
+    valkey: store_kit.ValkeyServer,
+) -> None:
+    """Among more keys than one SCAN returns."""
+    async with feature_kit.over_server(valkey.url) as bench:
+        await _erase_by_part(bench.cache.store)
+
+
+async def _erase_by_part(store: Store) -> None:
+    view = FeatureView(
+        view="visits",
+        entity={"shop": "string", "person_id": "int64"},
+        fields={"spent": Field(type="int32", default=0)},
+    )
+    cache = FeatureCache(store, {"visits": view}, timeout=2)
+    shops = [f"shop {at}" for at in range(1500)] + ["*", ",person_id=1", ""]
+    for person in (1, 11):
+        rows = len(shops)
+        now = np.full(rows, round(time.time() * 1e3))
+        entities = {"shop": shops, "person_id": [person] * rows}
+        assert all(await cache.write("visits", entities, {"spent": [person] * rows}, now))
+
+    receipt = await cache.erase({"person_id": 1})
+
+    assert (receipt.keys, receipt.held) == (len(shops), len(shops))
+    plan = cache.compile({"X": InputSpec((("visits", "spent"),), np.dtype("<f4"))})
+    both = {"shop": shops * 2, "person_id": [1] * rows + [11] * rows}
+    batch = await cache.fetch(plan, both)
+    assert batch.values["X"].ravel().tolist() == [0] * rows + [11] * rows
+    assert (await cache.erase({"shop": "*"})).held == 1
+    await cache.close()
+
+
+async def test_rows_of_more_than_one_script_are_each_told(bench: Bench) -> None:
+    """The answers stand in the order of the rows."""
+    rows = 1003
+    now = round(bench.wall.now * 1e3)
+    times = np.array([now - at % 2 for at in range(rows)])
+    for expected in ([True] * rows, [at % 2 == 1 for at in range(rows)]):
+        written = await bench.cache.write(
+            "home", {"person_id": range(rows)}, {"rooms": range(rows)}, times
+        )
+        assert written == expected
+        times = np.full(rows, now)
+
+
+async def test_a_view_that_feast_writes_is_read_only(bench: Bench) -> None:
+    """Writing is refused by name; an erasure says that it is not ours."""
+    theirs = FeatureView(
+        view="theirs",
+        entity={"person_id": "int64"},
+        fields={"n": Field(type="int32")},
+        source="feast",
+        feast=FeastSource(project="p"),
+    )
+    cache = FeatureCache(bench.cache.store, {"theirs": theirs})
+
+    with pytest.raises(ReadOnly, match="the view 'theirs' is written by feast, not here"):
+        await cache.write("theirs", {"person_id": [1]}, {"n": [1]}, np.array([1]))
+    [erasure] = (await cache.erase({"person_id": 1})).erasures
+    assert erasure.foreign
 
 
 async def test_an_erasure_of_nothing_known_is_refused(bench: Bench) -> None:

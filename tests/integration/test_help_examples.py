@@ -1,5 +1,6 @@
 """What `--help` shows is run as it is printed, against a running demo."""
 
+import gzip
 import os
 import re
 import shutil
@@ -43,7 +44,11 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[gateway_kit.Runni
     """The demo where the examples expect it, on free ports."""
     folder = tmp_path_factory.mktemp("here")
     copy = folder / "configs" / "demo"
-    shutil.copytree(DEMO, copy, ignore=shutil.ignore_patterns(".sluice", "data", "*.py"))
+    shutil.copytree(DEMO, copy, ignore=shutil.ignore_patterns(".sluice", "*.py"))
+    # What the examples of `features load` load: the people, and one of them as an export.
+    shutil.copy(copy / "data" / "people.parquet", folder)
+    with gzip.open(folder / "export.csv.gz", "wt") as export:
+        export.write("id,MAR,RELP,ESP,MIG\n9,1,0,,3\n")
     gateway = copy / "gateway.yaml"
     gateway.write_text(re.sub(r"127\.0\.0\.1:800\d", "127.0.0.1:0", gateway.read_text()))
     # Stands for the usual ports, where `infer` and `plan` look if nothing is said.
@@ -56,7 +61,7 @@ def test_every_kind_of_example_was_found() -> None:
     """The list is not empty by some mistake of this file."""
     words = {line.split()[1] for line in ALL if line.startswith("sluice")}
 
-    assert words == {"up", "check", "plan", "apply", "status", "infer", "tokens"}
+    assert words == {"up", "check", "plan", "apply", "status", "infer", "features", "tokens"}
 
 
 @pytest.mark.parametrize("line", [line for line in ALL if not line.startswith("sluice up")])
@@ -67,7 +72,7 @@ def test_an_example_works_as_it_is_printed(demo: gateway_kit.Running, line: str)
     line = line.replace(USUAL_ADMIN, demo.admin)
     if shutil.which("jq") is None:
         line = re.sub(r" \| jq [^)]*", "", line)
-    if line.startswith("sluice apply") and "--yes" not in line:
+    if line.startswith(("sluice apply", "sluice features erase")) and "--yes" not in line:
         line += " --yes"  # a person would answer the question
 
     done = subprocess.run(

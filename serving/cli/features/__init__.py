@@ -31,5 +31,5 @@ def features() -> None:
     Examples:
       sluice features load people.parquet --view person_profile --config configs/demo
       sluice features get --entity person_id=42 --config configs/demo
-      sluice features erase --entity person_id=42 --config configs/demo
+      sluice features erase --entity person_id=7 --config configs/demo
     """  # noqa: D301  - \b keeps click from re-wrapping the examples

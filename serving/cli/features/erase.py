@@ -14,19 +14,24 @@ if TYPE_CHECKING:
     from feature_cache.keys import EntityValue
     from feature_cache.writing import Receipt
 
-__all__ = ["ErasedView", "ErasureReceipt", "erase"]
+__all__ = ["ErasedKey", "ErasedView", "ErasureReceipt", "erase"]
+
+
+class ErasedKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A key that holds a tombstone now, and whether it held values."""
+
+    key: str
+    held: bool
 
 
 class ErasedView(msgspec.Struct, frozen=True, kw_only=True):
-    """One view: the keys that hold a tombstone now, and how many of them had values.
+    """One view. `kept_for` is how long the tombstones stay.
 
-    `kept_for` is how long the tombstones stay. `written_by` is empty, or who else writes this
-    view: there nothing was done.
+    `written_by` is empty, or who else writes this view: there nothing was done.
     """
 
     view: str
-    keys: list[str]
-    held: int
+    keys: list[ErasedKey]
     kept_for: str
     written_by: str = ""
 
@@ -62,8 +67,8 @@ def erase(entity: tuple[str, ...], *, yes: bool, place: Place, output: Output) -
 
     \b
     Examples:
-      sluice features erase --entity person_id=42 --config configs/demo
-      sluice features erase --entity person_id=42 --config configs/demo --yes --json
+      sluice features erase --entity person_id=7 --config configs/demo
+      sluice features erase --entity person_id=7 --config configs/demo --yes --json
     """  # noqa: D301  - \b keeps click from re-wrapping the examples
     keys = read_entity(place, entity)
     views = [name for name, view in place.views.items() if view.entity.keys() & keys.keys()]
@@ -73,14 +78,15 @@ def erase(entity: tuple[str, ...], *, yes: bool, place: Place, output: Output) -
     receipt = asyncio.run(_erase(place, keys))
     answer = _receipt(place, receipt)
     output.answer(answer)
-    table = plain_table("VIEW", "KEY", "HELD VALUES", "TOMBSTONE STAYS")
+    table = plain_table("VIEW", "HELD VALUES", "TOMBSTONE STAYS", "KEY")
+    table.columns[3].overflow = "fold"
     for view in answer.views:
+        for one in view.keys:
+            table.add_row(view.view, "yes" if one.held else "no", view.kept_for, one.key)
         if view.written_by:
-            table.add_row(view.view, f"written by {view.written_by}: erase it there", "", "")
-        for key in view.keys:
-            table.add_row(view.view, key, "", view.kept_for)
-        if not view.written_by:
-            table.add_row(view.view, f"{len(view.keys)} in all", str(view.held), "")
+            table.add_row(view.view, "", "", f"written by {view.written_by}: erase it there")
+        elif not view.keys:
+            table.add_row(view.view, "no", "", "none")
     output.say(f"erased {subject} at {answer.erased_at.isoformat(timespec='milliseconds')}\n")
     output.say(table)
     if foreign := [view.view for view in answer.views if view.written_by]:
@@ -109,8 +115,10 @@ def _receipt(place: Place, receipt: "Receipt") -> ErasureReceipt:
         views=[
             ErasedView(
                 view=one.view,
-                keys=list(one.keys),
-                held=one.held,
+                keys=[
+                    ErasedKey(key=key, held=held)
+                    for key, held in zip(one.keys, one.had, strict=True)
+                ],
                 kept_for=place.view(one.view).keep_for,
                 written_by="Feast" if one.foreign else "",
             )

@@ -127,8 +127,9 @@ def load(
     \b
     Examples:
       sluice features load people.parquet --view person_profile --config configs/demo
-      sluice features load export.csv --view person_profile --column person_id=id --at now
-      sluice features load people.parquet --view person_profile --dry-run
+      sluice features load export.csv.gz --view person_household --column person_id=id --at now \\
+        --config configs/demo
+      sluice features load people.parquet --view person_profile --dry-run --config configs/demo
     """  # noqa: D301  - \b keeps click from re-wrapping the examples
     from feature_cache.durations import milliseconds
     from feature_cache.tables import TableFile, UnfitFile
