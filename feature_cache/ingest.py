@@ -148,6 +148,7 @@ def _check_key(name: str, kind: str, value: Any) -> None:
     if kind == "string":
         if not isinstance(value, str):
             raise Unfit(f"the key {name} is a string, not {_word(value)}")
+        _utf8(f"the key {name}", value)
         return
     if isinstance(value, bool) or not isinstance(value, int):
         raise Unfit(f"the key {name} is {kind}, not {_word(value)}")
@@ -160,7 +161,7 @@ def _check_value(name: str, kind: str, value: Any) -> None:
     if kind == "string":
         if not isinstance(value, str):
             raise Unfit(f"{name} is a string, not {_word(value)}")
-        if len(value.encode("utf-8", "surrogatepass")) > MAX_STRING_BYTES:
+        if len(_utf8(name, value)) > MAX_STRING_BYTES:
             raise Unfit(f"{name} is longer than 1 MiB")
         return
     if kind == "bool":
@@ -175,6 +176,13 @@ def _check_value(name: str, kind: str, value: Any) -> None:
             raise Unfit(f"{name} is {kind}, and {value} is none")
     elif abs(value) > (MAX_FLOAT32 if kind == "float32" else _MAX_FLOAT64):
         raise Unfit(f"{name} is {kind}, and {value} is too large for it")
+
+
+def _utf8(what: str, value: str) -> bytes:
+    try:
+        return value.encode()
+    except UnicodeEncodeError:
+        raise Unfit(f"{what} holds half of a surrogate pair, which is no character") from None
 
 
 _MAX_FLOAT64: Final = float(np.finfo(np.float64).max)

@@ -20,6 +20,7 @@ from serving.config.snapshot_codec import dec_hook
 from serving.control.access import Access, check_host, check_origin
 from serving.control.audit import AuditLog
 from serving.control.config_routes import ConfigRoutes
+from serving.control.feature_routes import FeatureRoutes
 from serving.control.operations import Ask, Operation, json_response
 from serving.control.page_routes import PageRoutes
 from serving.control.plane import ControlPlane
@@ -77,6 +78,7 @@ def operations_of(plane: ControlPlane) -> list[Operation]:
         *StatusRoutes(plane).operations(),
         *ConfigRoutes(plane).operations(),
         *RepositoryRoutes(plane).operations(),
+        *FeatureRoutes(plane).operations(),
     ]
     pages.described = operations
     return operations

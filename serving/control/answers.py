@@ -19,6 +19,7 @@ __all__ = [
     "LoadAnswer",
     "ModelStatus",
     "PlanRequest",
+    "PushRequest",
     "Readiness",
     "RecentAnswer",
     "RepositoryRequest",
@@ -53,6 +54,16 @@ class ApplyRequest(PlanRequest, frozen=True, kw_only=True, forbid_unknown_fields
     dry_run: bool = False
     reason: str = ""
     wait_seconds: float = 10.0
+
+
+class PushRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Rows of a view: each has every key and every field by name, `null` where there is no value.
+
+    `event_time` says when a row was true, ISO 8601 or milliseconds since 1970; now if it is left
+    out. Of two rows for one entity the newer stays.
+    """
+
+    rows: list[dict[str, Any]]
 
 
 class RepositoryRequest(msgspec.Struct, frozen=True, kw_only=True):

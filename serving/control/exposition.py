@@ -5,7 +5,7 @@ this file only gives them Prometheus' shape, and adds what control itself knows.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -63,7 +63,13 @@ def _family(
 
 
 def own_families(
-    *, version: str, revision: int, workers: Iterable[tuple[WorkerReport, str]], store_up: bool
+    *,
+    version: str,
+    revision: int,
+    workers: Iterable[tuple[WorkerReport, str]],
+    store_up: bool,
+    feature_writes: Mapping[tuple[str, str, str], int],
+    stream_lag: Mapping[str, int],
 ) -> Iterator[Metric]:
     """What control knows beside the counters.
 
@@ -72,6 +78,8 @@ def own_families(
         revision: the configuration's.
         workers: every reported worker and its state, one of `STATES`.
         store_up: whether the store answered last time.
+        feature_writes: rows by view, source and outcome.
+        stream_lag: entries that wait, by view.
     """
     build = GaugeMetricFamily("sluice_build_info", "The installation.", labels=("version",))
     build.add_metric((version,), 1)
@@ -85,6 +93,22 @@ def own_families(
     for state in STATES:
         gauge.add_metric((state,), states[state])
     yield gauge
+    written = CounterMetricFamily(
+        "sluice_feature_writes_total",
+        "Rows that were pushed or came by a stream, by what became of them.",
+        labels=("view", "source", "outcome"),
+    )
+    for labels, count in sorted(feature_writes.items()):
+        written.add_metric(labels, count)
+    yield written
+    lag = GaugeMetricFamily(
+        "sluice_feature_stream_lag",
+        "Entries of a view's stream that are not written yet.",
+        labels=("view",),
+    )
+    for view, count in sorted(stream_lag.items()):
+        lag.add_metric((view,), count)
+    yield lag
 
 
 class _Once(Collector):

@@ -12,6 +12,7 @@ from serving.clock import Clock
 from serving.config.keys import WorkerReport
 from serving.config.schema import GatewayConfig
 from serving.control.exposition import Page, own_families
+from serving.control.feature_writer import FeatureWriter
 from serving.control.plan import without_secrets
 from serving.control.publisher import Publisher
 from serving.control.rates import Rates
@@ -38,6 +39,7 @@ class ControlPlane:
 
     Args:
         publisher: changes what is served.
+        features: writes rows that are pushed.
         store: where workers report.
         data: the data directory.
         gateway: `gateway.yaml` as the processes were started with it.
@@ -48,6 +50,7 @@ class ControlPlane:
         self,
         *,
         publisher: Publisher,
+        features: FeatureWriter,
         store: Store,
         data: Path,
         gateway: GatewayConfig,
@@ -55,6 +58,7 @@ class ControlPlane:
         clock: Clock,
     ) -> None:
         self.publisher = publisher
+        self.features = features
         self.version = version
         self.clock = clock
         self.sockets = data / "run"
@@ -119,4 +123,6 @@ class ControlPlane:
             revision=self.publisher.revision,
             workers=[(report, state_of(report, now)) for report in self._reports],
             store_up=self.publisher.store_up,
+            feature_writes=self.features.counts,
+            stream_lag=self.features.lag,
         )

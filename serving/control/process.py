@@ -13,7 +13,7 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +22,7 @@ import uvicorn
 import uvloop
 from starlette.applications import Starlette
 
+from feature_cache.views import FeatureView
 from serving import logs
 from serving.clock import SystemClock
 from serving.config.addresses import Address, listener_parts, parse_address
@@ -32,6 +33,8 @@ from serving.control.access import Access, ensure_admin_token
 from serving.control.admin import Listener, build, operations_of
 from serving.control.audit import AuditLog
 from serving.control.compile import Compiled, compile_configuration
+from serving.control.feature_streams import FeatureStreams
+from serving.control.feature_writer import FeatureWriter
 from serving.control.journal import Journal
 from serving.control.plane import ControlPlane
 from serving.control.publisher import Publisher
@@ -90,8 +93,10 @@ class Control:
             clock=clock,
             log=self._log,
         )
+        self._features = FeatureWriter(gateway.features, arguments.store, self._views, clock)
         self._plane = ControlPlane(
             publisher=self.publisher,
+            features=self._features,
             store=self._store,
             data=self._data,
             gateway=gateway,
@@ -109,6 +114,10 @@ class Control:
         self._private_access = Access(admin_token=token, tokens=tokens, loopback=True)
         self._stop = asyncio.Event()
 
+    def _views(self) -> Mapping[str, FeatureView]:
+        current = self.publisher.current
+        return current.views if current is not None else {}
+
     def _compile(self, directory: Path) -> Compiled:
         return compile_configuration(directory, self._data, insecure=self._insecure)
 
@@ -121,6 +130,7 @@ class Control:
         private_path = self._data / "run" / "control.sock"
         public, private = _public_socket(self._address), _private_socket(private_path)
         servers = self._servers()
+        self._features.start()
         listening = [
             loop.create_task(server.serve(sockets=[bound]))
             for server, bound in zip(servers, (public, private), strict=True)
@@ -129,6 +139,7 @@ class Control:
             loop.create_task(self._publish()),
             loop.create_task(self._plane.keep()),
             loop.create_task(self._refresh()),
+            loop.create_task(FeatureStreams(self._features).keep()),
         ]
         stopping = loop.create_task(self._stop.wait())
         self.address = _name(public)
@@ -140,6 +151,7 @@ class Control:
                 server.should_exit = True
             await asyncio.gather(*listening, return_exceptions=True)
             await end(*work, stopping)
+            await self._features.close()
             await self._store.close()
             private_path.unlink(missing_ok=True)
         for task in (*listening, *work):

@@ -24,7 +24,10 @@ SECTIONS = {
     "traffic": schema.TrafficConfig,
 }
 CONTROLS_OWN = {
-    metric.name for metric in own_families(version="", revision=0, workers=[], store_up=True)
+    metric.name + ("_total" if metric.type == "counter" else "")
+    for metric in own_families(
+        version="", revision=0, workers=[], store_up=True, feature_writes={}, stream_lag={}
+    )
 }
 
 

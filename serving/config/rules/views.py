@@ -16,12 +16,24 @@ _BITS: Final = {"int8": 8, "int16": 16, "int32": 32, "int64": 64}
 
 
 def check_views(loaded: Loaded, facts: Facts) -> list[Problem]:
-    """Judge every view by itself, and the files they name."""
+    """Judge every view by itself, the files they name, and what no two of them may share."""
     return [
-        problem
-        for name in loaded.configuration.views
-        for problem in _view(loaded, name, facts.seeds.get(name, ""))
+        *(
+            problem
+            for name in loaded.configuration.views
+            for problem in _view(loaded, name, facts.seeds.get(name, ""))
+        ),
+        *_streams(loaded),
     ]
+
+
+def _streams(loaded: Loaded) -> Iterator[Problem]:
+    readers: dict[str, str] = {}
+    for name, view in loaded.configuration.views.items():
+        if view.stream is not None and (first := readers.setdefault(view.stream, name)) != name:
+            message = f"`{view.stream}` is also the stream of `{first}`"
+            hint = "an entry is a row of one view"
+            yield loaded.sources.problem(loaded.view_files[name], ("stream",), message, hint)
 
 
 def _view(loaded: Loaded, name: str, seed_refusal: str) -> Iterator[Problem]:

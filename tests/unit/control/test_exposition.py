@@ -95,7 +95,12 @@ def test_workers_are_counted_by_state(tmp_path: Path, state: str) -> None:
     page = Page(
         tmp_path,
         lambda: own_families(
-            version="0.1", revision=7, workers=[(report, state), (report, state)], store_up=False
+            version="0.1",
+            revision=7,
+            workers=[(report, state), (report, state)],
+            store_up=False,
+            feature_writes={("profile", "push", "written"): 3},
+            stream_lag={"profile": 4},
         ),
     )
     text = page.render("")[0].decode()
@@ -103,5 +108,8 @@ def test_workers_are_counted_by_state(tmp_path: Path, state: str) -> None:
     for one in STATES:
         assert f'sluice_workers{{state="{one}"}} {2.0 if one == state else 0.0}\n' in text
     assert "sluice_configuration_revision 7.0\n" in text
+    labels = 'outcome="written",source="push",view="profile"'
+    assert f"sluice_feature_writes_total{{{labels}}} 3.0\n" in text
+    assert 'sluice_feature_stream_lag{view="profile"} 4.0\n' in text
     assert "sluice_store_up 0.0\n" in text
     assert 'sluice_build_info{version="0.1"} 1.0\n' in text

@@ -55,6 +55,8 @@ def test_a_row_that_fits_becomes_columns() -> None:
         ({"member": 1}, "member is true or false, not a number"),
         ({"city": 3}, "city is a string, not a number"),
         ({"city": "x" * (1 << 20) + "y"}, "city is longer than 1 MiB"),
+        ({"city": "\ud800"}, "city holds half of a surrogate pair"),
+        ({"shop": "\udc80"}, "the key shop holds half of a surrogate pair"),
         ({"city": ["x"]}, "city is a string, not a list or object"),
         ({"person_id": None}, "the key person_id is int32, not null"),
         ({"person_id": 1 << 31}, "and 2147483648 is out of its range"),
