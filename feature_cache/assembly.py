@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_cache.codec import TOMBSTONE, Corrupt, Layout, event_time, schema_of
+from feature_cache.feast_source import read_hash
 from feature_cache.near_cache import Entry
 from feature_cache.plan import Part, Plan, PlannedView, Row, read_row
 from feature_cache.reader import Found
@@ -173,6 +174,8 @@ class Assembler:
             _, rows, said, event_ms = decoded
         age = reading.wall_ms - event_ms
         if age > view.fresh_ms:
+            if event_ms < 0:  # the time could not be read either
+                return rows, bits | said, -1
             if age > view.keep_ms:
                 return view.empty, bits | _NOT_FOUND | view.empty_bits, -1
             bits |= _STALE
@@ -185,6 +188,8 @@ class Assembler:
     def _decode(self, view: PlannedView, entry: Entry) -> "_Decoded | None":
         """What an entry says, kept with it; None where it holds no values."""
         blob = entry.value
+        if view.feast is not None:
+            return read_hash(view, blob)
         plain = view.plain
         if plain is not None and blob[:8] == plain[0] and len(blob) == plain[1]:
             part = view.parts[0]
@@ -195,7 +200,7 @@ class Assembler:
         try:
             flags, schema_id = schema_of(blob)
         except Corrupt:
-            return view.key, view.empty, _SCHEMA | view.empty_bits, 0
+            return view.key, view.empty, _SCHEMA | view.empty_bits, -1
         if flags & TOMBSTONE:
             return None
         layout = self._layouts[view.name].get(schema_id)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from feature_cache.assembly import Assembler, Batch, Reading
 from feature_cache.breaker import Breaker
+from feature_cache.feast_source import feast_places
 from feature_cache.keys import EntityValue, InvalidEntity
 from feature_cache.near_cache import NearCache
 from feature_cache.plan import InputSpec, Part, Plan, PlannedView, compile_plan
@@ -39,6 +40,9 @@ class FeatureCache:
         wall: seconds since 1970, for the age of values.
         reader: one to share with other caches over the same store; the three options before
             `wall` are then its own.
+
+    Raises:
+        ValueError: two features that Feast keeps under one name.
     """
 
     def __init__(
@@ -61,7 +65,14 @@ class FeatureCache:
             timeout=timeout,
             breaker=Breaker(),
         )
-        self._views = {name: PlannedView(view, tenant) for name, view in views.items()}
+        places = feast_places(views.values())
+        self._views = {
+            name: PlannedView(view, tenant, places.get(name)) for name, view in views.items()
+        }
+        if places:
+            self.reader.hashes = True
+            # Another cache of the same reader may have read the same hashes for fewer fields.
+            self.reader.near.flush()
         self._parts: dict[tuple[Any, ...], Part] = {}
         self._keys: dict[tuple[Part, ...], tuple[Part, ...]] = {}
         self._schemas = Schemas(store, self._views)
@@ -217,7 +228,7 @@ def _keys(
     for view in plan.views:
         if sent and view.fields <= sent.keys():
             continue
-        space = view.space
+        space = view.keys
         try:
             columns = [entities[name] for name in space.names]
         except KeyError as error:

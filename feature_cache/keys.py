@@ -22,6 +22,7 @@ __all__ = [
     "MAX_TEXT_BYTES",
     "EntityType",
     "EntityValue",
+    "HashKey",
     "InvalidEntity",
     "KeySpace",
     "parse_entity",
@@ -39,6 +40,12 @@ MAX_TEXT_BYTES: Final = 256
 
 _PLAIN: Final = re.compile(rb"[A-Za-z0-9_.+-]*\Z")
 _SAFE: Final = "+"  # letters, digits and `_.-~` are always kept by quote; `~` is escaped below
+
+
+class HashKey(bytes):
+    """The key of a hash, of which `fields` are read; made a type of its own for each list."""
+
+    fields: tuple[bytes, ...] = ()
 
 
 class InvalidEntity(ValueError):

@@ -2,12 +2,13 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from feature_cache.codec import HEADER_BYTES, TOMBSTONE
 from feature_cache.connection import Deliver
 from feature_cache.errors import Unavailable
+from feature_cache.keys import HashKey
 from feature_cache.store import Invalidate, Write
 
 __all__ = ["MemoryStore"]
@@ -27,6 +28,7 @@ class MemoryStore:
         self._now = now
         self._rows: dict[bytes, tuple[bytes, float]] = {}
         self._schemas: dict[bytes, dict[bytes, bytes]] = {}
+        self._hashes: dict[bytes, dict[bytes, bytes]] = {}
         self._read: set[bytes] = set()
         self._invalidate: Invalidate = lambda _: None
 
@@ -46,6 +48,26 @@ class MemoryStore:
             deliver([self._row(key) for key in keys])
 
         asyncio.get_running_loop().call_soon(answer)
+
+    def hmget(self, key: HashKey, deliver: Deliver) -> None:
+        """See `Store.hmget`."""
+
+        def answer() -> None:
+            if self.down:
+                deliver(Unavailable("the memory store is down"))
+                return
+            self._read.add(bytes(key))
+            values = self._hashes.get(bytes(key), {})
+            deliver([values.get(field) for field in key.fields])
+
+        asyncio.get_running_loop().call_soon(answer)
+
+    def hset(self, key: bytes, values: Mapping[bytes, bytes]) -> None:
+        """Write fields of a hash, as Feast does."""
+        self._hashes.setdefault(key, {}).update(values)
+        if key in self._read:
+            self._read.discard(key)
+            self._invalidate([key])
 
     def _row(self, key: bytes) -> bytes | None:
         blob, gone_at = self._rows.get(key, (None, 0.0))
@@ -103,6 +125,7 @@ class MemoryStore:
     def flush(self) -> None:
         """Forget everything, as FLUSHALL does."""
         self._rows.clear()
+        self._hashes.clear()
         self._schemas.clear()
         self._read.clear()
         self._invalidate(None)

@@ -4,9 +4,12 @@ The connection that reads a row is the one on which the store announces its chan
 kept while the reply is parsed, so an announcement always finds the row it is about.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final
 
-__all__ = ["Entry", "NearCache"]
+from feature_cache.keys import HashKey
+
+__all__ = ["Entry", "HashRow", "NearCache"]
 
 _OVERHEAD_BYTES: Final = 280
 """What an entry costs beside its key and value: two dictionary slots, objects, counts
@@ -26,6 +29,21 @@ class Entry:
         self.read_at = read_at
         self.size = size
         self.decoded: Any = None
+
+
+class HashRow:
+    """What a hash held, by field; and what each plan's view has made of it."""
+
+    __slots__ = ("_size", "decoded", "values")
+
+    def __init__(self, key: HashKey, reply: Sequence[bytes | None]) -> None:
+        self.values: dict[bytes, bytes | None] = dict(zip(key.fields, reply, strict=True))
+        self._size = sum(len(value) for value in reply if value is not None)
+        self.decoded: dict[Any, Any] = {}
+
+    def __len__(self) -> int:
+        """Bytes of its values."""
+        return self._size
 
 
 class NearCache:

@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from feature_cache.codec import Corrupt, Extractor, Layout, plain_start
 from feature_cache.durations import milliseconds
+from feature_cache.feast import FeastKeys, floats, scalar
 from feature_cache.keys import ENTITY_RANGES, KeySpace
 from feature_cache.status import Status
 from feature_cache.views import FeatureView
 
 __all__ = [
+    "FeastPlace",
     "InputSpec",
     "Part",
     "Plan",
@@ -28,6 +30,9 @@ __all__ = [
     "compile_plan",
     "read_row",
 ]
+
+
+_F4: Final = np.dtype("<f4")
 
 
 class InputSpec(msgspec.Struct, frozen=True):
@@ -91,6 +96,25 @@ class Part:
             bits |= self._missing
         return Row(values, bits, lacking)
 
+    def foreign_row(self, raw: Sequence[bytes | None]) -> Row:
+        """Read Feast's values of each field: None was never written, no bytes are a null."""
+        if self.dtype == _F4 and (whole := floats(raw)) is not None:
+            return Row(whole, 0)
+        values, bits, lacking = self._fill.copy(), 0, []
+        for at, ((_, kind), one) in enumerate(zip(self._wanted, raw, strict=True)):
+            if not one:
+                bits |= 0 if one is None else Status.NULLS
+                lacking.append(at)
+                continue
+            try:
+                values[at] = scalar(one, kind)
+            except Corrupt:
+                bits |= Status.SCHEMA
+                lacking.append(at)
+        if lacking:
+            bits |= self._missing
+        return Row(values, int(bits), tuple(lacking))
+
 
 def _fill(view: FeatureView, name: str, dtype: np.dtype[Any]) -> Any:
     if view.on_missing == "nan" and dtype.kind == "f":
@@ -101,13 +125,24 @@ def _fill(view: FeatureView, name: str, dtype: np.dtype[Any]) -> Any:
     return default if default is not None else 0
 
 
+class FeastPlace(msgspec.Struct, frozen=True):
+    """Where Feast keeps a view: its keys, and the hash fields of its features and event time."""
+
+    keys: FeastKeys
+    fields: dict[str, bytes]
+    time: bytes
+
+
 class PlannedView:
     """One view of a plan: where its rows are and how old they may be."""
 
-    def __init__(self, view: FeatureView, tenant: str) -> None:
+    def __init__(self, view: FeatureView, tenant: str, feast: FeastPlace | None = None) -> None:
         self.view = view
         self.name = view.view
+        self.feast = feast
         self.space = KeySpace(tenant, view.view, view.entity)
+        self.keys: KeySpace | FeastKeys = self.space if feast is None else feast.keys
+        """Makes the keys of its rows."""
         # By name: how somebody orders a YAML file must not change what bytes mean.
         self.layout = Layout([(name, field.type) for name, field in sorted(view.fields.items())])
         self.fresh_ms = milliseconds(view.fresh_for)
@@ -131,7 +166,11 @@ class PlannedView:
         own.fields = frozenset(field for part in parts for field in part.fields)
         own.empty = [part.empty for part in parts]
         own.empty_bits = parts[0].empty.bits
-        if len(parts) == 1 and (lies := parts[0].lies(self.layout)) is not None:
+        if (
+            self.feast is None
+            and len(parts) == 1
+            and (lies := parts[0].lies(self.layout)) is not None
+        ):
             own.plain = (plain_start(self.layout), self.layout.size, *lies)
         return own
 
@@ -167,7 +206,8 @@ class Plan:
         alike = {(space.names, tuple(space.entity.values())) for space in spaces}
         self.number_key = ""
         """The name of the one numeric key of all views, if that is how it is."""
-        if len(alike) == 1 and spaces[0].number_affixes is not None:
+        native = all(view.feast is None for view in views)
+        if native and len(alike) == 1 and spaces[0].number_affixes is not None:
             self.number_key = spaces[0].names[0]
             self.number_range = ENTITY_RANGES[spaces[0].entity[self.number_key]]
             self.affixes = [space.number_affixes or (b"", b"") for space in spaces]

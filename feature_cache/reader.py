@@ -7,10 +7,12 @@ alone: it still fills the near cache and answers whoever else waits for it.
 import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from feature_cache.breaker import Breaker
-from feature_cache.near_cache import Entry, NearCache
+from feature_cache.keys import HashKey
+from feature_cache.near_cache import Entry, HashRow, NearCache
 from feature_cache.store import Store
 
 __all__ = ["Found", "Reader"]
@@ -76,6 +78,8 @@ class Reader:
         self._flights: dict[bytes, _Flight] = {}
         self._due: deque[tuple[float, _Waiter]] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self.hashes = False
+        """Whether some keys may be those of hashes (`keys.HashKey`)."""
         self.hits = 0
         self.misses = 0
         self.joined = 0
@@ -126,13 +130,9 @@ class Reader:
                 wanted.append(at)
         self.hits += count - len(under_way) - len(wanted)
         self.joined += len(under_way)
-        if wanted and not self._may_ask(now):
+        if wanted and not self._ask(keys, wanted, under_way, now):
             for at in wanted:
                 failed[at] = True
-        elif wanted:
-            self.misses += len(wanted)
-            flight = self._fly(dict.fromkeys([keys[at] for at in wanted]))
-            under_way += [(at, flight) for at in wanted]
         if under_way:
             await self._wait({flight for _, flight in under_way}, now, deadline)
             for at, flight in under_way:
@@ -143,11 +143,24 @@ class Reader:
                     entries[at] = row
         return Found(entries, cached, failed)
 
-    def _may_ask(self, now: float) -> bool:
-        if self.breaker.allows(now):
-            return True
-        self.refused += 1
-        return False
+    def _ask(
+        self,
+        keys: Sequence[bytes],
+        wanted: list[int],
+        under_way: list[tuple[int, _Flight]],
+        now: float,
+    ) -> bool:
+        """Have the store asked for what is wanted, unless that has been no use lately."""
+        if not self.breaker.allows(now):
+            self.refused += 1
+            return False
+        self.misses += len(wanted)
+        if self.hashes:
+            wanted = self._fly_hashes(keys, wanted, under_way)
+        if wanted:
+            flight = self._fly(dict.fromkeys([keys[at] for at in wanted]))
+            under_way += [(at, flight) for at in wanted]
+        return True
 
     def _fly(self, wanted: Iterable[bytes]) -> _Flight:
         keys = list(wanted)
@@ -156,6 +169,30 @@ class Reader:
             self._flights[key] = flight
         self._store.mget(keys, lambda reply: self._landed(flight, reply))
         return flight
+
+    def _fly_hashes(
+        self, keys: Sequence[bytes], wanted: list[int], under_way: list[tuple[int, _Flight]]
+    ) -> list[int]:
+        """Ask for each hash by itself; returns what is wanted besides."""
+        others = []
+        for at in wanted:
+            key = keys[at]
+            if not isinstance(key, HashKey):
+                others.append(at)
+                continue
+            flight = self._flights.get(key)
+            if flight is None:
+                flight = self._flights[key] = _Flight([key])
+                self._store.hmget(key, partial(self._landed_hash, flight, key))
+            under_way.append((at, flight))
+        return others
+
+    def _landed_hash(self, flight: _Flight, key: HashKey, reply: Any) -> None:
+        """A hash becomes one row, so that it is kept, and changes, as a whole."""
+        if isinstance(reply, list) and len(reply) == len(key.fields):
+            there = any(value is not None for value in reply)
+            reply = [HashRow(key, reply) if there else None]
+        self._landed(flight, reply)
 
     def _landed(self, flight: _Flight, reply: Any) -> None:
         """A reply was parsed: keep the rows now, before anything behind it is looked at."""

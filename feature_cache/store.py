@@ -12,6 +12,7 @@ from feature_cache.address import Address
 from feature_cache.codec import TOMBSTONE
 from feature_cache.connection import Deliver, command
 from feature_cache.errors import StoreRefused
+from feature_cache.keys import HashKey
 from feature_cache.link import Link
 
 __all__ = ["RemoteStore", "Store", "Write"]
@@ -70,6 +71,10 @@ class Store(Protocol):
 
     def mget(self, keys: Sequence[bytes], deliver: Deliver) -> None:
         """Read rows; `deliver` gets a list (None where there is no row) or an exception."""
+        ...
+
+    def hmget(self, key: HashKey, deliver: Deliver) -> None:
+        """Read `key.fields` of a hash; `deliver` gets as many values or an exception."""
         ...
 
     async def write(self, writes: Sequence[Write]) -> list[bool]:
@@ -132,6 +137,10 @@ class RemoteStore:
     def mget(self, keys: Sequence[bytes], deliver: Deliver) -> None:
         """See `Store.mget`. One command, whatever the number of keys."""
         self.link.submit(command(b"MGET", *keys), deliver)
+
+    def hmget(self, key: HashKey, deliver: Deliver) -> None:
+        """See `Store.hmget`."""
+        self.link.submit(command(b"HMGET", key, *key.fields), deliver)
 
     async def write(self, writes: Sequence[Write]) -> list[bool]:
         """See `Store.write`. One script for the whole batch."""

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Final
 
+from feature_cache.feast import collisions
 from feature_cache.views import FeatureView, Field
 from serving.config.facts import Facts
 from serving.config.load import Loaded
@@ -24,7 +25,25 @@ def check_views(loaded: Loaded, facts: Facts) -> list[Problem]:
             for problem in _view(loaded, name, facts.seeds.get(name, ""))
         ),
         *_streams(loaded),
+        *_twins(loaded),
     ]
+
+
+def _twins(loaded: Loaded) -> Iterator[Problem]:
+    features: dict[str, list[tuple[str, str]]] = {}
+    files: dict[tuple[str, str], str] = {}
+    for name, view in loaded.configuration.views.items():
+        if view.source == "feast" and view.feast is not None:
+            theirs = view.feast.feature_view or name
+            features.setdefault(view.feast.project, []).extend(
+                (theirs, field) for field in view.fields
+            )
+            files |= {(theirs, field): loaded.view_files[name] for field in view.fields}
+    for listed in features.values():
+        for (first_view, first), second in collisions(listed):
+            message = f"Feast keeps it under the same name as `{first}` of `{first_view}`"
+            hint = "one overwrites the other there; rename it in Feast"
+            yield loaded.sources.problem(files[second], ("fields", second[1]), message, hint)
 
 
 def _streams(loaded: Loaded) -> Iterator[Problem]:

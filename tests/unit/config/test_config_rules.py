@@ -328,6 +328,31 @@ def test_a_view_that_contradicts_itself_is_explained(
     assert any(expected in finding for finding in findings(root) if "features/" in finding)
 
 
+def test_two_views_do_not_share_a_stream(root: Path) -> None:
+    """An entry is a row of one of them."""
+    text = VIEW.replace("fields:", "stream: s\nfields:")
+    (root / "features" / "person.yaml").write_text(text)
+    (root / "features" / "other.yaml").write_text(text.replace("view: person", "view: other"))
+
+    assert any("stream: `s` is also the stream of `other`" in one for one in findings(root))
+
+
+def test_features_that_feast_keeps_under_one_name_are_found(root: Path) -> None:
+    """Their hashes collide, and Feast does not look."""
+    fields = ", ".join(
+        f"{name}: {{type: float32, default: 0}}"
+        for name in ("avg_item_8049_1h", "std_item_2738_24h")
+    )
+    (root / "features" / "user_stats.yaml").write_text(
+        f"view: user_stats\nentity: {{id: int64}}\nsource: feast\nfeast: {{project: p}}\n"
+        f"fields: {{{fields}}}\n"
+    )
+
+    [finding] = findings(root)
+
+    assert "fields.std_item_2738_24h: Feast keeps it under the same name as" in finding
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
