@@ -6,7 +6,7 @@ DIR    ?= configs/demo
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev install-clients up test check fix lock generate bench clean
+.PHONY: help install install-dev install-clients install-feast up test test-feast check fix lock generate bench clean
 
 help:  ## Say what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -34,6 +34,17 @@ install-clients: .venv-clients/.installed  ## An environment of their own for cl
 	@echo "installing foreign clients (tests/clients/constraints.txt)"
 	@.venv-clients/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r tests/clients/constraints.txt
 	@touch $@
+
+install-feast: .venv-feast/.installed  ## An environment of its own for Feast (600 MB), for `make test-feast`
+
+.venv-feast/.installed: tests/feast/feast.in
+	@test -x .venv-feast/bin/python || $(PYTHON) -m venv .venv-feast
+	@echo "installing Feast (tests/feast/feast.in)"
+	@.venv-feast/bin/python -m pip --disable-pip-version-check --quiet install -r tests/feast/feast.in
+	@touch $@
+
+test-feast: install-dev install-feast  ## What the real Feast writes is read back
+	$(BIN)/python -m pytest tests/feast $(ARGS)
 
 up: install  ## Start the demo: store, engine, gateway (DIR=... for another configuration)
 	@exec $(BIN)/sluice up $(DIR) $(ARGS)
@@ -70,4 +81,4 @@ bench: install  ## CPU per request: floor against gateway, alternating
 	$(BIN)/python loadtests/bench.py $(ARGS)
 
 clean:  ## Remove environments and caches
-	rm -rf .venv .venv-clients .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.*
+	rm -rf .venv .venv-clients .venv-feast .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.*
