@@ -19,8 +19,10 @@ from serving.config.snapshot_codec import encode_snapshot
 class ValkeyServer:
     """A server that can be frozen, killed and started again, empty, at the same address."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
+        self._options = options
         self.socket = folder / "store.sock"
         self.url = f"unix://{self.socket}"
         self._process: subprocess.Popen[str] | None = None
@@ -31,7 +33,7 @@ class ValkeyServer:
             [
                 *(sys.executable, "-I", "-S", lifeline.__file__, str(os.getpid())),
                 *(get_binary_path(), "--port", "0", "--unixsocket", str(self.socket)),
-                *("--dir", str(self._folder), "--save", ""),
+                *("--dir", str(self._folder), "--save", "", *self._options),
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
