@@ -110,11 +110,17 @@ class FeatureCache:
             InvalidEntity: a key is missing or cannot be a key of its view.
         """
         sent = request_values or {}
-        rows, keys, first = _keys(plan, entities, sent)
-        found = self.reader.local(keys)
-        if found is None:
-            found = await self.reader.read(keys, deadline)
-        reading = Reading(rows, int(self._wall() * 1e3), found, first)
+        single = plan.single
+        value = single.value(entities) if single is not None and not sent else None
+        if single is not None and value is not None:
+            one = self.reader.local_one(single, value)
+            if one is None:
+                one = await self.reader.read_one(single, value, deadline)
+            reading = self._reading(1, one, plan.first_of_one)
+        else:
+            rows, keys, spans = _keys(plan, entities, sent)
+            found = self.reader.local(keys) or await self.reader.read(keys, deadline)
+            reading = self._reading(rows, found, spans)
         batch = self.assemble(plan, reading, sent)
         if batch.unknown and await self.learn(batch.unknown, deadline):
             batch = self.assemble(plan, reading, sent)
@@ -127,6 +133,12 @@ class FeatureCache:
         sent: Mapping[str, Any],
     ) -> Reading | None:
         """`read`, if this process holds every row already; without waiting."""
+        single = plan.single
+        if single is not None and not sent:
+            value = single.value(entities)
+            if value is not None:
+                one = self.reader.local_one(single, value)
+                return None if one is None else self._reading(1, one, plan.first_of_one)
         rows, keys, spans = _keys(plan, entities, sent)
         found = self.reader.local(keys)
         return None if found is None else self._reading(rows, found, spans)
@@ -143,6 +155,12 @@ class FeatureCache:
         Raises:
             InvalidEntity: as `fetch`.
         """
+        single = plan.single
+        if single is not None and not sent:
+            value = single.value(entities)
+            if value is not None:
+                found = await self.reader.read_one(single, value, deadline)
+                return self._reading(1, found, plan.first_of_one)
         rows, keys, spans = _keys(plan, entities, sent)
         found = await self.reader.read(keys, deadline)
         return self._reading(rows, found, spans)
@@ -216,12 +234,6 @@ def _keys(
     plan: Plan, entities: Mapping[str, Sequence[EntityValue]], sent: Mapping[str, Any]
 ) -> tuple[int, list[bytes], dict[str, int]]:
     """Rows, the keys of every view to be asked, and where each view's begin."""
-    if plan.number_key and not sent:
-        values = entities.get(plan.number_key, ())
-        low, high = plan.number_range
-        if len(values) == 1 and type(values[0]) is int and low <= values[0] <= high:
-            digits = b"%d" % values[0]
-            return 1, [first + digits + last for first, last in plan.affixes], plan.first_of_one
     keys: list[bytes] = []
     spans: dict[str, int] = {}
     rows = len(next(iter(entities.values()))) if entities else 0

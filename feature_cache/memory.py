@@ -37,8 +37,9 @@ class MemoryStore:
         self._invalidate = invalidate
         connected()
 
-    def mget(self, keys: Sequence[bytes], deliver: Deliver) -> None:
+    def mget(self, keys: Sequence[bytes], deliver: Deliver, packed: bytes = b"") -> None:
         """See `Store.mget`. Answers in a later turn of the loop, as a server would."""
+        del packed
 
         def answer() -> None:
             if self.down:

@@ -4,6 +4,7 @@ A `Part` is the fields of one view that go into one input. It is the same object
 of a cache that wants the same, so what was decoded for production serves canary and shadow too.
 """
 
+import struct
 from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Any, Final
@@ -12,10 +13,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_cache.codec import Corrupt, Extractor, Layout, plain_start
+from feature_cache.codec import HEADER_BYTES, Corrupt, Extractor, Layout, plain_start
 from feature_cache.durations import milliseconds
 from feature_cache.feast import FeastKeys, floats, scalar
 from feature_cache.keys import ENTITY_RANGES, KeySpace
+from feature_cache.single import Single
 from feature_cache.status import Status
 from feature_cache.views import FeatureView
 
@@ -33,6 +35,7 @@ __all__ = [
 
 
 _F4: Final = np.dtype("<f4")
+_OK, _CACHED = int(Status.OK), int(Status.CACHED)
 
 
 class InputSpec(msgspec.Struct, frozen=True):
@@ -189,6 +192,18 @@ class PlannedInput:
         self.place = {field: at for at, (_, field) in enumerate(spec.columns)}
 
 
+class Straight(msgspec.Struct, frozen=True):
+    """Rows of one entity that can be taken apart at once, joined in the order of the views.
+
+    `form` gives of each row its first 8 bytes, its event time and its values' bytes; the first
+    must be `starts`. `fresh_ms`: the shortest time that any of them is fresh.
+    """
+
+    form: struct.Struct
+    starts: tuple[bytes, ...]
+    fresh_ms: int
+
+
 class Plan:
     """Everything one model version asks of the store."""
 
@@ -204,19 +219,46 @@ class Plan:
         """One input, and one part of each view in it, in order: the common case."""
         spaces = [view.space for view in views]
         alike = {(space.names, tuple(space.entity.values())) for space in spaces}
-        self.number_key = ""
-        """The name of the one numeric key of all views, if that is how it is."""
+        self.single: Single | None = None
+        """The one numeric key of all views, if that is how it is."""
         native = all(view.feast is None for view in views)
         if native and len(alike) == 1 and spaces[0].number_affixes is not None:
-            self.number_key = spaces[0].names[0]
-            self.number_range = ENTITY_RANGES[spaces[0].entity[self.number_key]]
-            self.affixes = [space.number_affixes or (b"", b"") for space in spaces]
+            name = spaces[0].names[0]
+            span = ENTITY_RANGES[spaces[0].entity[name]]
+            self.single = Single(name, span, [s.number_affixes or (b"", b"") for s in spaces])
+        self.shape: Any = (
+            tuple(view.key for view in views),
+            tuple(
+                (one.name, one.dtype.str, None if one.order is None else one.order.tobytes())
+                for one in inputs
+            ),
+        )
+        """Equal for plans that make the same of the same rows."""
+        self.straight = self._straight()
+        """How to cut the values out of all views' rows at once, if they lie there as wanted."""
+        count = len(views)
+        self.fine: Final = ([[_OK]] * count, [[_OK | _CACHED]] * count)
+        """Status bits of an entity whose rows are all fine: read just now, or cached."""
         self.entity: Final = {
             name: kind for view in views for name, kind in view.view.entity.items()
         }
         self.fields: Final = {
             field: (planned, planned.place[field]) for planned in inputs for field in planned.fields
         }
+
+    def _straight(self) -> "Straight | None":
+        if not self.side_by_side:
+            return None
+        form, starts = ">", []
+        for view in self.views:
+            if view.plain is None:
+                return None
+            start, size, offset, count = view.plain
+            taken = count * view.parts[0].dtype.itemsize
+            form += f"8sQ{offset - HEADER_BYTES}x{taken}s{size - offset - taken}x"
+            starts.append(start)
+        fresh_ms = min(view.fresh_ms for view in self.views)
+        return Straight(struct.Struct(form), tuple(starts), fresh_ms)
 
 
 def compile_plan(

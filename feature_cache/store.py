@@ -69,8 +69,11 @@ class Write(msgspec.Struct, frozen=True, gc=False):
 class Store(Protocol):
     """Rows by key. Reading is by callback, so that a reply can be kept while it is parsed."""
 
-    def mget(self, keys: Sequence[bytes], deliver: Deliver) -> None:
-        """Read rows; `deliver` gets a list (None where there is no row) or an exception."""
+    def mget(self, keys: Sequence[bytes], deliver: Deliver, packed: bytes = b"") -> None:
+        """Read rows; `deliver` gets a list (None where there is no row) or an exception.
+
+        `packed` is the same as RESP bytes, if somebody has them.
+        """
         ...
 
     def hmget(self, key: HashKey, deliver: Deliver) -> None:
@@ -134,9 +137,9 @@ class RemoteStore:
         """See `Store.watch`."""
         self._invalidate, self._connected = invalidate, connected
 
-    def mget(self, keys: Sequence[bytes], deliver: Deliver) -> None:
+    def mget(self, keys: Sequence[bytes], deliver: Deliver, packed: bytes = b"") -> None:
         """See `Store.mget`. One command, whatever the number of keys."""
-        self.link.submit(command(b"MGET", *keys), deliver)
+        self.link.submit(packed or command(b"MGET", *keys), deliver)
 
     def hmget(self, key: HashKey, deliver: Deliver) -> None:
         """See `Store.hmget`."""

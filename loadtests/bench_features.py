@@ -47,7 +47,7 @@ def views() -> dict[str, FeatureView]:
         name: FeatureView(
             view=name,
             entity={"user_id": "int64"},
-            fields={f"{name}_{n}": Field(type="float32", default=0.0) for n in range(WIDTH)},
+            fields={f"{name}_{n:02}": Field(type="float32", default=0.0) for n in range(WIDTH)},
         )
         for name in VIEWS
     }
@@ -55,7 +55,7 @@ def views() -> dict[str, FeatureView]:
 
 def compiled(cache: FeatureCache) -> Plan:
     """All 96 fields in one input."""
-    columns = tuple((name, f"{name}_{n}") for name in VIEWS for n in range(WIDTH))
+    columns = tuple((name, f"{name}_{n:02}") for name in VIEWS for n in range(WIDTH))
     return cache.compile({"X": InputSpec(columns, np.dtype("<f4"))})
 
 
@@ -66,7 +66,7 @@ async def load(cache: FeatureCache) -> float:
     for name in VIEWS:
         for first in range(0, PEOPLE, BATCH):
             users = list(range(first, first + BATCH))
-            columns = {f"{name}_{n}": random.random(BATCH, np.float32) for n in range(WIDTH)}
+            columns = {f"{name}_{n:02}": random.random(BATCH, np.float32) for n in range(WIDTH)}
             now = np.full(BATCH, int(time.time() * 1e3))
             await cache.write(name, {"user_id": users}, columns, now)
     return len(VIEWS) * PEOPLE / (time.perf_counter() - started)
@@ -118,7 +118,7 @@ async def open_loop(fetch: Fetch, rate: float, seconds: float) -> tuple[float, f
 def plain_reader(client: "redis.Redis") -> Fetch:
     """The same reads by redis-py: one MGET, then join and frombuffer."""
     spaces = [KeySpace("default", name, {"user_id": "int64"}) for name in VIEWS]
-    layout = Layout([(f"x{n}", "float32") for n in range(WIDTH)])
+    layout = Layout([(f"x{n:02}", "float32") for n in range(WIDTH)])
     skip = (HEADER_BYTES + layout.bitmap) // 4
 
     async def fetch(user: int) -> Any:

@@ -161,9 +161,9 @@ def test_a_streams_entries_are_written_and_acknowledged(
     # Rows that came together are judged together, so the order may be another.
     assert sorted(fields[b"reason"].decode().partition(":")[0] for fields in rejected) == [
         "`row` is no JSON",
-        "the entry has no field `row`",
-        "age is float32, not a string",
         "a row is an object of names and values",
+        "age is float32, not a string",
+        "the entry has no field `row`",
     ]
     [unfit] = [fields for fields in rejected if fields[b"reason"].startswith(b"age")]
     assert json.loads(unfit[b"row"])["person_id"] == 110
