@@ -15,6 +15,7 @@ __all__ = ["LoadReport", "Stopped", "load"]
 
 _FIRST_PAUSE_SECONDS: Final = 0.05
 _LONGEST_PAUSE_SECONDS: Final = 1.0
+_SLICE_ROWS: Final = 2000
 _PASSING: Final = frozenset({"LOADING", "READONLY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN"})
 """Answers of a store that is about to be well again."""
 
@@ -75,22 +76,61 @@ async def load(
     Raises:
         Stopped: the store refused rows, or stayed away. Loading the file again is safe.
     """
-    for batch in batches:
-        rows = batch.rows
-        alive = rows.event_ms > oldest_ms
-        if not alive.all():
-            rows = _some(rows, alive)
-        done = len(rows)
-        if cache is not None and done:
-            done = await _write(cache, view, rows, report, patience)
-        report.read += batch.count
-        report.written += done
-        report.not_newer += len(rows) - done
-        report.expired += len(batch.rows) - len(rows)
-        report.rejected += len(batch.rejects)
-        report.next_row = batch.first + batch.count
+    # The next batch is read and checked, in a thread, while this one is written.
+    coming = asyncio.ensure_future(asyncio.to_thread(next, batches, None))
+    while (batch := await coming) is not None:
+        coming = asyncio.ensure_future(asyncio.to_thread(next, batches, None))
+        try:
+            await _take(cache, view, batch, oldest_ms=oldest_ms, report=report, patience=patience)
+        except BaseException:
+            await asyncio.wait({coming})
+            raise
         seen(batch)
-        await asyncio.sleep(0)
+
+
+async def _take(
+    cache: FeatureCache | None,
+    view: str,
+    batch: Batch,
+    *,
+    oldest_ms: int,
+    report: LoadReport,
+    patience: float,
+) -> None:
+    """Write one batch, and count what became of its rows."""
+    rows = batch.rows
+    alive = rows.event_ms > oldest_ms
+    if not alive.all():
+        rows = _some(rows, alive)
+    done = len(rows)
+    if cache is not None and done:
+        done = await _write_all(cache, view, rows, report, patience)
+    report.read += batch.count
+    report.written += done
+    report.not_newer += len(rows) - done
+    report.expired += len(batch.rows) - len(rows)
+    report.rejected += len(batch.rejects)
+    report.next_row = batch.first + batch.count
+
+
+async def _write_all(
+    cache: FeatureCache, view: str, rows: Rows, report: LoadReport, patience: float
+) -> int:
+    """Two slices at a time: one is packed here while the store writes the other."""
+    slices = iter([slice(at, at + _SLICE_ROWS) for at in range(0, len(rows), _SLICE_ROWS)])
+
+    async def some() -> int:
+        return sum(
+            [await _write(cache, view, _some(rows, part), report, patience) for part in slices]
+        )
+
+    working = [asyncio.ensure_future(some()) for _ in range(2)]
+    try:
+        return sum(await asyncio.gather(*working))
+    finally:
+        for task in working:
+            task.cancel()
+        await asyncio.gather(*working, return_exceptions=True)
 
 
 async def _write(
@@ -114,10 +154,12 @@ async def _write(
 
 
 def _some(rows: Rows, wanted: Any) -> Rows:
-    chosen = np.flatnonzero(wanted).tolist()
+    """Rows by a mask or a slice."""
 
     def pick(values: Any) -> Any:
-        return values[wanted] if isinstance(values, np.ndarray) else [values[at] for at in chosen]
+        if isinstance(values, np.ndarray) or isinstance(wanted, slice):
+            return values[wanted]
+        return [value for value, keep in zip(values, wanted.tolist(), strict=True) if keep]
 
     return Rows(
         {name: pick(values) for name, values in rows.entities.items()},

@@ -256,6 +256,19 @@ async def test_rows_of_more_than_one_script_are_each_told(bench: Bench) -> None:
         times = np.full(rows, now)
 
 
+async def test_one_entity_twice_in_one_batch(bench: Bench) -> None:
+    """The newer of them stays, whichever comes first."""
+    now = int(bench.wall.now * 1e3)
+    for times in ([now - 9, now - 5], [now - 2, now - 4], [now, now]):
+        written = await bench.cache.write(
+            "home", {"person_id": [7, 7]}, {"rooms": [1, 2]}, np.array(times)
+        )
+        assert written == [True, times[1] > times[0]]
+        bench.cache.reader.near.flush()
+        batch = await bench.cache.fetch(bench.compile([("home", "rooms")]), {"person_id": [7]})
+        assert batch.ages[0] == [now - max(times)]
+
+
 async def test_a_view_that_feast_writes_is_read_only(bench: Bench) -> None:
     """Writing is refused by name; an erasure says that it is not ours."""
     theirs = FeatureView(
