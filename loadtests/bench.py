@@ -2,6 +2,7 @@
 
     python loadtests/bench.py                          # HTTP and gRPC, 1x30, three rounds
     python loadtests/bench.py --payload demo --json
+    python loadtests/bench.py --payload join           # by key: two views read from the store
     python loadtests/bench.py --startup                # time to the first answer, memory
 
 The floor is the least a Python server can do: an `asyncio.Protocol` on uvloop, httptools,
@@ -153,6 +154,8 @@ def measure(
     """
     host, _, port = (server.http if protocol == "http" else server.grpc).rpartition(":")
     messages = workload.http if protocol == "http" else workload.grpc
+    if name == "floor" and workload.floor:
+        messages = list(workload.floor)
     orders = bench_load.Orders(
         protocol=protocol,
         host=host,

@@ -63,16 +63,19 @@ def _report(data: Path) -> dict[str, Any] | None:
 
 
 def _answers(address: str, model: str, body: bytes) -> bool:
-    """Whether a request is answered 200 now."""
+    """Whether a request is answered 200 now, with stored features if any are asked for."""
     host, _, port = address.rpartition(":")
     connection = http.client.HTTPConnection(host, int(port), timeout=2)
     try:
         connection.request("POST", f"/v2/models/{model}/infer", body)
-        return connection.getresponse().status == 200
+        response = connection.getresponse()
+        answer = response.read()
     except (OSError, http.client.HTTPException):
         return False
     finally:
         connection.close()
+    stored = b'"feature_status"' not in answer or b'"feature_status":"OK"' in answer
+    return response.status == 200 and stored
 
 
 @contextmanager

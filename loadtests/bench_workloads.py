@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import onnxruntime
 import orjson
+import pyarrow.parquet as pq
 import yaml
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
@@ -24,6 +25,9 @@ __all__ = [
     "gateway_directory",
     "open_session",
 ]
+
+PEOPLE: Final = 4096
+"""Of the demo, asked for in turn: so many that hardly two requests at a time want the same."""
 
 ROWS: Final = 16
 """Different requests, sent in turn: a reply that belongs to another connection shows."""
@@ -41,6 +45,7 @@ class Workload(NamedTuple):
 
     `http` are JSON bodies, `grpc` serialised `ModelInferRequest`s with raw contents;
     `expected[i]` are the probabilities, shape [2], that request i must be answered with.
+    `floor` are JSON bodies for the floor, where it cannot be asked the same.
     """
 
     name: str
@@ -49,6 +54,7 @@ class Workload(NamedTuple):
     http: list[bytes]
     grpc: list[bytes]
     expected: list[list[float]]
+    floor: tuple[bytes, ...] = ()
 
 
 def open_session(artifact: Path) -> onnxruntime.InferenceSession:
@@ -71,17 +77,20 @@ def gateway_directory(workload: Workload, folder: Path) -> Path:
         "sha256": hashlib.sha256(artifact.read_bytes()).hexdigest(),
     }
     model: dict[str, Any] = {"schema_version": 1, "model": workload.model}
-    if workload.name == "demo":
+    gateway: dict[str, Any] = {"schema_version": 1, "listen": FREE_PORTS}
+    if workload.name in ("demo", "join"):
         shutil.copytree(DEMO / "features", folder / "features", dirs_exist_ok=True)
+        (folder / "data").mkdir(exist_ok=True)
+        shutil.copyfile(DEMO / "data" / "people.parquet", folder / "data" / "people.parquet")
+        # Every request reads the store, and a machine that stalls costs latency, not answers.
+        gateway["features"] = {"near_cache": "0B", "timeout": "5s"}
         model = yaml.safe_load((DEMO / "models" / "employment.yaml").read_text())
     model |= {"versions": {"v1": source}, "traffic": {"production": "v1"}}
     # A machine that stalls for a moment must cost latency, not answers.
     model["serve"] = {**model.get("serve", {}), "deadline": "10s"}
     (folder / "models").mkdir(exist_ok=True)
     (folder / "models" / "bench.yaml").write_text(yaml.safe_dump(model))
-    (folder / "gateway.yaml").write_text(
-        yaml.safe_dump({"schema_version": 1, "listen": FREE_PORTS})
-    )
+    (folder / "gateway.yaml").write_text(yaml.safe_dump(gateway))
     return folder
 
 
@@ -125,7 +134,24 @@ def _demo(folder: Path) -> Workload:
     return _workload("demo", "employment", artifact, requests, rows)
 
 
-PAYLOADS: Final = {"1x30": _trees_1x30, "demo": _demo}
+def _join(folder: Path) -> Workload:
+    """The demo's v1 asked by `person_id` alone; the floor is sent that person's row, ready made."""
+    del folder
+    artifact = DEMO / "artifacts" / "employment-v1.onnx"
+    columns = json.loads(
+        open_session(artifact).get_modelmeta().custom_metadata_map["feature_names"]
+    )
+    table = pq.read_table(DEMO / "data" / "people.parquet").slice(0, PEOPLE)
+    rows = np.stack([table[name].to_numpy() for name in columns], 1).astype(np.float32)
+    keys = [[("person_id", "INT64", np.array([one]))] for one in table["person_id"].to_pylist()]
+    made = _workload("join", "employment", artifact, keys, rows)
+    whole = [
+        [(name, "FP32", row[at : at + 1, None]) for at, name in enumerate(columns)] for row in rows
+    ]
+    return made._replace(floor=tuple(_json(tensors) for tensors in whole))
+
+
+PAYLOADS: Final = {"1x30": _trees_1x30, "demo": _demo, "join": _join}
 
 
 def build(name: str, folder: Path) -> Workload:
