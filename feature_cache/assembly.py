@@ -62,6 +62,8 @@ class Batch(msgspec.Struct, gc=False):
     views: tuple[str, ...]
     refusal: str = ""
     unknown: tuple[str, ...] = ()
+    fine: bool = False
+    """Every view gave a fresh value, whole; said only where that was cheap to see."""
 
     @property
     def status(self) -> NDArray[np.uint8]:
@@ -294,7 +296,7 @@ def _taken(plan: Plan, reading: Reading) -> Batch | None:
             found.made = made
     _, _, _, values, times = made
     ages = [[wall_ms - event_ms] for event_ms in times]
-    return Batch(values, plan.fine[found.whole], ages, plan.names)
+    return Batch(values, plan.fine[found.whole], ages, plan.names, fine=True)
 
 
 def _cut(plan: Plan, found: Found, wall_ms: int) -> _Made | None:
@@ -303,7 +305,8 @@ def _cut(plan: Plan, found: Found, wall_ms: int) -> _Made | None:
     if straight is None:
         return None
     try:
-        parts = straight.form.unpack(b"".join([entry.value for entry in found.entries]))
+        whole = b"".join([entry.value for entry in found.entries])
+        parts = straight.form.unpack(whole)
     except (TypeError, struct.error):  # a row is not there, or of another length
         return None
     if parts[::3] != straight.starts:
@@ -313,10 +316,13 @@ def _cut(plan: Plan, found: Found, wall_ms: int) -> _Made | None:
     if not latest <= wall_ms <= until:
         return None
     planned = plan.inputs[0]
-    row = np.frombuffer(b"".join(parts[2::3]), planned.dtype)
-    if planned.order is not None:
-        row = row.take(planned.order)
-        row.flags.writeable = False
+    if straight.numbers is not None:
+        row = np.array(straight.numbers(whole), planned.dtype)
+    else:
+        row = np.frombuffer(b"".join(parts[2::3]), planned.dtype)
+        if planned.order is not None:
+            row = row.take(planned.order)
+    row.flags.writeable = False
     return plan.shape, latest, until, {planned.name: row[None]}, times
 
 

@@ -215,6 +215,15 @@ class Histogram:
         slots[self.index + bisect_left(self.bounds, value)] += 1.0
         slots[self._sum] += value
 
+    def observe_many(self, values: NDArray[np.float64]) -> None:
+        """Count values, shape [n], in the family's unit."""
+        slots, index = self.slots, self.index
+        cells = np.searchsorted(np.array(self.bounds), values)
+        for cell, count in enumerate(np.bincount(cells).tolist()):
+            if count:
+                slots[index + cell] += count
+        slots[self._sum] += float(values.sum())
+
 
 class HistogramRow:
     """Several histograms with the same bounds, observed many values at a time.

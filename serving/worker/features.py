@@ -1,7 +1,10 @@
 """A worker's features: one connection and near cache for all tables, and what is counted."""
 
+from collections import Counter as Tally
 from collections.abc import Mapping
 from typing import Final
+
+import numpy as np
 
 from feature_cache.address import Address
 from feature_cache.breaker import Breaker
@@ -18,36 +21,56 @@ from serving.metrics import Counter, Histogram, MetricsFile
 __all__ = ["FeatureTally", "Features", "summary"]
 
 _FIRST_LOOK_SECONDS: Final = 0.2
+_COUNTED_AT_ONCE: Final = 256
 _FINE: Final = frozenset({int(Status.OK), int(Status.OK | Status.CACHED), 0})
 
 
 class FeatureTally:
-    """Counts rows by view and status, and the ages that requests saw."""
+    """Counts rows by view and status, and the ages that requests saw; many requests at a time."""
 
     def __init__(self, metrics: MetricsFile) -> None:
         self._metrics = metrics
         self._rows: dict[tuple[str, int], Counter] = {}
         self._ages: dict[str, Histogram] = {}
+        self._waiting: list[tuple[tuple[str, ...], list[list[int]], list[list[int]]]] = []
 
     def count(self, batch: Batch) -> None:
         """Take down what one request was given."""
-        for view, bits, ages in zip(batch.views, batch.bits, batch.ages, strict=True):
-            for bit, age in zip(bits, ages, strict=True):
-                if not bit:
-                    continue
-                rows = self._rows.get((view, bit))
-                if rows is None:
-                    rows = self._rows[view, bit] = self._metrics.counter(
-                        "sluice_feature_rows_total", view=view, status=describe(bit)
-                    )
-                rows.inc()
-                if age >= 0:
-                    seen = self._ages.get(view)
-                    if seen is None:
-                        seen = self._ages[view] = self._metrics.histogram(
-                            "sluice_feature_age_seconds", view=view
-                        )
-                    seen.observe(age / 1e3)
+        self._waiting.append((batch.views, batch.bits, batch.ages))
+        if len(self._waiting) >= _COUNTED_AT_ONCE:
+            self.publish()
+
+    def publish(self) -> None:
+        """Bring the counters up to date; called from time to time."""
+        waiting, self._waiting = self._waiting, []
+        seen: dict[str, tuple[list[int], list[int]]] = {}
+        for views, all_bits, all_ages in waiting:
+            for view, bits, ages in zip(views, all_bits, all_ages, strict=True):
+                known_bits, known_ages = seen.setdefault(view, ([], []))
+                known_bits += bits
+                known_ages += ages
+        for view, (bits, ages) in seen.items():
+            for bit, count in Tally(bits).items():
+                if bit:
+                    self._counter(view, bit).inc(count)
+            old = np.array(ages, np.float64)
+            self._histogram(view).observe_many(old[old >= 0] / 1e3)
+
+    def _counter(self, view: str, bit: int) -> Counter:
+        counter = self._rows.get((view, bit))
+        if counter is None:
+            counter = self._rows[view, bit] = self._metrics.counter(
+                "sluice_feature_rows_total", view=view, status=describe(bit)
+            )
+        return counter
+
+    def _histogram(self, view: str) -> Histogram:
+        histogram = self._ages.get(view)
+        if histogram is None:
+            histogram = self._ages[view] = self._metrics.histogram(
+                "sluice_feature_age_seconds", view=view
+            )
+        return histogram
 
 
 class Features:
@@ -127,7 +150,7 @@ def summary(batch: Batch) -> dict[str, str | int]:
     `feature_status` is `OK` where every view gave a fresh value, from the store or this process;
     else the words of each view, such as `person_profile=DEFAULTED|NOT_FOUND`.
     """
-    if all(bit in _FINE for bits in batch.bits for bit in bits):
+    if batch.fine or all(bit in _FINE for bits in batch.bits for bit in bits):
         status = "OK"
     else:
         words = []
@@ -137,7 +160,7 @@ def summary(batch: Batch) -> dict[str, str | int]:
                 every |= bit
             words.append(f"{view}={describe(every) or 'SENT'}")
         status = ",".join(words)
-    oldest = max((max(ages) for ages in batch.ages), default=-1)
+    oldest = max([max(ages) for ages in batch.ages], default=-1)
     return (
         {"feature_status": status}
         if oldest < 0

@@ -158,6 +158,16 @@ class JoinPlan:
                 self._leaves.clear()
         if not leaves:
             return None
+        if len(inputs) == 1:  # the key and nothing else
+            [tensor] = inputs
+            _check_column(tensor, self.entity[tensor.name])
+            if not len(tensor.data):
+                self._rows(inputs)
+            return Wanted({tensor.name: tensor.data.reshape(-1).tolist()}, {})
+        return self._sorted(inputs, plan)
+
+    def _sorted(self, inputs: list[Tensor], plan: Plan) -> Wanted:
+        """Tell keys from features that were sent, and check both."""
         wanted = Wanted({}, {})
         for tensor in inputs:
             name = tensor.name

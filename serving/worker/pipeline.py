@@ -244,6 +244,10 @@ class Pipeline:
         )
         return response
 
+    def publish(self) -> None:
+        """Bring counters up to date that are kept back; called from time to time."""
+        self._feature_tally.publish()
+
     def _features(self, batch: Batch) -> dict[str, str | int]:
         self._feature_tally.count(batch)
         return summary(batch)

@@ -154,6 +154,7 @@ class Worker:
             await self._private.stop()
             self._ledger.settle()
             self._recorder.publish()
+            self._pipeline.publish()
             self._tracing.close()
             self._metrics.close()
 
@@ -265,6 +266,7 @@ class Worker:
             self._admission.publish()
             self._recorder.publish()
             self._features.publish()
+            self._pipeline.publish()
             self._settings.credentials.refresh()
 
 

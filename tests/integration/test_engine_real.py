@@ -52,7 +52,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
     def begin(*words: str) -> Gateway:
         configuration = tmp_path / "demo"
         if not configuration.exists():
-            ignored = shutil.ignore_patterns(".sluice", "data", "*.py")
+            ignored = shutil.ignore_patterns(".sluice", "census.parquet", "*.py")
             shutil.copytree(DEMO, configuration, ignore=ignored)
             gateway = configuration / "gateway.yaml"
             text = gateway.read_text()

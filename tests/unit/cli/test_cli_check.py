@@ -23,6 +23,8 @@ def demo(tmp_path: Path) -> Path:
     root = tmp_path / "demo"
     for folder in ("models", "features", "artifacts"):
         shutil.copytree(CONFIGS / "demo" / folder, root / folder)
+    (root / "data").mkdir()
+    shutil.copy(CONFIGS / "demo" / "data" / "people.parquet", root / "data")
     shutil.copy(CONFIGS / "demo" / "gateway.yaml", root)
     return root
 

@@ -126,3 +126,54 @@ async def test_what_was_made_of_kept_rows_is_made_again_when_one_goes_stale() ->
     await cache.write("b", *later)
     assert (await cache.fetch(plan, {"id": [1]})).values["X"].tolist() == [[5] * 3 + [6] * 3]
     await cache.close()
+
+
+KINDS = ("float32", "int32", "int16", "int8", "bool")
+MIXED = [
+    FeatureView(
+        view=name,
+        entity={"id": "int64"},
+        fields={f"{name}_{kind}": Field(type=kind, default=0) for kind in KINDS},  # type: ignore[arg-type]
+    )
+    for name in ("m", "n")
+]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    numbers=st.lists(st.integers(-128, 127), min_size=10, max_size=10),
+    wide=st.integers(-(1 << 31), (1 << 31) - 1),
+    real=st.floats(width=32, allow_nan=False),
+    chosen=st.lists(st.sampled_from([(v.view, f) for v in MIXED for f in v.fields]), unique=True),
+    kind=st.sampled_from(["<f4", "<f8"]),
+)
+async def test_rows_of_mixed_types_are_taken_apart_as_field_by_field(
+    numbers: list[int], wide: int, real: float, chosen: list[tuple[str, str]], kind: str
+) -> None:
+    """One unpack for all views gives the very numbers that reading each field would."""
+    if not chosen:
+        return
+    cache = FeatureCache(MemoryStore(time.monotonic), {v.view: v for v in MIXED}, timeout=5)
+    values = iter(numbers)
+    for view in MIXED:
+        columns: dict[str, list[Any]] = {name: [next(values)] for name in view.fields}
+        columns[f"{view.view}_int32"] = [wide]
+        columns[f"{view.view}_float32"] = [real]
+        columns[f"{view.view}_bool"] = [bool(wide % 2)]
+        await cache.write(view.view, {"id": [1]}, columns, np.array([int(time.time() * 1e3)]))
+    plan = cache.compile({"X": InputSpec(tuple(chosen), np.dtype(kind))})
+    reading = await cache.read(plan, {"id": [1]}, {}, 1e18)
+    assert reading.found.whole == 0
+
+    quick = assembly._taken(plan, reading)
+    reading.found.whole = -1
+    slow = cache.assemble(plan, reading, {})
+
+    # Fields of two views in turn stand in no order that one part of each could have.
+    assert (quick is not None) == plan.side_by_side
+    if quick is not None:
+        assert quick.fine
+        assert quick.values["X"].dtype == slow.values["X"].dtype
+        np.testing.assert_array_equal(quick.values["X"], slow.values["X"])
+        assert (quick.bits, quick.ages) == (slow.bits, slow.ages)
+    await cache.close()
