@@ -15,7 +15,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal
-from urllib.parse import quote_from_bytes, unquote_to_bytes
+from urllib.parse import quote_from_bytes
 
 __all__ = [
     "ENTITY_RANGES",
@@ -25,7 +25,6 @@ __all__ = [
     "HashKey",
     "InvalidEntity",
     "KeySpace",
-    "parse_entity",
 ]
 
 EntityType = Literal["int32", "int64", "string"]
@@ -177,21 +176,3 @@ class KeySpace:
         if not low <= value <= high:
             raise InvalidEntity(f"entity key '{name}' is {kind}, and {value} is out of its range")
         return value
-
-
-def parse_entity(key: bytes) -> dict[str, bytes] | None:
-    """Take a row's key apart: each name with its value as it stands behind the `=` or `~`.
-
-    None for what is no row's key. A number's value is its digits; a string's is its bytes, or
-    `#` and the digest of a long one.
-    """
-    match = re.fullmatch(rb"fc:\{[^|{}]*\|([^|{}]+)\}:[^{}]*", key, re.DOTALL)
-    if match is None:
-        return None
-    found = {}
-    for part in match[1].split(b","):
-        name, mark, value = re.fullmatch(rb"([^=~]*)([=~]?)(.*)", part, re.DOTALL).groups()  # type: ignore[union-attr]
-        if not mark:
-            return None
-        found[unquote_to_bytes(name).decode()] = unquote_to_bytes(value)
-    return found

@@ -1,5 +1,6 @@
 """From snapshot to live table: what is reused, what is closed, and when nothing changes."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,23 @@ async def test_unloading_closes_and_loading_again_loads(kit: Loading) -> None:
     assert unloaded == list(VERSIONS)
     assert [version for version, _ in kit.loaded] == [*VERSIONS, *VERSIONS]
     assert all(not upstream.closed for upstream in kit.now.values())
+
+
+async def test_a_version_that_a_request_waits_to_ask_is_closed_after_it(kit: Loading) -> None:
+    """Its features come when the table is another already; its session is still there then."""
+    old = kit.pipeline.table
+    lane = old.model("m").lanes["v2"]
+    lane.joining += 1  # as `Pipeline._read` says while it waits for the store
+    empty = msgspec.structs.replace(kit.snapshot(2), models={}, staged={})
+
+    taking = asyncio.create_task(kit.take(empty))
+    await asyncio.sleep(0.05)
+    assert kit.pipeline.table is not old
+    assert kit.closed() == []
+
+    lane.joining -= 1
+    await taking
+    assert kit.closed() == list(VERSIONS)
 
 
 async def test_retiring_a_table_for_itself_closes_nothing(kit: Loading) -> None:
