@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -147,16 +148,19 @@ def test_the_shadow_is_given_what_production_was_given(demo: gateway_kit.Running
     ask(demo, 49)
     metrics = f"http://{demo.admin}/metrics"
     give_up = time.monotonic() + 20
+    wanted = {
+        'sluice_mirrored_total{model="employment",outcome="answered",version="v2"}',
+        'sluice_feature_rows_total{status="OK",view="person_profile"}',
+        'sluice_feature_age_seconds_count{view="person_household"}',
+    }
     while True:
         text = httpx.get(metrics).text
-        if 'sluice_mirrored_total{model="employment",outcome="answered",version="v2"}' in text:
+        if not (missing := {one for one in wanted if one not in text}):
             break
-        assert time.monotonic() < give_up, "no copy was answered"
+        assert time.monotonic() < give_up, missing
         time.sleep(0.05)
 
     assert 'outcome="failed",version="v2"' not in text
-    assert 'sluice_feature_rows_total{status="OK",view="person_profile"}' in text
-    assert 'sluice_feature_age_seconds_count{view="person_household"}' in text
 
 
 @pytest.mark.parametrize(
@@ -195,3 +199,30 @@ def test_with_the_store_down_the_demo_answers_from_defaults(demo: gateway_kit.Ru
 
     assert seen == {"down", "back"}
     assert ask(demo, 50)["parameters"]["feature_status"] == "OK"
+
+
+def test_an_erased_person_is_forgotten_by_the_worker_too(demo: gateway_kit.Running) -> None:
+    """By the command, while the worker keeps the person's rows; a replay changes nothing."""
+    write(demo, 77, ago=60)
+    for _ in range(2):
+        assert ask(demo, 77)["parameters"]["feature_status"] == "OK"
+
+    done = subprocess.run(
+        [
+            *(gateway_kit.SLUICE, "features", "erase", "--entity", "person_id=77", "--yes"),
+            *("--config", demo.folder / "demo", "--data", demo.data, "--json"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+
+    receipt = json.loads(done.stdout)
+    assert [key["held"] for view in receipt["views"] for key in view["keys"]] == [True, True]
+    give_up = time.monotonic() + 10
+    while "NOT_FOUND" not in ask(demo, 77)["parameters"]["feature_status"]:
+        assert time.monotonic() < give_up, "the worker still serves an erased person"
+        time.sleep(0.01)
+    write(demo, 77, ago=60)
+    assert "NOT_FOUND" in ask(demo, 77)["parameters"]["feature_status"]
