@@ -43,6 +43,8 @@ COPY configs/demo/gateway.yaml /etc/sluice/
 COPY configs/demo/models /etc/sluice/models
 COPY configs/demo/features /etc/sluice/features
 COPY configs/demo/artifacts /etc/sluice/artifacts
+COPY configs/demo/data/people.parquet /etc/sluice/data/
+COPY configs/demo/example-request.json /etc/sluice/
 # Nothing is written outside the data directory, so the root file system may be read-only.
 ENV PATH=/opt/sluice/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
