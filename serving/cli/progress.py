@@ -4,45 +4,20 @@ import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Final, NamedTuple, Protocol, Self
+from typing import Protocol, Self
 
-from serving.engine.lifecycle import State
-from serving.engine.local import LocalEngine
 from serving.engine.seeding import Seeding
+from serving.engine.stages import Engine, Stage
 
 __all__ = ["Progress", "Stage", "progress_for", "stages"]
 
-_TROUBLED: Final = {State.BACKING_OFF, State.UNHEALTHY}
 
-
-class Stage(NamedTuple):
-    """One line of progress."""
-
-    name: str
-    text: str
-    done: bool
-
-
-def stages(engine: LocalEngine, seeding: Seeding | None = None) -> list[Stage]:
+def stages(engine: Engine, seeding: Seeding | None = None) -> list[Stage]:
     """What there is to wait for, and how far it is."""
-    found = []
-    if engine.store is not None:
-        found.append(_of_process("store", engine.store.state))
-    control = engine.control.state if engine.control is not None else State.STOPPED
-    found.append(_of_process("control", control))
-    ready = [worker for worker in engine.workers if worker.spec.name in engine.serving]
-    found.append(Stage("models", "ready" if ready else "loading", bool(ready)))
-    text = f"{len(ready)} of {len(engine.workers)} ready"
-    if troubled := [w.spec.name for w in engine.workers if w.state in _TROUBLED]:
-        text += f", {', '.join(troubled)} died and will be started again"
-    found.append(Stage("workers", text, len(ready) == len(engine.workers)))
+    found = engine.stages()
     if seeding is not None:
         found.append(Stage("features", seeding.text, seeding.done))
     return found
-
-
-def _of_process(name: str, state: State) -> Stage:
-    return Stage(name, state.replace("_", " "), state is State.READY)
 
 
 class Progress(Protocol):

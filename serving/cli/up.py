@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import click
 import msgspec
@@ -16,9 +16,10 @@ from serving.cli.output import Output, output_options
 from serving.config.schema import EngineConfig, GatewayConfig, Listener, TlsConfig
 
 if TYPE_CHECKING:
-    from serving.engine.local import LocalEngine, Options, Programs
     from serving.engine.log_lines import LineSink
+    from serving.engine.programs import Options, Programs
     from serving.engine.seeding import Seeding
+    from serving.engine.stages import Engine
 
 __all__ = ["Started", "run", "up"]
 
@@ -41,8 +42,7 @@ class Started(msgspec.Struct, frozen=True, kw_only=True):
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @click.option(
     "--engine",
-    type=click.Choice(["local"]),
-    expose_value=False,  # the configuration's check allows no other engine yet
+    type=click.Choice(["local", "ray"]),
     help="Who supervises the processes [default: what gateway.yaml says].",
 )
 @click.option(
@@ -72,6 +72,7 @@ class Started(msgspec.Struct, frozen=True, kw_only=True):
 def up(
     directory: Path,
     *,
+    engine: Literal["local", "ray"] | None,
     workers: int | None,
     data: Path | None,
     insecure_bind: bool,
@@ -89,10 +90,12 @@ def up(
     Examples:
       sluice up configs/demo
       sluice up configs/demo --workers 2
+      sluice up configs/demo --engine ray
       sluice up configs/demo --json > addresses.json     for a script
     """  # noqa: D301  - \b keeps click from re-wrapping the examples
     run(
         directory,
+        engine=engine,
         workers=workers,
         data=data,
         insecure_bind=insecure_bind,
@@ -105,6 +108,7 @@ def run(
     directory: Path,
     *,
     output: Output,
+    engine: Literal["local", "ray"] | None = None,
     workers: int | None = None,
     data: Path | None = None,
     insecure_bind: bool = False,
@@ -125,31 +129,35 @@ def run(
     for warning in warnings:
         output.note(str(warning))
     gateway = loaded.configuration.gateway
-    options = _options(directory, gateway, workers=workers, data=data, insecure=insecure_bind)
+    config = _engine_config(gateway.engine, engine, workers)
+    options = _options(directory, gateway, config, data=data, insecure=insecure_bind)
     models = list(loaded.configuration.models)
 
-    def announce(running: "LocalEngine") -> None:
+    def build(lines: "LineSink", changed: Callable[[], None]) -> "Engine":
+        return _build(config, options, programs, lines, changed)
+
+    def announce(running: "Engine") -> None:
         _announce(running, gateway, models, output, time.monotonic() - started)
 
     seeds = sum(view.seed is not None for view in loaded.configuration.views.values())
-    asyncio.run(_until_stopped(options, programs, announce, output, patience, seeds=seeds))
+    asyncio.run(_until_stopped(options, build, announce, output, patience, seeds=seeds))
 
 
 def _options(
     directory: Path,
     gateway: GatewayConfig,
+    engine: EngineConfig,
     *,
-    workers: int | None,
     data: Path | None,
     insecure: bool,
 ) -> "Options":
-    from serving.engine.local import Options
+    from serving.engine.programs import Options
 
     listen = gateway.listen
     return Options(
         configuration=directory,
         data=data if data is not None else directory / ".sluice",
-        workers=workers if workers is not None else _always_running(gateway.engine),
+        workers=_always_running(engine),
         http=_address(listen.http),
         grpc=_address(listen.grpc),
         admin=_address(listen.admin),
@@ -157,6 +165,31 @@ def _options(
         insecure_bind=insecure,
         drain_seconds=gateway.limits.drain_timeout + _DRAIN_GRACE_SECONDS,
     )
+
+
+def _engine_config(
+    engine: EngineConfig, kind: Literal["local", "ray"] | None, workers: int | None
+) -> EngineConfig:
+    """What the file says, except where the command line says otherwise."""
+    if kind is not None:
+        engine = msgspec.structs.replace(engine, kind=kind)
+    return engine if workers is None else msgspec.structs.replace(engine, workers=workers)
+
+
+def _build(
+    config: EngineConfig,
+    options: "Options",
+    programs: "Programs | None",
+    lines: "LineSink",
+    changed: Callable[[], None],
+) -> "Engine":
+    if config.kind == "ray":
+        from serving.engine.ray_serve.engine import RayEngine
+
+        return RayEngine(options, config, lines=lines, on_change=changed)
+    from serving.engine.local import LocalEngine
+
+    return LocalEngine(options, lines=lines, programs=programs, on_change=changed)
 
 
 def _address(listener: str | Listener) -> str:
@@ -169,15 +202,14 @@ def _always_running(engine: EngineConfig) -> int:
 
 async def _until_stopped(
     options: "Options",
-    programs: "Programs | None",
-    announce: Callable[["LocalEngine"], None],
+    build: Callable[["LineSink", Callable[[], None]], "Engine"],
+    announce: Callable[["Engine"], None],
     output: Output,
     patience: float,
     *,
     seeds: int,
 ) -> None:
     from serving.cli.progress import progress_for, stages
-    from serving.engine.local import LocalEngine
     from serving.engine.log_lines import LineQueue
     from serving.engine.seeding import Seeding
 
@@ -188,12 +220,7 @@ async def _until_stopped(
     def changed() -> None:
         progress.update(stages(engine, seeding))
 
-    engine = LocalEngine(
-        options,
-        lines=lines,
-        programs=programs,
-        on_change=changed,
-    )
+    engine = build(lines, changed)
     if seeds:
         seeding = Seeding(options.configuration, seeds, lines=lines, on_change=changed)
     stop = _stop_on_signals(engine, output)
@@ -211,7 +238,7 @@ async def _until_stopped(
         await asyncio.to_thread(lines.close)
 
 
-def _stop_on_signals(engine: "LocalEngine", output: Output) -> asyncio.Event:
+def _stop_on_signals(engine: "Engine", output: Output) -> asyncio.Event:
     """The first signal asks for a drain, the second one kills."""
     stop = asyncio.Event()
 
@@ -242,7 +269,7 @@ async def _unless(stop: asyncio.Event, work: Coroutine[None, None, None]) -> boo
 
 
 async def _until_ready(
-    engine: "LocalEngine", seeding: "Seeding | None", lines: "LineSink", patience: float
+    engine: "Engine", seeding: "Seeding | None", lines: "LineSink", patience: float
 ) -> None:
     """Wait, say after a while what for, and raise EngineError when patience is at its end."""
     from serving.errors import EngineError
@@ -262,13 +289,13 @@ async def _until_ready(
         await end(reminder, *([loading] if loading is not None else []))
 
 
-async def _remind(engine: "LocalEngine", seeding: "Seeding | None", lines: "LineSink") -> None:
+async def _remind(engine: "Engine", seeding: "Seeding | None", lines: "LineSink") -> None:
     await asyncio.sleep(_REMIND_SECONDS)
     more = "`sluice status` in another terminal says more"
     lines("engine", f"{await _still_waiting(engine, seeding)}. {more}")
 
 
-async def _still_waiting(engine: "LocalEngine", seeding: "Seeding | None") -> str:
+async def _still_waiting(engine: "Engine", seeding: "Seeding | None") -> str:
     from serving.cli.progress import stages
 
     missing = ", ".join(
@@ -279,7 +306,7 @@ async def _still_waiting(engine: "LocalEngine", seeding: "Seeding | None") -> st
 
 
 def _announce(
-    engine: "LocalEngine",
+    engine: "Engine",
     gateway: GatewayConfig,
     models: list[str],
     output: Output,
@@ -300,7 +327,7 @@ def _announce(
         click.echo(msgspec.json.encode(started))
         return
     listen = gateway.listen
-    workers = f"{len(engine.workers)} worker{'s' if len(engine.workers) != 1 else ''}"
+    workers = f"{options.workers} worker{'s' if options.workers != 1 else ''}"
     output.say(f"\nSluice is up: {workers}, {seconds:.1f} s\n")
     output.say(f"  HTTP   {_url(addresses.http, listen.http)}")
     output.say(f"  gRPC   {addresses.grpc}{'' if _tls(listen.grpc) is None else ' (TLS)'}")
@@ -323,7 +350,7 @@ def _tls(listener: str | Listener) -> TlsConfig | None:
     return listener.tls if isinstance(listener, Listener) else None
 
 
-def _example(engine: "LocalEngine", gateway: GatewayConfig, model: str) -> str | None:
+def _example(engine: "Engine", gateway: GatewayConfig, model: str) -> str | None:
     from serving.cli.example_request import EXAMPLE_FILE, body_from_snapshot, curl_line
     from serving.config.addresses import parse_address
 

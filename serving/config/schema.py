@@ -96,20 +96,37 @@ class WorkersConfig(Section, frozen=True, kw_only=True):
     """Workers that always run."""
 
     max: Annotated[int, Meta(ge=1, le=256)] = 1
-    """Upper bound for engines that scale. `local` always runs `min`."""
+    """Upper bound for `ray`, which scales. `local` always runs `min`."""
 
     target_busy: Annotated[float, Meta(gt=0, lt=1)] = 0.6
-    """Busy fraction an autoscaling engine steers for."""
+    """Busy fraction of a worker's core that `ray` steers for."""
+
+    target_in_flight: Annotated[float, Meta(gt=0)] = 32.0
+    """Requests in flight per worker that `ray` steers for; whichever target asks for more wins."""
+
+    upscale_delay: Seconds = Seconds(2.0)
+    """How long the load must ask for more before more are started."""
+
+    downscale_delay: Seconds = Seconds(60.0)
+    """Workers are ended only down to the most that the load asked for during this time."""
 
 
 class EngineConfig(Section, frozen=True, kw_only=True):
     """Who starts and supervises the processes."""
 
     kind: Literal["local", "ray"] = "local"
-    """`local`: this command supervises everything on this machine."""
+    """`local`: this command supervises everything on this machine. `ray`: Ray Serve places, scales
+    and replaces workers (needs the extra `sluice-gateway[ray]`)."""
 
     workers: Annotated[int, Meta(ge=1, le=256)] | WorkersConfig = 1
     """Number of workers. One per core, less what the store and the models' threads need."""
+
+    worker_cpus: Annotated[float, Meta(gt=0, le=64)] = 1.0
+    """CPUs that `ray` reserves for each worker."""
+
+    address: str | None = None
+    """`ray` only: `host:port` of a running Ray to join. Absent: a Ray of its own, on loopback, that
+    ends with the command."""
 
 
 class Limits(Section, frozen=True, kw_only=True):

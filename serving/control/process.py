@@ -73,7 +73,7 @@ class Control:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self._data = Path(arguments.data)
         self._root = Path(arguments.config)
-        self._parent: int | None = arguments.parent
+        self._engine: str = arguments.incarnation or _incarnation(arguments.parent)
         self._insecure: bool = arguments.insecure_bind
         (self._data / "run").mkdir(mode=0o700, parents=True, exist_ok=True)
         journal = Journal(self._data / "journal")
@@ -169,7 +169,7 @@ class Control:
 
     async def _publish(self) -> None:
         epoch = self._data / "run" / "control.epoch"
-        engine = _incarnation(self._parent)
+        engine = self._engine
         restarted = engine != "" and _read(epoch) == engine
         await self.publisher.start(None if restarted else self._root)
         try:
@@ -307,6 +307,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help=f"redis://, rediss:// or unix:// address [default: ${STORE_VARIABLE}]",
     )
     parser.add_argument("--parent", type=int, help="exit when this process does")
+    parser.add_argument(
+        "--incarnation", default="", help="names the engine's start [default: the parent's]"
+    )
     parser.add_argument(
         "--insecure-bind", action="store_true", help="allow listeners beyond loopback unprotected"
     )

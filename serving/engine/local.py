@@ -8,28 +8,35 @@ record and report.
 
 import asyncio
 import os
-import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from serving.clock import Clock, SystemClock
-from serving.config.addresses import parse_address
-from serving.config.keys import STORE_VARIABLE
 from serving.engine.directory import DataDirectory
 from serving.engine.embedded_store import EmbeddedStore, find_server
 from serving.engine.lifecycle import State
 from serving.engine.log_lines import LineSink
-from serving.engine.ports import HeldPort, written
+from serving.engine.ports import HeldPort
+from serving.engine.programs import (
+    ROOM,
+    ROOM_PER_WORKER,
+    Launch,
+    Options,
+    Programs,
+    hold_ports,
+    is_ok,
+)
 from serving.engine.refusals import (
     refusals_of_all,
     what_control_waits_for,
     what_workers_say,
 )
 from serving.engine.report import Addresses, EngineReport, process_started, write_report
-from serving.engine.supervised import Heard, ProcessSpec, SupervisedProcess, explain_full_disk
+from serving.engine.stages import Stage, stage_of
+from serving.engine.supervised import ProcessSpec, SupervisedProcess
 from serving.errors import EngineError
 from serving.unix_http import ask
 
@@ -40,51 +47,7 @@ _REFUSAL_PROBE_SECONDS: Final = 0.5
 _GIVE_UP_FAILURES: Final = 3
 _LAST_LINES_SHOWN: Final = 8
 _NOT_UP: Final = (State.STARTING, State.BACKING_OFF)
-
-_ROOM: Final = 16 << 20
-"""Free bytes on the data directory's disk: a store, a journal, small models, some to spare."""
-
-_ROOM_PER_WORKER: Final = 4 << 20
-"""Its metrics file (`serving.metrics.MetricsFile`)."""
-
-_MODULE: Final = (sys.executable, "-P", "-m")  # -P: the working directory holds no modules
-
-
-class Programs(msgspec.Struct, frozen=True, kw_only=True):
-    """What to run, before the arguments that every such program takes.
-
-    The store's address comes in the environment, as `STORE_VARIABLE`.
-    """
-
-    worker: tuple[str, ...] = (*_MODULE, "serving.worker.process")
-    control: tuple[str, ...] = (*_MODULE, "serving.control.process")
-    store: Path | None = None
-    """Server binary; None: `find_server()`."""
-
-
-class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What to serve, where, and how patient to be. Times in seconds."""
-
-    configuration: Path
-    data: Path
-    workers: int = 1
-    http: str = "127.0.0.1:8000"
-    grpc: str = "127.0.0.1:8001"
-    admin: str = "127.0.0.1:8002"
-    store: str = "embedded"
-    insecure_bind: bool = False
-
-    drain_seconds: float = 32.0
-    """Until a stopping worker is killed. Keep it above the worker's own `limits.drain_timeout`."""
-
-    worker_silent_seconds: float = 2.0
-    """Its listener still receives connections while it is stuck, so this is short."""
-
-    control_silent_seconds: float = 10.0
-    """Nobody's request waits for control."""
-
-    start_seconds: float = 60.0
-    """Until a process that never answered is killed; imports on a busy machine take a while."""
+_TROUBLED: Final = {State.BACKING_OFF, State.UNHEALTHY}
 
 
 class LocalEngine:
@@ -145,9 +108,9 @@ class LocalEngine:
             EngineError: The data directory or a port belongs to somebody else, or there is no
                 store to run. Nothing is left behind.
         """
-        self._directory.claim(least_free=_ROOM + self.options.workers * _ROOM_PER_WORKER)
+        self._directory.claim(least_free=ROOM + self.options.workers * ROOM_PER_WORKER)
         try:
-            self._addresses = self._hold_ports()
+            self._addresses, self._ports = hold_ports(self.options)
             embedded = self._embedded_store()
         except BaseException:
             self._let_go()
@@ -156,10 +119,16 @@ class LocalEngine:
         url = self.store_url = embedded.url if embedded is not None else self.options.store
         if embedded is not None:
             self.store = self._supervise(embedded.spec())
-        self.control = self._supervise(self._control_spec(url))
+        launch = Launch(
+            self.options,
+            self._programs,
+            self._directory,
+            addresses=self._addresses,
+            store_url=url,
+        )
+        self.control = self._supervise(launch.control())
         self.workers = [
-            self._supervise(self._worker_spec(number, url))
-            for number in range(self.options.workers)
+            self._supervise(launch.worker(number)) for number in range(self.options.workers)
         ]
         self._tasks = [process.start() for process in self.processes]
         self._changed()
@@ -178,7 +147,7 @@ class LocalEngine:
         while True:
             self._raise_if_hopeless()
             for name, socket in list(waiting.items()):
-                if await _is_ok(socket, "/readyz", 1.0):
+                if await is_ok(socket, "/readyz", 1.0):
                     del waiting[name]
                     self.serving.add(name)
                     self._on_change()
@@ -188,6 +157,21 @@ class LocalEngine:
                 await self._raise_if_refused()
                 judged = self._clock.monotonic()
             await asyncio.sleep(_READY_PROBE_SECONDS)
+
+    def stages(self) -> list[Stage]:
+        """How far the start is."""
+        found = [] if self.store is None else [stage_of("store", self.store.state)]
+        control = self.control.state if self.control is not None else State.STOPPED
+        ready = [worker for worker in self.workers if worker.spec.name in self.serving]
+        text = f"{len(ready)} of {len(self.workers)} ready"
+        if troubled := [w.spec.name for w in self.workers if w.state in _TROUBLED]:
+            text += f", {', '.join(troubled)} died and will be started again"
+        return [
+            *found,
+            stage_of("control", control),
+            Stage("models", "ready" if ready else "loading", bool(ready)),
+            Stage("workers", text, len(ready) == len(self.workers)),
+        ]
 
     async def waits_for(self) -> str:
         """What control says it waits for, empty if it says nothing."""
@@ -223,20 +207,6 @@ class LocalEngine:
             return None
         return msgspec.json.decode(answer.body, type=dict[str, float])
 
-    def _hold_ports(self) -> Addresses:
-        wanted = {"http": self.options.http, "grpc": self.options.grpc, "admin": self.options.admin}
-        found: dict[str, str] = {}
-        for name, text in wanted.items():
-            option = f"listen.{name}"
-            try:
-                address = parse_address(text)
-            except ValueError as error:
-                raise EngineError(f"{option}: {error}") from error
-            port = HeldPort(address, option, shared=name != "admin")
-            self._ports.append(port)
-            found[name] = written(port.address)
-        return Addresses(**found)
-
     def _embedded_store(self) -> EmbeddedStore | None:
         if self.options.store != "embedded":
             return None
@@ -245,57 +215,6 @@ class LocalEngine:
     def _supervise(self, spec: ProcessSpec) -> SupervisedProcess:
         return SupervisedProcess(
             spec, lines=self._lines, on_change=self._changed, clock=self._clock
-        )
-
-    def _control_spec(self, store_url: str) -> ProcessSpec:
-        forced = ("--insecure-bind",) if self.options.insecure_bind else ()
-        return self._spec(
-            "control",
-            self._programs.control,
-            ("--admin", self.addresses.admin, *forced),
-            socket=self._directory.control_socket,
-            store_url=store_url,
-            silent_seconds=self.options.control_silent_seconds,
-        )
-
-    def _worker_spec(self, number: int, store_url: str) -> ProcessSpec:
-        addresses = self.addresses
-        return self._spec(
-            f"worker-{number}",
-            self._programs.worker,
-            ("--worker", str(number), "--http", addresses.http, "--grpc", addresses.grpc),
-            socket=self._directory.worker_socket(number),
-            store_url=store_url,
-            silent_seconds=self.options.worker_silent_seconds,
-        )
-
-    def _spec(
-        self,
-        name: str,
-        program: tuple[str, ...],
-        arguments: tuple[str, ...],
-        *,
-        socket: Path,
-        store_url: str,
-        silent_seconds: float,
-    ) -> ProcessSpec:
-        return ProcessSpec(
-            name=name,
-            command=(*program, *self._shared_arguments(), *arguments),
-            environment={STORE_VARIABLE: store_url},
-            probe=_health_of(socket, silent_seconds),
-            silent_seconds=silent_seconds,
-            start_seconds=self.options.start_seconds,
-            drain_seconds=self.options.drain_seconds,
-            prepare=_without(socket),
-            explain=explain_full_disk,
-        )
-
-    def _shared_arguments(self) -> tuple[str, ...]:
-        return (
-            *("--data", str(self._directory.path)),
-            *("--config", str(self.options.configuration.absolute())),
-            *("--parent", str(os.getpid())),
         )
 
     def _private_sockets(self) -> list[tuple[SupervisedProcess, Path]]:
@@ -350,23 +269,3 @@ class LocalEngine:
         while self._ports:
             self._ports.pop().close()
         self._directory.release()
-
-
-def _health_of(socket: Path, timeout_seconds: float) -> Callable[[], Awaitable[Heard]]:
-    async def probe() -> Heard:
-        ok = await _is_ok(socket, "/healthz", timeout_seconds)
-        return Heard.WELL if ok else Heard.NOTHING
-
-    return probe
-
-
-async def _is_ok(socket: Path, target: str, timeout_seconds: float) -> bool:
-    answer = await ask(socket, target, timeout_seconds=timeout_seconds)
-    return answer is not None and answer.status == 200
-
-
-def _without(socket: Path) -> Callable[[], Awaitable[None]]:
-    async def prepare() -> None:
-        socket.unlink(missing_ok=True)  # noqa: ASYNC240  - one call on a local directory
-
-    return prepare

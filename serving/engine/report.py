@@ -39,6 +39,8 @@ class ProcessReport(msgspec.Struct, frozen=True, kw_only=True):
     failures: int = 0
     last_exit: str = ""
     since: float = 0.0
+    replica: str = ""
+    """The Ray Serve replica that keeps it; empty under the local engine."""
 
 
 class EngineReport(msgspec.Struct, frozen=True, kw_only=True):

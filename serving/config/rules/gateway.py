@@ -97,9 +97,9 @@ class _Gateway:
     def engine(self) -> Iterator[Problem]:
         """The engine exists and can run that many workers."""
         engine = self._gateway.engine
-        if engine.kind == "ray":
-            message = "the engine `ray` is not available in this release"
-            yield self._problem(("engine", "kind"), message, "use `local`")
+        if engine.address is not None and engine.kind != "ray":
+            message = f"the engine `{engine.kind}` joins no cluster"
+            yield self._problem(("engine", "address"), message, "use `kind: ray`")
         workers = engine.workers
         if isinstance(workers, WorkersConfig):
             if workers.min > workers.max:

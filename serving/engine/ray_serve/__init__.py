@@ -1,0 +1,13 @@
+"""The engine on Ray Serve, and the only package that knows Ray.
+
+Serve places, scales, heals and replaces processes; no request passes through it. A replica of the
+deployment `Gateway` keeps one worker process, the one of `Control` the control process: the same
+programs that the local engine runs, supervised by the same code.
+
+- `engine`: what `sluice up` drives.
+- `cluster`: a Ray of our own on loopback, or one that is running.
+- `deployments`: what runs inside Ray.
+- `keeper`: a replica's process, its number and its report.
+- `policy`: Serve's view of `serving.engine.autoscale`.
+- `sweeper`: ends what a killed launcher leaves.
+"""

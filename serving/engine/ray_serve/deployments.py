@@ -1,0 +1,66 @@
+"""What runs inside Ray: one deployment of workers, one of control, and the application of both.
+
+`build` is the application's import path, for `sluice up` and for a RayService alike:
+`serving.engine.ray_serve.deployments:build`, with the fields of `Site` as `args`.
+"""
+
+from typing import Any
+
+import msgspec
+from ray import serve
+
+from serving.engine.ray_serve.keeper import Keeper, Site
+
+__all__ = ["APPLICATION", "build"]
+
+APPLICATION = "sluice"
+
+
+class _Kept:
+    """A replica that keeps one process."""
+
+    role = ""
+
+    # Serve awaits it, and starts no second wave before it has returned.
+    async def __init__(  # type: ignore[misc]
+        self, site: dict[str, Any], *others: Any
+    ) -> None:
+        del others
+        replica = serve.get_replica_context().replica_id.unique_id
+        self._keeper = Keeper(msgspec.convert(site, Site), role=self.role, replica=replica)
+        await self._keeper.start()
+
+    async def check_health(self) -> None:
+        """Serve replaces this replica when it raises."""
+        self._keeper.raise_if_unhealthy()
+
+    async def __del__(self) -> None:
+        """Serve awaits this when the replica is to stop: the process drains."""
+        # Serve also calls it on a replica whose construction failed.
+        keeper = getattr(self, "_keeper", None)
+        if keeper is not None:
+            await keeper.stop()
+
+
+@serve.deployment(name="Control", ray_actor_options={"num_cpus": 0})
+class Control(_Kept):
+    """Keeps the control process. One replica, on the head node."""
+
+    role = "control"
+
+
+@serve.deployment(name="Gateway")
+class Gateway(_Kept):
+    """Keeps one worker; requests reach that directly, never this replica."""
+
+    role = "worker"
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """What `GatewayPolicy` decides by."""
+        return await self._keeper.load()
+
+
+def build(args: dict[str, Any]) -> Any:
+    """The application. `args` are the fields of `Site`; a missing or unknown one is an error."""
+    site = msgspec.to_builtins(msgspec.convert(args, Site))
+    return Gateway.bind(site, Control.bind(site))  # type: ignore[attr-defined]

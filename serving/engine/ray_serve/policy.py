@@ -1,0 +1,32 @@
+"""Serve's autoscaling policy for `Gateway`: hands the workers' reports to `autoscale.decide`.
+
+Serve pickles this module by value and calls the object in its controller, every 0.1 s: no I/O.
+"""
+
+from typing import Any
+
+from serving.engine.autoscale import Load, Scaling, decide
+
+__all__ = ["GatewayPolicy"]
+
+
+class GatewayPolicy:
+    """Built once in the controller, with the settings of `engine.workers`."""
+
+    def __init__(self, **settings: Any) -> None:
+        self._scaling = Scaling(**settings)
+
+    def __call__(self, context: Any) -> tuple[int, dict[str, Any]]:
+        """Decide the number of replicas; `context` is Serve's `AutoscalingContext`."""
+        metrics = context.aggregated_metrics or {}
+        current = context.target_num_replicas
+        busy = metrics.get("busy") or {}
+        if not busy:
+            return current, dict(context.policy_state or {})
+        # Replicas that have not reported yet carry what the others do not.
+        load = Load(
+            busy=sum(busy.values()), in_flight=sum((metrics.get("in_flight") or {}).values())
+        )
+        return decide(
+            load, self._scaling, current, context.current_time, context.policy_state or {}
+        )
