@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -29,6 +30,7 @@ MARK: Final = "SLUICE_SESSION"
 _OLDEST: Final = (2, 60)
 _NEWEST: Final = (2, 60)
 _CONNECT_SECONDS: Final = 3.0
+_LAST_WORDS_SECONDS: Final = 2.0
 _OBJECT_STORE: Final = 80 << 20
 """Bytes; Ray's least. Nothing of ours goes through it."""
 
@@ -189,31 +191,33 @@ class Cluster:
         return status.status.value, "\n".join(filter(None, messages))
 
     def stop(self, application: str) -> None:
-        """Drain the application, end Serve, and Ray if it is ours."""
+        """Drain the application; then leave Ray, or end it if it is ours."""
         import ray  # noqa: PLC0415
         from ray import serve  # noqa: PLC0415
 
         if ray.is_initialized():
+            # Of a Ray of our own nothing is left to tidy up after this: it ends as a whole.
             serve.delete(application)
-            if self.address is None:
-                serve.shutdown()
             ray.shutdown()
 
     def kill(self) -> None:
         """SIGKILL every process of a Ray of our own, except this one."""
-        if self.address is None:
-            sweeper.sweep(self._mark, spare=os.getpid())
+        if self._folder is not None:
+            sweeper.sweep(self._mark, str(self._folder), spare=os.getpid())
 
     def clean(self) -> None:
         """Let go of what `start` made on this machine, after `stop` or `kill`."""
-        if self.address is not None:
+        if self._folder is None:
             return
-        sweeper.sweep(self._mark, spare=os.getpid())
+        self.kill()
         if self._sweeper is not None:
             self._sweeper.communicate(b"done\n")
             self._sweeper = None
-        if self._folder is not None:
+        # This process's own Ray threads write their last lines about now.
+        until = time.monotonic() + _LAST_WORDS_SECONDS
+        while self._folder.exists() and time.monotonic() < until:
             shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder = None
         (self._run / "ray.token").unlink(missing_ok=True)
         for name in (MARK, "RAY_AUTH_TOKEN_PATH"):
             os.environ.pop(name, None)

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import fcntl
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Final
@@ -235,5 +234,5 @@ def store_of(configured: str, directory: DataDirectory) -> str:
 
 
 def _print_line(process: str, line: str) -> None:
-    # Not sys.stderr: Serve sends that to a file, and Ray brings this to the launcher's terminal.
-    print(prefixed(process, line), file=sys.__stderr__, flush=True)  # noqa: T201
+    # Not sys.stderr: Serve sends that to a file of its own; Ray brings this to the launcher.
+    os.write(2, f"{prefixed(process, line)}\n".encode())
