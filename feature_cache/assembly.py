@@ -168,7 +168,8 @@ class Assembler:
         found, rows = reading.found, reading.rows
         blobs = [entry.value for entry in found.entries[first : first + rows]]
         good = [at for at, one in enumerate(blobs) if one and len(one) == size and one[:8] == start]
-        whole = b"".join([blobs[at] for at in good])
+        # numpy wants room for the offset even where there is no row at all.
+        whole = b"".join([blobs[at] for at in good]) or bytes(size)
         headers: NDArray[Any] = np.ndarray((len(good),), ">i8", whole, 8, (size,))
         stored: NDArray[Any] = np.ndarray(
             (len(good), count), part.dtype, whole, offset, (size, part.dtype.itemsize)

@@ -17,7 +17,10 @@ def modules() -> list[ModuleType]:
         importlib.import_module(found.name)
         for package in (serving, feature_cache)
         for found in pkgutil.walk_packages(package.__path__, package.__name__ + ".")
-        if "_generated" not in found.name and not found.name.endswith("__main__")
+        if "_generated" not in found.name
+        and not found.name.endswith("__main__")
+        # What runs inside Ray imports it, and Ray is an extra.
+        and found.name != "serving.engine.ray_serve.deployments"
     ]
 
 

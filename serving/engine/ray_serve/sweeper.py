@@ -20,7 +20,7 @@ _PATIENCE_SECONDS = 15.0
 
 
 def ours(mark: str, folder: str) -> list[int]:
-    """Pids of other processes with `mark` (`NAME=VALUE`) around them, or a file in `folder` open."""
+    """Pids of other processes with `mark` (`NAME=VALUE`) on them, or a file in `folder` open."""
     return [
         int(name)
         for name in os.listdir("/proc")  # noqa: PTH208 - a thousand Paths for a few numbers

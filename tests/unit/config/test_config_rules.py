@@ -356,7 +356,10 @@ def test_features_that_feast_keeps_under_one_name_are_found(root: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("engine: {kind: ray}", "1:16: error: engine.kind: the engine `ray` is not available"),
+        (
+            "engine: {kind: local, address: 127.0.0.1:6379}",
+            "engine.address: the engine `local` joins no cluster",
+        ),
         (
             "engine: {workers: {min: 3, max: 2}}",
             "1:25: error: engine.workers.min: min is 3, more than max, which is 2",
