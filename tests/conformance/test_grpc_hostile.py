@@ -136,14 +136,15 @@ async def test_endless_header_frames_cost_no_memory(served: Wire) -> None:
         # HEADERS without END_HEADERS, then CONTINUATION frames without end.
         with contextlib.suppress(ConnectionError):
             one.writer.write(_frame(0x1, 1, frame))
-            for number in range(12_000):
-                if number == 4000:  # buffers have the size they will keep
+            for number in range(32_000):
+                if number == 8000:  # buffers have the size they will keep
                     before = process.memory_info().rss
                 one.writer.write(_frame(0x9, 1, frame))
                 await one.writer.drain()
         grown = process.memory_info().rss - before if before else 0
 
-        assert grown < 48 << 20  # of 119 MiB sent since
+        # Of 358 MiB sent since: what grpc's threads have not decoded yet varies by tens of MiB.
+        assert grown < 144 << 20
         assert await others_are_served(served)
     assert served.plane.waiting == 0
 

@@ -36,9 +36,12 @@ DRIVER: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[gateway_kit.Running]:
-    """A model of three features under two keys, filled by command and by Feast's own bytes."""
+    """A model of three features under two keys, filled by command and by Feast's own bytes.
+
+    Without the near cache: what is `CACHED` would depend on which test ran before.
+    """
     folder = tmp_path_factory.mktemp("keys") / "conf"
-    gateway_kit.write_gateway(folder, features={"timeout": "2s"})
+    gateway_kit.write_gateway(folder, features={"timeout": "2s", "near_cache": "0B"})
     gateway_kit.write_model(
         folder, "m", {"v1": onnx_models.doubler(3)}, {"assignment": {"key": "shop"}},
         entity={"shop": "INT32", "name": "BYTES"},
