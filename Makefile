@@ -73,7 +73,7 @@ lock:  ## Resolve constraints*.txt again (hashes, no index addresses)
 	@tools=$$(mktemp -d) && $(PYTHON) -m venv $$tools && $$tools/bin/pip install -q uv && \
 	lock() { $$tools/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-strip-extras --no-emit-index-url "$$@"; } && \
 	lock pyproject.toml --all-extras --group dev --group build -o constraints-dev.txt && \
-	lock pyproject.toml --extra store --extra native-grpc --group build -c constraints-dev.txt -o constraints.txt && \
+	lock pyproject.toml --extra store --extra native-grpc --extra ray --group build -c constraints-dev.txt -o constraints.txt && \
 	lock tests/clients/clients.in -o tests/clients/constraints.txt; \
 	status=$$?; rm -rf $$tools; exit $$status
 
