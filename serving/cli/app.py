@@ -27,6 +27,7 @@ COMMANDS: Final[dict[str, str]] = {
     "status": "Show workers, models and revisions of the running gateway.",
     "infer": "Ask a model, from the command line.",
     "features": "Load, show and erase online features.",
+    "simulate": "Try a policy on a recorded or made-up load.",
     "tokens": "Make credentials for callers.",
 }
 """Command name to short help. `NAME` lives in `serving.cli.NAME` as a click command `NAME`."""

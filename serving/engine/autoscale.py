@@ -14,7 +14,13 @@ from typing import Any, Final
 
 import msgspec
 
-__all__ = ["Load", "Scaling", "decide"]
+__all__ = ["AVERAGED_SECONDS", "REPORT_SECONDS", "Load", "Scaling", "decide", "wanted"]
+
+REPORT_SECONDS: Final = 1.0
+"""How often a worker reports its load."""
+
+AVERAGED_SECONDS: Final = 5.0
+"""The time over which what `decide` is given is averaged."""
 
 _TOLERANCE: Final = 0.1
 _SLOT_SECONDS: Final = 1.0
@@ -65,7 +71,7 @@ def decide(
     """How many workers to run, and what to remember for the next call.
 
     Args:
-        load: summed over the workers, averaged over the last seconds.
+        load: summed over the workers, averaged over `AVERAGED_SECONDS`.
         scaling: bounds, targets and delays.
         current: how many are meant to run now.
         now: monotonic or wall-clock seconds.

@@ -49,6 +49,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[gateway_kit.Runni
     shutil.copy(copy / "data" / "people.parquet", folder)
     with gzip.open(folder / "export.csv.gz", "wt") as export:
         export.write("id,MAR,RELP,ESP,MIG\n9,1,0,,3\n")
+    (folder / "load.csv").write_text("seconds,rps\n0,100\n15,4000\n30,200\n")
     gateway = copy / "gateway.yaml"
     gateway.write_text(re.sub(r"127\.0\.0\.1:800\d", "127.0.0.1:0", gateway.read_text()))
     # Stands for the usual ports, where `infer` and `plan` look if nothing is said.
@@ -61,7 +62,9 @@ def test_every_kind_of_example_was_found() -> None:
     """The list is not empty by some mistake of this file."""
     words = {line.split()[1] for line in ALL if line.startswith("sluice")}
 
-    assert words == {"up", "check", "plan", "apply", "status", "infer", "features", "tokens"}
+    assert words == {
+        *("up", "check", "plan", "apply", "status", "infer", "features", "simulate", "tokens")
+    }
 
 
 @pytest.mark.parametrize("line", [line for line in ALL if not line.startswith("sluice up")])

@@ -20,6 +20,7 @@ import msgspec
 
 from serving.clock import Clock, SystemClock
 from serving.config.schema import EngineConfig, WorkersConfig
+from serving.engine.autoscale import AVERAGED_SECONDS, REPORT_SECONDS
 from serving.engine.directory import DataDirectory
 from serving.engine.embedded_store import EmbeddedStore, find_server
 from serving.engine.lifecycle import State
@@ -304,8 +305,8 @@ class RayEngine:
                 "min_replicas": workers.min,
                 "initial_replicas": workers.min,
                 "max_replicas": workers.max,
-                "metrics_interval_s": 1.0,
-                "look_back_period_s": 5.0,
+                "metrics_interval_s": REPORT_SECONDS,
+                "look_back_period_s": AVERAGED_SECONDS,
                 # The policy has delays of its own, the same as in `sluice simulate autoscale`.
                 "upscale_delay_s": 0.0,
                 "downscale_delay_s": 0.0,
