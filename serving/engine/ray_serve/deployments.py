@@ -7,7 +7,9 @@
 from typing import Any
 
 import msgspec
+import ray.util
 from ray import serve
+from ray.serve._private import replica as serve_replica
 
 from serving.engine.ray_serve.keeper import Keeper, Site
 
@@ -26,6 +28,7 @@ class _Kept:
         self, site: dict[str, Any], *others: Any
     ) -> None:
         del others
+        _listen_on_the_nodes_address()
         replica = serve.get_replica_context().replica_id.unique_id
         self._keeper = Keeper(msgspec.convert(site, Site), role=self.role, replica=replica)
         await self._keeper.start()
@@ -40,6 +43,22 @@ class _Kept:
         keeper = getattr(self, "_keeper", None)
         if keeper is not None:
             await keeper.stop()
+
+
+def _listen_on_the_nodes_address() -> None:
+    """Have Serve bind this replica's internal server to its node's address.
+
+    Serve 2.60 binds it to every interface, and that is written into its source; it does so after
+    the replica's own `__init__`. A Ray on loopback then has nothing that others can reach.
+    """
+    bind = serve_replica.add_port_to_grpc_server
+
+    def bind_here(server: Any, address: str) -> Any:
+        host = ray.util.get_node_ip_address()
+        wanted = f"[{host}]" if ":" in host else host
+        return bind(server, address.replace("[::]", wanted))
+
+    serve_replica.add_port_to_grpc_server = bind_here
 
 
 @serve.deployment(name="Control", ray_actor_options={"num_cpus": 0})
