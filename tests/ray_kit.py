@@ -4,6 +4,8 @@ import contextlib
 import fcntl
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -57,38 +59,81 @@ def left_behind(data: Path, launcher: int) -> list[str]:
     return found
 
 
-@contextlib.contextmanager
-def shared(
-    folder: Path, start: Callable[[], contextlib.AbstractContextManager[dict[str, str]]]
-) -> Iterator[dict[str, str]]:
-    """What `start` gives, started by the first test process that asks and ended by the last.
+# Ends a gateway that outlives the tests, because they were killed: nobody else would.
+_WATCH = """
+import contextlib, os, signal, sys, time
+tests, gateway = map(int, sys.argv[1:])
+def there(pid):
+    with contextlib.suppress(OSError):
+        return open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0] != "Z"
+while there(tests) and there(gateway):
+    time.sleep(0.5)
+if there(gateway):
+    os.kill(gateway, signal.SIGTERM)
+"""
 
-    `folder` is the same for all of them. A process that started it and is done earlier waits for
-    the others.
+
+@contextlib.contextmanager
+def shared(folder: Path, configure: Callable[[Path], None]) -> Iterator[dict[str, str]]:
+    """One gateway for all test processes: started by the first that asks, ended by the last.
+
+    `folder` is the same for all of them; `configure` writes the configuration. Gives what
+    `sluice up --json` says.
     """
-    users, said = folder / "users", folder / "said.json"
     folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as stack:
+    users, said = folder / "users", folder / "said.json"
+    with _locked(folder):
+        if not said.exists():
+            configure(folder / "conf")
+            said.write_text(_start(folder))
+            users.write_text("0")
+        users.write_text(str(int(users.read_text()) + 1))
+        given: dict[str, str] = json.loads(said.read_text())
+    try:
+        yield given
+    finally:
         with _locked(folder):
-            if said.exists():
-                users.write_text(str(int(users.read_text()) + 1))
-            else:
-                said.write_text(json.dumps(stack.enter_context(start())))
-                users.write_text("1")
-            given: dict[str, str] = json.loads(said.read_text())
+            users.write_text(str(int(users.read_text()) - 1))
+            if users.read_text() == "0":
+                said.unlink()
+                _stop(int(given["pid"]))
+
+
+def _start(folder: Path) -> str:
+    data = folder / "data"
+    command = [gateway_kit.SLUICE, "up", folder / "conf", "--data", data, "--json"]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True,
+            start_new_session=True,
+        )  # fmt: skip
+    # Under xdist the process that runs all the others' tests, else this one.
+    tests = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+    watch = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _WATCH, str(tests), str(process.pid)],
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    with process.stdout:
+        line = process.stdout.readline()
+    assert line, (folder / "log").read_text()
+    for one in (process, watch):
+        one.returncode = 0  # whoever is last ends it; no warning when this object goes
+    return line
+
+
+def _stop(pid: int) -> None:
+    def ended() -> bool:
+        # Where another test process is its parent, that does not ask for its exit code.
         try:
-            yield given
-        finally:
-            with _locked(folder):
-                users.write_text(str(int(users.read_text()) - 1))
-            owner = bool(stack._exit_callbacks)
-            if owner:
-                while True:
-                    with _locked(folder):
-                        if users.read_text() == "0":
-                            said.unlink()
-                            break
-                    time.sleep(0.2)
+            return process.status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
+
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        process.terminate()
+        eventually(ended, "the shared gateway has ended")
 
 
 @contextlib.contextmanager

@@ -1,12 +1,14 @@
 """Addresses that clients are tested against.
 
 `gateways` starts each kind of server once per test process and gives its `Gateway`: the
-listeners over a plane in memory (`aio`, `native`, `guarded` with a token), and `whole`, the
-programs of `sluice up` with ONNX models. A further kind is one more entry of `STARTERS`.
+listeners over a plane in memory (`aio`, `native`, `guarded` with a token), `whole`, the programs
+of `sluice up` with ONNX models, and `ray`, the same kept by Ray Serve. A further kind is one more
+entry of `STARTERS`.
 """
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -73,13 +75,27 @@ def _whole(folder: Path) -> Iterator[Gateway]:
         yield Gateway(running.http, running.grpc, "pygrpc_native", models)
 
 
+@contextlib.contextmanager
+def _on_ray(folder: Path) -> Iterator[Gateway]:
+    """The same on Ray; one for all test processes, as each start costs Ray's ten seconds."""
+    from conformance.gateway_models import configure
+    from ray_kit import shared
+
+    common = folder.parents[1] if "PYTEST_XDIST_WORKER" in os.environ else folder.parent
+    with shared(common / "on-ray", lambda where: configure(where, IDENTITY, "ray")) as said:
+        http = said["http"].rpartition("//")[2]
+        yield Gateway(http, said["grpc"], "pygrpc_native", Models(IDENTITY, loading=None))
+
+
 Starter = Callable[[Path], contextlib.AbstractContextManager[Gateway]]
 STARTERS: dict[str, Starter] = {
     "aio": lambda _: _twin("--grpc=aio"),
     "native": lambda _: _twin("--grpc=native"),
     "guarded": lambda _: _twin("--grpc=native", f"--token={TOKEN}"),
     "whole": _whole,
+    "ray": _on_ray,
 }
+ON_RAY = pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.timeout(240)])
 
 
 @pytest.fixture(scope="session")
@@ -97,9 +113,9 @@ def gateways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str
         yield get
 
 
-@pytest.fixture(scope="session", params=["aio", "whole"])
+@pytest.fixture(scope="session", params=["aio", "whole", ON_RAY])
 def gateway(request: pytest.FixtureRequest, gateways: Callable[[str], Gateway]) -> Gateway:
-    """A server open to everybody: the plane in memory, then the whole gateway."""
+    """A server open to everybody: the plane in memory, the whole gateway, and on Ray."""
     return gateways(request.param)
 
 

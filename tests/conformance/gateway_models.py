@@ -67,14 +67,19 @@ def waiting() -> bytes:
     )
 
 
-@contextlib.contextmanager
-def running_gateway(folder: Path, identities: dict[str, str]) -> Iterator[gateway_kit.Running]:
-    """`sluice up` on one worker, serving `identities` (by datatype), `simple`, `waiting`."""
-    directory = folder / "clients"
-    gateway_kit.write_gateway(directory, engine={"kind": "local", "workers": 1})
+def configure(directory: Path, identities: dict[str, str], engine: str) -> None:
+    """A gateway of one worker that serves `identities` (by datatype), `simple`, `waiting`."""
+    gateway_kit.write_gateway(directory, engine={"kind": engine, "workers": 1, "worker_cpus": 0.5})
     gateway_kit.write_model(directory, "simple", {"1": simple()}, {})
     gateway_kit.write_model(directory, "waiting", {"1": waiting()}, {})
     for datatype, model in identities.items():
         gateway_kit.write_model(directory, model, {"1": identity(datatype)}, {})
+
+
+@contextlib.contextmanager
+def running_gateway(folder: Path, identities: dict[str, str]) -> Iterator[gateway_kit.Running]:
+    """`sluice up` with the local engine."""
+    directory = folder / "clients"
+    configure(directory, identities, "local")
     with gateway_kit.running(directory) as running:
         yield running

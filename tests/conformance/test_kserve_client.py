@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conformance.conftest import Gateway
+from conformance.conftest import ON_RAY, Gateway
 
 pytestmark = pytest.mark.clients
 
@@ -34,7 +34,7 @@ EXPECTED: dict[str, list[Any]] = {
 }
 
 
-@pytest.fixture(scope="module", params=["aio", "native", "whole"])
+@pytest.fixture(scope="module", params=["aio", "native", "whole", ON_RAY])
 def cases(request: pytest.FixtureRequest, gateways: Callable[[str], Gateway]) -> dict[str, Cases]:
     """What the clients saw: outcomes by case, under `rest` and `grpc`."""
     if not PYTHON.exists():

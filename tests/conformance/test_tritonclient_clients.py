@@ -4,14 +4,18 @@ from collections.abc import AsyncIterator, Callable
 
 import numpy as np
 import pytest
-from conformance.conftest import TOKEN, Gateway
+from conformance.conftest import ON_RAY, TOKEN, Gateway
 from conformance.triton_flavours import FLAVOURS, SAMPLES, TritonClient
 from tritonclient.utils import InferenceServerException
 
 SERVED = [
-    pytest.param((flavour, server), id=f"{flavour}-{server}")
+    pytest.param(
+        (flavour, server),
+        id=f"{flavour}-{server}",
+        marks=ON_RAY.marks if server == "ray" else (),
+    )
     for flavour in FLAVOURS
-    for server in ("aio", "native", "whole")
+    for server in ("aio", "native", "whole", "ray")
     if server != "native" or flavour.startswith("grpc")
 ]
 COMPRESSIONS = ("gzip", "deflate")

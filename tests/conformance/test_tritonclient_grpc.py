@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 import tritonclient.grpc.aio
-from conformance.conftest import Gateway
+from conformance.conftest import ON_RAY, Gateway
 from tritonclient.utils import InferenceServerException
 
 BOUND = 20.0
 
 
-@pytest.fixture(params=["aio", "native", "whole"])
+@pytest.fixture(params=["aio", "native", "whole", ON_RAY])
 def served(request: pytest.FixtureRequest, gateways: Callable[[str], Gateway]) -> Gateway:
     """The plane in memory on each of the two gRPC servers, and the whole gateway."""
     return gateways(request.param)
