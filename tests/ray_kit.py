@@ -12,10 +12,15 @@ from pathlib import Path
 
 import gateway_kit
 import psutil
+import pytest
 
 from serving.engine.ray_serve.keeper import read_reports
 
 BOUND_SECONDS = 90.0
+
+
+ON_RAY = pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.timeout(240)])
+"""A fixture's parameter for a gateway on Ray, whose start takes Ray's ten seconds."""
 
 
 def replicas(running: gateway_kit.Running) -> dict[str, tuple[int, int]]:
@@ -57,6 +62,29 @@ def left_behind(data: Path, launcher: int) -> list[str]:
             ):
                 found.append(" ".join(words))
     return found
+
+
+@contextlib.contextmanager
+def shared_gateway(factory: pytest.TempPathFactory) -> Iterator[gateway_kit.Running]:
+    """The gateway on Ray that all test processes share: the clients' models, and feature views."""
+    base = factory.getbasetemp()
+    common = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with shared(common / "on-ray", _configure) as said:
+        # Nobody here is its parent.
+        yield gateway_kit.Running(None, said, common / "on-ray")  # type: ignore[arg-type]
+
+
+def _configure(directory: Path) -> None:
+    import feature_models
+    from conformance import gateway_models
+
+    gateway_kit.write_gateway(
+        directory,
+        engine={"kind": "ray", "workers": 1, "worker_cpus": 0.5},
+        features=feature_models.FEATURES,
+    )
+    gateway_models.write_models(directory)
+    feature_models.configure(directory)
 
 
 # Ends a gateway that outlives the tests, because they were killed: nobody else would.

@@ -8,7 +8,6 @@ entry of `STARTERS`.
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,11 +15,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from conformance.gateway_models import IDENTITY, running_gateway
+from ray_kit import ON_RAY, shared_gateway
 
 TOKEN = "let-me-in"
 _TWIN = [sys.executable, str(Path(__file__).with_name("serve_plane.py"))]
-_DATATYPES = "BOOL INT8 INT16 INT32 INT64 UINT8 UINT16 UINT32 UINT64 FP16 BF16 FP32 FP64 BYTES"
-IDENTITY = {datatype: f"identity_{datatype.lower()}" for datatype in _DATATYPES.split()}
 
 
 class Models(msgspec.Struct, frozen=True):
@@ -66,28 +65,22 @@ def _twin(*arguments: str) -> Iterator[Gateway]:
 
 
 @contextlib.contextmanager
-def _whole(folder: Path) -> Iterator[Gateway]:
+def _whole(factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """`sluice up` with one worker; its gRPC is on loopback, so the native front serves."""
-    from conformance.gateway_models import running_gateway
-
-    with running_gateway(folder, IDENTITY) as running:
+    with running_gateway(factory.mktemp("whole")) as running:
         models = Models(IDENTITY, loading=None)
         yield Gateway(running.http, running.grpc, "pygrpc_native", models)
 
 
 @contextlib.contextmanager
-def _on_ray(folder: Path) -> Iterator[Gateway]:
-    """The same on Ray; one for all test processes, as each start costs Ray's ten seconds."""
-    from conformance.gateway_models import configure
-    from ray_kit import shared
-
-    common = folder.parents[1] if "PYTEST_XDIST_WORKER" in os.environ else folder.parent
-    with shared(common / "on-ray", lambda where: configure(where, IDENTITY, "ray")) as said:
-        http = said["http"].rpartition("//")[2]
-        yield Gateway(http, said["grpc"], "pygrpc_native", Models(IDENTITY, loading=None))
+def _on_ray(factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """The same on Ray; one for all test processes."""
+    with shared_gateway(factory) as running:
+        models = Models(IDENTITY, loading=None)
+        yield Gateway(running.http, running.grpc, "pygrpc_native", models)
 
 
-Starter = Callable[[Path], contextlib.AbstractContextManager[Gateway]]
+Starter = Callable[[pytest.TempPathFactory], contextlib.AbstractContextManager[Gateway]]
 STARTERS: dict[str, Starter] = {
     "aio": lambda _: _twin("--grpc=aio"),
     "native": lambda _: _twin("--grpc=native"),
@@ -95,7 +88,6 @@ STARTERS: dict[str, Starter] = {
     "whole": _whole,
     "ray": _on_ray,
 }
-ON_RAY = pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.timeout(240)])
 
 
 @pytest.fixture(scope="session")
@@ -106,8 +98,7 @@ def gateways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str
 
         def get(name: str) -> Gateway:
             if name not in running:
-                folder = tmp_path_factory.mktemp(name)
-                running[name] = stack.enter_context(STARTERS[name](folder))
+                running[name] = stack.enter_context(STARTERS[name](tmp_path_factory))
             return running[name]
 
         yield get

@@ -8,6 +8,10 @@ import gateway_kit
 import onnx_models
 from onnx import TensorProto, helper
 
+_DATATYPES = "BOOL INT8 INT16 INT32 INT64 UINT8 UINT16 UINT32 UINT64 FP16 BF16 FP32 FP64 BYTES"
+IDENTITY = {datatype: f"identity_{datatype.lower()}" for datatype in _DATATYPES.split()}
+"""The identity model of each datatype."""
+
 
 def identity(datatype: str) -> bytes:
     """INPUT0 `[n, m]` to OUTPUT0, both dimensions free."""
@@ -67,19 +71,19 @@ def waiting() -> bytes:
     )
 
 
-def configure(directory: Path, identities: dict[str, str], engine: str) -> None:
-    """A gateway of one worker that serves `identities` (by datatype), `simple`, `waiting`."""
-    gateway_kit.write_gateway(directory, engine={"kind": engine, "workers": 1, "worker_cpus": 0.5})
+def write_models(directory: Path) -> None:
+    """`identity_…` for every datatype, `simple`, `waiting`."""
     gateway_kit.write_model(directory, "simple", {"1": simple()}, {})
     gateway_kit.write_model(directory, "waiting", {"1": waiting()}, {})
-    for datatype, model in identities.items():
+    for datatype, model in IDENTITY.items():
         gateway_kit.write_model(directory, model, {"1": identity(datatype)}, {})
 
 
 @contextlib.contextmanager
-def running_gateway(folder: Path, identities: dict[str, str]) -> Iterator[gateway_kit.Running]:
-    """`sluice up` with the local engine."""
+def running_gateway(folder: Path) -> Iterator[gateway_kit.Running]:
+    """`sluice up` on one worker, with the local engine."""
     directory = folder / "clients"
-    configure(directory, identities, "local")
+    gateway_kit.write_gateway(directory, engine={"kind": "local", "workers": 1})
+    write_models(directory)
     with gateway_kit.running(directory) as running:
         yield running

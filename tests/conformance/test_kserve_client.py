@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conformance.conftest import ON_RAY, Gateway
+from conformance.conftest import Gateway
+from ray_kit import ON_RAY
 
 pytestmark = pytest.mark.clients
 

@@ -4,8 +4,9 @@ from collections.abc import AsyncIterator, Callable
 
 import numpy as np
 import pytest
-from conformance.conftest import ON_RAY, TOKEN, Gateway
+from conformance.conftest import TOKEN, Gateway
 from conformance.triton_flavours import FLAVOURS, SAMPLES, TritonClient
+from ray_kit import ON_RAY
 from tritonclient.utils import InferenceServerException
 
 SERVED = [

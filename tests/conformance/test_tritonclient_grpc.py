@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 import tritonclient.grpc.aio
-from conformance.conftest import ON_RAY, Gateway
+from conformance.conftest import Gateway
+from ray_kit import ON_RAY
 from tritonclient.utils import InferenceServerException
 
 BOUND = 20.0

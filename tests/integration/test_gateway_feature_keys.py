@@ -1,63 +1,39 @@
 """Views with several keys, keys of every type, and Feast's views, through a whole gateway."""
 
+import contextlib
 import json
 import subprocess
 from collections.abc import Iterator
 from typing import Any
 
+import feature_models
 import gateway_kit
-import onnx_models
 import pytest
+import ray_kit
 import redis
-import yaml
 
 from feature_cache.feast import FeastKeys, field_name, timestamp_field
 
-VISIT: dict[str, Any] = {
-    "view": "visit",
-    "entity": {"shop": "int32", "name": "string"},
-    "fields": {"spent": {"type": "float32", "default": -1}},
-}
-SHOP: dict[str, Any] = {
-    "view": "shop",
-    "entity": {"shop": "int32"},
-    "fields": {"size": {"type": "int32", "default": -2}},
-}
-DRIVER: dict[str, Any] = {
-    "view": "driver",
-    "entity": {"shop": "int32"},
-    "fields": {"conv": {"type": "float32", "default": -3}},
-    "source": "feast",
-    "feast": {"project": "demo", "feature_view": "Drivers"},
-    "keep_for": "36500d",
-    "fresh_for": "36500d",
-}
 
-
-@pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[gateway_kit.Running]:
-    """A model of three features under two keys, filled by command and by Feast's own bytes.
-
-    Without the near cache: what is `CACHED` would depend on which test ran before.
-    """
-    folder = tmp_path_factory.mktemp("keys") / "conf"
-    gateway_kit.write_gateway(folder, features={"timeout": "2s", "near_cache": "0B"})
-    gateway_kit.write_model(
-        folder, "m", {"v1": onnx_models.doubler(3)}, {"assignment": {"key": "shop"}},
-        entity={"shop": "INT32", "name": "BYTES"},
-        inputs={"X": {"features": ["visit.*", "shop.*", "driver.*"]}},
-    )  # fmt: skip
-    (folder / "features").mkdir()
-    for view in (VISIT, SHOP, DRIVER):
-        (folder / "features" / f"{view['view']}.yaml").write_text(yaml.safe_dump(view))
-    (folder / "visits.csv").write_text('shop,name,spent\n7,zoë,1.5\n-7,"a,b",2.5\n7,"a,b",3.5\n')
-    (folder / "shops.csv").write_text("shop,size\n7,70\n-7,-70\n")
-    with gateway_kit.running(folder) as running:
+@pytest.fixture(scope="module", params=["local", ray_kit.ON_RAY])
+def gateway(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[gateway_kit.Running]:
+    """That model, its views filled by command and by Feast's own bytes; with each engine."""
+    with contextlib.ExitStack() as stack:
+        if request.param == "ray":
+            running = stack.enter_context(ray_kit.shared_gateway(tmp_path_factory))
+        else:
+            folder = tmp_path_factory.mktemp("keys") / "conf"
+            gateway_kit.write_gateway(folder, features=feature_models.FEATURES)
+            feature_models.configure(folder)
+            running = stack.enter_context(gateway_kit.running(folder))
+        conf = running.folder / "conf"
         for file, view in (("visits", "visit"), ("shops", "shop")):
             subprocess.run(
                 [
-                    *(gateway_kit.SLUICE, "features", "load", folder / f"{file}.csv"),
-                    *("--view", view, "--config", folder, "--data", running.data),
+                    *(gateway_kit.SLUICE, "features", "load", conf / f"{file}.csv"),
+                    *("--view", view, "--config", conf, "--data", running.data),
                 ],
                 check=True,
                 capture_output=True,
