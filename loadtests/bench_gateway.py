@@ -146,6 +146,6 @@ def demo_directory(folder: Path) -> Path:
         DEMO, folder, ignore=shutil.ignore_patterns(".sluice", "census.parquet", "*.py")
     )
     gateway = yaml.safe_load((folder / "gateway.yaml").read_text())
-    gateway["listen"] = FREE_PORTS
+    gateway |= {"listen": FREE_PORTS, "engine": {"kind": "local"}}
     (folder / "gateway.yaml").write_text(yaml.safe_dump(gateway))
     return folder

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +16,8 @@ import onnx_models
 import psutil
 import pytest
 from ray_kit import eventually, left_behind, replicas
+
+DEMO = Path(__file__).parents[2] / "configs" / "demo"
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 
@@ -81,21 +85,26 @@ def test_more_cpus_than_there_are(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def gateway(tmp_path: Path) -> Iterator[gateway_kit.Running]:
-    """One worker on a Ray of its own."""
-    configure(tmp_path / "conf", worker_cpus=0.5)
-    with gateway_kit.running(tmp_path / "conf") as running:
+def demo(tmp_path: Path) -> Iterator[gateway_kit.Running]:
+    """The demo as it is shipped, but for its ports."""
+    copy = tmp_path / "demo"
+    shutil.copytree(DEMO, copy, ignore=shutil.ignore_patterns(".sluice", "*.py"))
+    file = copy / "gateway.yaml"
+    file.write_text(re.sub(r"127\.0\.0\.1:800\d", "127.0.0.1:0", file.read_text()))
+    with gateway_kit.running(copy) as running:
         yield running
 
 
-def test_it_listens_on_loopback_shows_itself_and_leaves_nothing_when_killed(
-    gateway: gateway_kit.Running,
+def test_the_demo_listens_on_loopback_shows_itself_and_leaves_nothing_when_killed(
+    demo: gateway_kit.Running,
 ) -> None:
-    """One start for three looks at it, as each costs Ray's ten seconds."""
+    """It is on Ray. One start for three looks at it, as each costs Ray's ten seconds."""
+    gateway = demo
     status, answer = gateway.infer(
-        "m", [{"name": "X", "datatype": "FP32", "shape": [1, 1], "data": [4]}]
+        "employment", [{"name": "person_id", "datatype": "INT64", "shape": [1], "data": [42]}]
     )
-    assert (status, answer["outputs"][0]["data"]) == (200, [8])
+    assert (status, answer["outputs"][0]["data"]) == (200, [1])
+    assert answer["parameters"]["feature_status"] == "OK"
 
     shown = subprocess.run(
         [gateway_kit.SLUICE, "status", "--data", gateway.data, "--json"],

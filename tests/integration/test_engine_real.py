@@ -58,6 +58,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
             text = gateway.read_text()
             for port in ("8000", "8001", "8002"):
                 text = text.replace(f"127.0.0.1:{port}", "127.0.0.1:0")
+            text = text.replace("kind: ray", "kind: local")
             gateway.write_text(text)
         log = (tmp_path / "log").open("a")
         process = subprocess.Popen(

@@ -54,7 +54,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[gateway_kit.Runni
     gateway.write_text(re.sub(r"127\.0\.0\.1:800\d", "127.0.0.1:0", gateway.read_text()))
     # Stands for the usual ports, where `infer` and `plan` look if nothing is said.
     (folder / ".sluice").symlink_to(copy / ".sluice")
-    with gateway_kit.running(copy, "--data", str(copy / ".sluice")) as running:
+    with gateway_kit.running(copy, "--data", str(copy / ".sluice"), "--engine", "local") as running:
         yield running
 
 
