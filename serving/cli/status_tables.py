@@ -1,5 +1,6 @@
 """`sluice status` for people: a head, the processes, the models."""
 
+import platform
 import time
 from collections.abc import Iterable
 from typing import Final
@@ -33,7 +34,8 @@ def render(overview: Overview) -> RenderableType:
     control, now = overview.control, time.time()
     parts: list[RenderableType] = []
     if overview.engine is not None:
-        parts += [_engine_head(overview.engine, now), "", _processes(overview.processes, now)]
+        table = _processes(overview.processes, now, ray=overview.engine.engine == "ray")
+        parts += [_engine_head(overview.engine, now), "", table]
     elif control is not None:
         parts.append(_workers(control.workers))
     parts.append("")
@@ -69,10 +71,12 @@ def _engine_head(engine: EngineReport, now: float) -> Text:
     )
 
 
-def _processes(processes: Iterable[ProcessStatus], now: float) -> Table:
+def _processes(processes: Iterable[ProcessStatus], now: float, *, ray: bool) -> Table:
     table = plain_table(
-        "process", "pid", "state", "for", "revision", "in flight", "memory", "restarts"
+        *("process", "pid", "state", "for", "revision", "in flight", "busy", "memory"),
+        *(("node", "replica", "restarts") if ray else ("restarts",)),
     )
+    node = platform.node()
     for process in processes:
         word = process.state
         if process.state == "ready" and process.says not in {"", "ready"}:
@@ -84,7 +88,9 @@ def _processes(processes: Iterable[ProcessStatus], now: float) -> Table:
             age(now - process.since),
             _or_nothing(process.revision),
             _or_nothing(process.in_flight),
+            _share(process.busy),
             memory(process.resident_bytes),
+            *((node, process.replica or _NOTHING) if ray else ()),
             _restarts(process),
         )
     return table
@@ -94,15 +100,21 @@ def _restarts(process: ProcessStatus) -> str:
     return f"{process.restarts} (last: {process.last_exit})" if process.last_exit else "0"
 
 
+def _share(busy: float | None) -> str:
+    return _NOTHING if busy is None else f"{busy:.0%}"
+
+
 def _workers(workers: Iterable[WorkerStatus]) -> Table:
-    table = plain_table("worker", "pid", "state", "revision", "in flight", "memory")
+    table = plain_table("worker", "node", "pid", "state", "revision", "in flight", "busy", "memory")
     for worker in workers:
         table.add_row(
             worker.worker,
+            worker.node,
             str(worker.pid),
             _state(worker.state),
             str(worker.revision),
             str(worker.in_flight),
+            _share(worker.busy),
             memory(worker.resident_bytes),
         )
     return table

@@ -50,7 +50,8 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     `revision` is the one it answers with, 0 before the first. `refused_revision` is the latest
     one it could not load, with the reason; it then goes on serving `revision`. `not_ready`
     names versions of the served revision that do not answer (`model/version` to reason).
-    `reported_at` is wall-clock seconds.
+    `reported_at` is wall-clock seconds. `busy` is the share of a core used lately, `node` the
+    name of the machine.
     """
 
     worker: str
@@ -60,6 +61,8 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     pid: int = 0
     resident_bytes: int = 0
     in_flight: int = 0
+    busy: float = 0.0
+    node: str = ""
     refused_revision: int = 0
     refused_reason: str = ""
     not_ready: dict[str, str] = {}

@@ -119,7 +119,7 @@ class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One worker; `silent` is one that stopped reporting."""
+    """One worker; `silent` is one that stopped reporting. `busy` is its share of a core."""
 
     worker: str
     state: str
@@ -127,6 +127,8 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     pid: int
     resident_bytes: int
     in_flight: int
+    busy: float = 0.0
+    node: str = ""
     refused_revision: int = 0
     refused_reason: str = ""
 

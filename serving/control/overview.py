@@ -45,6 +45,8 @@ def worker_statuses(reports: Iterable[WorkerReport], now: float) -> list[WorkerS
             pid=report.pid,
             resident_bytes=report.resident_bytes,
             in_flight=report.in_flight,
+            busy=report.busy,
+            node=report.node,
             refused_revision=report.refused_revision,
             refused_reason=report.refused_reason,
         )

@@ -22,7 +22,8 @@ class ProcessStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One process as the engine and the process itself describe it.
 
     `state` is the engine's word; `says` the worker's own (`loading`, `ready` …), empty for
-    other processes and for one that does not answer. `resident_bytes` is the memory it holds,
+    other processes and for one that does not answer. `busy` is a worker's share of a core,
+    `replica` the Ray Serve replica that keeps the process. `resident_bytes` is the memory it holds,
     None if there is no process. `since` is when `state` began, wall-clock seconds.
     """
 
@@ -37,6 +38,8 @@ class ProcessStatus(msgspec.Struct, frozen=True, kw_only=True):
     says: str = ""
     revision: int | None = None
     in_flight: int | None = None
+    busy: float | None = None
+    replica: str = ""
 
 
 class _Readiness(msgspec.Struct):
@@ -46,6 +49,7 @@ class _Readiness(msgspec.Struct):
 
 class _Load(msgspec.Struct):
     in_flight: float = 0
+    busy: float = 0.0
 
 
 async def inspect(data: Path) -> tuple[EngineReport, list[ProcessStatus]] | None:
@@ -72,6 +76,7 @@ async def _examine(directory: DataDirectory, process: ProcessReport) -> ProcessS
         failures=process.failures,
         last_exit=process.last_exit,
         since=process.since,
+        replica=process.replica,
         resident_bytes=None if process.pid is None else resident_bytes(process.pid),
     )
     if not process.name.startswith("worker-") or process.pid is None:
@@ -85,6 +90,7 @@ async def _examine(directory: DataDirectory, process: ProcessReport) -> ProcessS
         says=ready.state if ready is not None else "",
         revision=ready.revision if ready is not None else None,
         in_flight=int(load.in_flight) if load is not None else None,
+        busy=load.busy if load is not None else None,
     )
 
 

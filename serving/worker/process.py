@@ -10,6 +10,7 @@ import contextlib
 import gc
 import logging
 import os
+import platform
 import signal
 import socket
 import sys
@@ -50,6 +51,9 @@ from serving.worker.tracing import NoTracing, OtlpTracing
 __all__ = ["Worker", "main"]
 
 _PULSE_SECONDS: Final = 0.25
+_BUSY_SECONDS: Final = 2.0
+"""Time constant of the share of a core that is shown to people."""
+
 _BACKLOG: Final = 2048
 _CLOSE_SECONDS: Final = 1.0
 
@@ -64,6 +68,7 @@ class Worker:
         self._name = f"worker-{arguments.worker}"
         self._log = logging.getLogger(self._name)
         self._state: WorkerState = "starting"
+        self._busy = 0.0
         self._stop = asyncio.Event()
         self._serving = asyncio.Event()
         clock = SystemClock()
@@ -227,6 +232,8 @@ class Worker:
             pid=self._arguments.pid,
             resident_bytes=resident_bytes(),
             in_flight=self._admission.in_flight,
+            busy=round(self._busy, 3),
+            node=platform.node(),
             refused_revision=self._feed.refused_revision,
             refused_reason=self._feed.refused_reason,
         )
@@ -240,6 +247,7 @@ class Worker:
         return {
             "in_flight": self._admission.in_flight,
             "busy_seconds": time.process_time(),
+            "busy": self._busy,
             "connections": self._metrics.gauge("sluice_connections", protocol="http").value,
         }
 
@@ -261,7 +269,10 @@ class Worker:
             due = loop.time() + _PULSE_SECONDS
             await asyncio.sleep(_PULSE_SECONDS)
             lag.set(max(0.0, loop.time() - due))
-            busy.inc(time.process_time() - busy.value)
+            used = time.process_time() - busy.value
+            busy.inc(used)
+            elapsed = loop.time() - due + _PULSE_SECONDS
+            self._busy += (used / elapsed - self._busy) * min(1.0, elapsed / _BUSY_SECONDS)
             memory.set(resident_bytes())
             self._admission.publish()
             self._recorder.publish()

@@ -169,7 +169,7 @@ def test_models_roles_and_rates_are_shown(tmp_path: Path) -> None:
     lines = [" ".join(line.split()) for line in ended.stdout.splitlines()]
     assert "employment v1 production 90 % yes 12.5 0.5" in lines
     assert "employment v2 canary 10 % no (worker-0: too big) 0.0 0.0" in lines
-    assert "worker-0 77 ready 4 5 64 MiB" in lines
+    assert "worker-0 77 ready 4 5 0% 64 MiB" in lines
     assert any(line.startswith("revision 4 by ada, ") for line in lines)
 
 
