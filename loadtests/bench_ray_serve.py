@@ -122,7 +122,12 @@ def _running(
     tied = [sys.executable, "-I", "-S", lifeline.__file__, os.getpid(), *command]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [str(part) for part in tied], stdin=subprocess.PIPE, stdout=output, stderr=output
+            [str(part) for part in tied],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            # A Ctrl-C is ours to pass on, and a signal to Ray's process group not one to us.
+            start_new_session=True,
         )
     try:
         give_up = time.monotonic() + START_SECONDS

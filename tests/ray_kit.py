@@ -64,14 +64,35 @@ def left_behind(data: Path, launcher: int) -> list[str]:
     return found
 
 
-@contextlib.contextmanager
-def shared_gateway(factory: pytest.TempPathFactory) -> Iterator[gateway_kit.Running]:
-    """The gateway on Ray that all test processes share: the clients' models, and feature views."""
+def shared_gateway(factory: pytest.TempPathFactory) -> gateway_kit.Running:
+    """The gateway on Ray that all test processes share: the clients' models, and feature views.
+
+    Whoever asks first starts it; `end_shared` ends it with the whole run, as a fixture that one
+    test process tears down may be wanted again by another.
+    """
     base = factory.getbasetemp()
-    common = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    with shared(common / "on-ray", _configure) as said:
+    folder = _shared_folder(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
+    folder.mkdir(parents=True, exist_ok=True)
+    said = folder / "said.json"
+    with _locked(folder):
+        if not said.exists():
+            if not (folder / "conf").exists():
+                _configure(folder / "conf")
+            said.write_text(_start(folder))
         # Nobody here is its parent.
-        yield gateway_kit.Running(None, said, common / "on-ray")  # type: ignore[arg-type]
+        return gateway_kit.Running(None, json.loads(said.read_text()), folder)  # type: ignore[arg-type]
+
+
+def end_shared(base: Path) -> None:
+    """End the shared gateway, if there is one. `base` is pytest's own folder of the whole run."""
+    said = _shared_folder(base) / "said.json"
+    if said.exists():
+        _stop(int(json.loads(said.read_text())["pid"]))
+        said.unlink()
+
+
+def _shared_folder(base: Path) -> Path:
+    return base / "on-ray"
 
 
 def _configure(directory: Path) -> None:
@@ -99,32 +120,6 @@ while there(tests) and there(gateway):
 if there(gateway):
     os.kill(gateway, signal.SIGTERM)
 """
-
-
-@contextlib.contextmanager
-def shared(folder: Path, configure: Callable[[Path], None]) -> Iterator[dict[str, str]]:
-    """One gateway for all test processes: started by the first that asks, ended by the last.
-
-    `folder` is the same for all of them; `configure` writes the configuration. Gives what
-    `sluice up --json` says.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    users, said = folder / "users", folder / "said.json"
-    with _locked(folder):
-        if not said.exists():
-            configure(folder / "conf")
-            said.write_text(_start(folder))
-            users.write_text("0")
-        users.write_text(str(int(users.read_text()) + 1))
-        given: dict[str, str] = json.loads(said.read_text())
-    try:
-        yield given
-    finally:
-        with _locked(folder):
-            users.write_text(str(int(users.read_text()) - 1))
-            if users.read_text() == "0":
-                said.unlink()
-                _stop(int(given["pid"]))
 
 
 def _start(folder: Path) -> str:

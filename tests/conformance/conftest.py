@@ -75,9 +75,8 @@ def _whole(factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 @contextlib.contextmanager
 def _on_ray(factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """The same on Ray; one for all test processes."""
-    with shared_gateway(factory) as running:
-        models = Models(IDENTITY, loading=None)
-        yield Gateway(running.http, running.grpc, "pygrpc_native", models)
+    running = shared_gateway(factory)
+    yield Gateway(running.http, running.grpc, "pygrpc_native", Models(IDENTITY, loading=None))
 
 
 Starter = Callable[[pytest.TempPathFactory], contextlib.AbstractContextManager[Gateway]]

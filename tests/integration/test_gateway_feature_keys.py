@@ -22,7 +22,7 @@ def gateway(
     """That model, its views filled by command and by Feast's own bytes; with each engine."""
     with contextlib.ExitStack() as stack:
         if request.param == "ray":
-            running = stack.enter_context(ray_kit.shared_gateway(tmp_path_factory))
+            running = ray_kit.shared_gateway(tmp_path_factory)
         else:
             folder = tmp_path_factory.mktemp("keys") / "conf"
             gateway_kit.write_gateway(folder, features=feature_models.FEATURES)
