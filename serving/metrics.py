@@ -154,11 +154,23 @@ FAMILIES: Final[dict[str, Family]] = {
     "sluice_route_revision": Family(
         "gauge", "Revision of the route table being served.", merge="max"
     ),
+    "sluice_upstream_hosts": Family(
+        "gauge",
+        "Processes or servers that a version elsewhere can be asked at.",
+        ("model", "version"),
+        merge="max",
+    ),
+    "sluice_upstream_retries_total": Family(
+        "counter", "Requests sent once more, to another host.", ("model", "version")
+    ),
+    "sluice_upstream_ejections_total": Family(
+        "counter", "Times that a host was left alone for a while.", ("model", "version")
+    ),
     "sluice_loop_lag_seconds": Family(
         "gauge", "How late the event loop ran its last timer.", merge="max"
     ),
-    "sluice_busy_seconds_total": Family("counter", "CPU time of the worker processes."),
-    "sluice_resident_memory_bytes": Family("gauge", "Resident memory of the worker processes."),
+    "sluice_busy_seconds_total": Family("counter", "CPU time of workers and model hosts."),
+    "sluice_resident_memory_bytes": Family("gauge", "Resident memory of workers and model hosts."),
     "sluice_spans_total": Family(
         "counter", "Trace spans, by outcome (exported, dropped).", ("outcome",)
     ),

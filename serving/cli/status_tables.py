@@ -82,7 +82,7 @@ def _processes(processes: Iterable[ProcessStatus], now: float, *, ray: bool) -> 
         if process.state == "ready" and process.says not in {"", "ready"}:
             word = process.says
         table.add_row(
-            process.name,
+            process.serves or process.name,
             _or_nothing(process.pid),
             _state(word),
             age(now - process.since),

@@ -92,12 +92,14 @@ def load_tokens(path: Path) -> TokensFile:
 def resolve_artifacts(loaded: Loaded) -> dict[tuple[str, str], Path]:
     """Where each version's model file is: absolute paths, keyed by (model, version).
 
-    Relative paths in YAML start at the YAML file that says them.
+    Relative paths in YAML start at the YAML file that says them. Versions at other servers have
+    no file and are left out.
     """
     return {
         (name, version): (loaded.root / loaded.model_files[name]).parent.absolute() / source.path
         for name, model in loaded.configuration.models.items()
         for version, source in model.versions.items()
+        if source.path and not source.urls
     }
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "EngineConfig",
     "FeaturesConfig",
     "GatewayConfig",
+    "HostsConfig",
     "InputConfig",
     "Limits",
     "ListenConfig",
@@ -287,16 +288,32 @@ class TokensFile(Section, frozen=True, kw_only=True):
 
 
 class VersionSource(Section, frozen=True, kw_only=True):
-    """Where one version's file is. A version is immutable: new bytes, new version."""
+    """Where one version is: a file (`path`, `sha256`), or at another server (`url`).
 
-    path: str
-    """ONNX file, relative to this YAML file."""
+    A version is immutable: new bytes, new version.
+    """
 
-    sha256: Sha256
-    """Digest of that file (`sha256sum FILE`). Another file under this path is refused."""
+    path: str = ""
+    """ONNX file, relative to this YAML file. Needed unless there is a `url`."""
+
+    sha256: Sha256 = ""
+    """Digest of that file (`sha256sum FILE`). Another file under this path is refused.
+    Needed with `path`."""
+
+    url: str | list[str] = ""
+    """Instead of a file: the version's address at a server of the Open Inference Protocol V2
+    (Triton, KServe, MLServer …), `http://HOST:PORT/v2/models/NAME[/versions/VERSION]`. Several
+    serve the same, and requests are spread over them."""
 
     labels: list[str] = []
     """Class names for the `classification` parameter, in output order."""
+
+    @property
+    def urls(self) -> list[str]:
+        """`url` as a list; empty for a file."""
+        if isinstance(self.url, str):
+            return [self.url] if self.url else []
+        return self.url
 
 
 class InputConfig(Section, frozen=True, kw_only=True):
@@ -310,11 +327,47 @@ class InputConfig(Section, frozen=True, kw_only=True):
     list of field names) says. Prefer the latter: the file then carries its own truth."""
 
 
+class HostsConfig(Section, frozen=True, kw_only=True):
+    """How many processes a `dedicated` version has."""
+
+    min: Annotated[int, Meta(ge=0, le=256)] = 1
+    """Processes that always run. 0: none while nobody asks; the first request then waits for
+    one to start, see `serve.cold_start_timeout`."""
+
+    max: Annotated[int, Meta(ge=1, le=256)] = 1
+    """Most processes, with either engine."""
+
+    target_busy: Annotated[float, Meta(gt=0, lt=1)] = 0.6
+    """Busy fraction of a process's core to steer for."""
+
+    target_in_flight: Annotated[float, Meta(gt=0)] = 8.0
+    """Requests in flight per process to steer for; whichever target asks for more wins."""
+
+    upscale_delay: Seconds = Seconds(2.0)
+    """How long the load must ask for more before more are started; the first is started at once."""
+
+    downscale_delay: Seconds = Seconds(300.0)
+    """Processes are ended only down to the most that the load asked for during this time."""
+
+
 class ServeConfig(Section, frozen=True, kw_only=True):
     """How a model's versions run."""
 
     placement: Literal["inline", "dedicated", "external"] = "inline"
-    """`inline`: in the worker, no hop."""
+    """`inline`: in the worker, no hop; right for anything under a few milliseconds. `dedicated`: in
+    processes of its own, which scale by themselves and crash alone. `external`: at the servers
+    that each version's `url` names. A version with a `url` is always external."""
+
+    hosts: Annotated[int, Meta(ge=1, le=256)] | HostsConfig = 1
+    """`dedicated` only: processes per version. A version without traffic has none until it is
+    asked for by name."""
+
+    host_cpus: Annotated[float, Meta(gt=0, le=64)] = 1.0
+    """`dedicated` only: CPUs that `ray` reserves for each process."""
+
+    cold_start_timeout: Seconds = Seconds(10.0)
+    """`dedicated` only: how long a request waits for a process when there is none, within its
+    deadline. `0ms`: it is answered 503 with Retry-After at once, and a process is started."""
 
     deadline: Seconds | None = None
     """Time for a whole request; callers may shorten it. Absent: `limits.default_deadline`."""

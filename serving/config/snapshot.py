@@ -15,11 +15,17 @@ __all__ = ["Snapshot", "StagedVersion"]
 
 
 class StagedVersion(msgspec.Struct, frozen=True, kw_only=True):
-    """One model file, copied under the data directory by digest and checked."""
+    """One model file, copied under the data directory by digest and checked; or another server.
+
+    For the latter `urls` are its addresses, `path` is empty, `sha256` digests what it said of
+    itself, and `binary` tells whether it takes tensors as raw bytes.
+    """
 
     path: str
     sha256: str
     signature: Signature
+    urls: list[str] = []
+    binary: bool = True
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,8 +1,8 @@
 """From a configuration directory to what can be published, or every reason why not.
 
-Reads YAML, stages the model files by digest and has them checked in a throw-away process.
-Blocks on disk and on that process: call it from a thread. It changes nothing but the data
-directory's stock of staged files.
+Reads YAML, stages the model files by digest and has them checked in a throw-away process; other
+servers are asked what they serve. Blocks on disk, on that process and on those servers: call it
+from a thread. It changes nothing but the data directory's stock of staged files.
 """
 
 from collections.abc import Mapping
@@ -16,6 +16,7 @@ from serving.config.load import Loaded, load_directory, resolve_artifacts
 from serving.config.problems import Problem, raise_errors
 from serving.config.schema import Configuration
 from serving.config.snapshot import Snapshot, StagedVersion
+from serving.control.foreign import describe
 from serving.errors import InvalidArtifact
 from serving.models import artifact
 from serving.types import Signature
@@ -64,13 +65,19 @@ def compile_configuration(root: Path, data: Path, *, insecure: bool = False) -> 
     paths, unstaged = _stage(loaded, facts, data / "artifacts")
     verdicts = artifact.check_many(sorted(set(paths.values())), checked_dir=data / "checked")
     signatures, unfit = _judge(loaded, paths, verdicts)
-    problems += [*unstaged, *unfit, *check_signatures(loaded, signatures)]
+    # Nobody is asked about a configuration that is refused anyway.
+    hopeless = any(problem.severity == "error" for problem in problems)
+    foreign, silent = ({}, []) if hopeless else _ask_others(loaded)
+    for (model, version), described in foreign.items():
+        signatures.setdefault(model, {})[version] = described.signature
+    problems += [*unstaged, *unfit, *silent, *check_signatures(loaded, signatures)]
     raise_errors(problems)
     return Compiled(
         configuration=loaded.configuration,
         staged={
             model: {
-                version: StagedVersion(
+                version: foreign.get((model, version))
+                or StagedVersion(
                     path=str(paths[model, version]),
                     sha256=source.sha256,
                     signature=signatures[model][version],
@@ -116,6 +123,23 @@ def _judge(
     return signatures, problems
 
 
-def _problem(loaded: Loaded, model: str, version: str, error: InvalidArtifact) -> Problem:
-    path = ("versions", version, "path")
+def _ask_others(
+    loaded: Loaded,
+) -> tuple[dict[tuple[str, str], StagedVersion], list[Problem]]:
+    found: dict[tuple[str, str], StagedVersion] = {}
+    problems = []
+    for model, config in loaded.configuration.models.items():
+        for version, source in config.versions.items():
+            if source.urls:
+                try:
+                    found[model, version] = describe(source.urls)
+                except InvalidArtifact as error:
+                    problems.append(_problem(loaded, model, version, error, "url"))
+    return found, problems
+
+
+def _problem(
+    loaded: Loaded, model: str, version: str, error: InvalidArtifact, key: str = "path"
+) -> Problem:
+    path = ("versions", version, key)
     return loaded.sources.problem(loaded.model_files[model], path, error.message)

@@ -20,6 +20,7 @@ from serving.config.schema import GatewayConfig
 from serving.config.snapshot import Snapshot
 from serving.config.snapshot_codec import decode_snapshot, encode_snapshot
 from serving.control.compile import Compiled
+from serving.control.host_list import HostList
 from serving.control.journal import Action, Entry, Journal
 from serving.control.plan import Plan, compare, without_secrets
 from serving.control.stock import Stock
@@ -85,6 +86,7 @@ class Publisher:
         self._log = log
         self._one_at_a_time = asyncio.Lock()
         self._stock = Stock(data, journal, log)
+        self._hosts = HostList(data, log)
         self.started = False
         self.store_name = ""
         self.store_up = False
@@ -125,6 +127,8 @@ class Publisher:
             await self._adopt_from_disk()
             if directory is not None:
                 await self._publish_directory(directory)
+            if self.current is not None:
+                await self._hosts.announce(self.current)
             await self._reconcile()
         self.started = True
 
@@ -175,8 +179,11 @@ class Publisher:
                 await subscription.next(_LOOK_SECONDS)
                 async with self._one_at_a_time:
                     await self._reconcile()
+                    reports = await self._store.workers()
                     if self._stock.may_hold_leftovers:
-                        await self._stock.clear(await self._store.workers())
+                        await self._stock.clear(reports)
+                    if self.current is not None:
+                        await self._hosts.settle(self.current, reports)
                 if not self.store_up:
                     self._log.warning("the store answers again")
                 self.store_up = True
@@ -375,6 +382,7 @@ class Publisher:
             raise ServingError(
                 f"the journal cannot be written ({error.strerror}), so nothing was changed"
             ) from error
+        await self._hosts.announce(snapshot)
         try:
             await asyncio.to_thread(
                 write_whole, self._data / "snapshot.json", encode_snapshot(snapshot)

@@ -27,7 +27,7 @@ _SLOT_SECONDS: Final = 1.0
 
 
 class Scaling(msgspec.Struct, frozen=True, kw_only=True):
-    """What `engine.workers` asks for. Delays in seconds."""
+    """What `engine.workers` asks for, or `serve.hosts`, which may be none. Delays in seconds."""
 
     min: int = 1
     max: int = 1
@@ -90,7 +90,9 @@ def decide(
         since = now
     started = float(memory.get("started", now))
     number = current
-    if since is not None and now - since >= scaling.upscale_delay:
+    # Where there is none, somebody waits for the first.
+    delay = scaling.upscale_delay if current else 0.0
+    if since is not None and now - since >= delay:
         number, since = wish, None
     elif wish < current and now - started >= scaling.downscale_delay:
         number = min(current, max(wishes.values()))

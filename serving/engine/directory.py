@@ -5,6 +5,7 @@ What the engine keeps there:
 - `run/engine.lock` is locked (flock) while an engine runs.
 - `run/engine.json` says what runs, see `serving.engine.report`.
 - `run/control.sock` and `run/worker-<n>.sock` are the processes' private listeners.
+- `run/h-<id>-<n>.sock` and `run/p-<id>-<n>.sock` are a model host's, see `serving.config.hosts`.
 - `store/` holds the embedded store's files and its `store.sock`.
 """
 
@@ -23,7 +24,7 @@ __all__ = ["DataDirectory", "short_alias"]
 
 # sun_path in sys/un.h holds 108 bytes with its final NUL; see unix(7).
 LONGEST_SOCKET_PATH: Final = 107
-_LONGEST_NAME: Final = len("/run/worker-999.sock")
+_LONGEST_NAME: Final = len("/run/h-0123456789-999.sock")
 
 
 class DataDirectory:
@@ -127,7 +128,7 @@ class DataDirectory:
                 self._made.pop().rmdir()
 
     def _clear(self) -> None:
-        names = ("*.sock", "engine.json*", "gateway.json")
+        names = ("*.sock", "*.new", "engine.json*", "gateway.json")
         for leftover in [path for name in names for path in self.run.glob(name)]:
             leftover.unlink(missing_ok=True)
 

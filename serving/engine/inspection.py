@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from serving.config.hosts import private_socket
 from serving.engine.directory import DataDirectory
 from serving.engine.report import EngineReport, ProcessReport, read_report
 from serving.unix_http import ask
@@ -23,7 +24,7 @@ class ProcessStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     `state` is the engine's word; `says` the worker's own (`loading`, `ready` …), empty for
     other processes and for one that does not answer. `busy` is a worker's share of a core,
-    `replica` the Ray Serve replica that keeps the process. `resident_bytes` is the memory it holds,
+    `replica` the Ray Serve replica that keeps the process, `serves` a model host's `model/version`. `resident_bytes` is the memory it holds,
     None if there is no process. `since` is when `state` began, wall-clock seconds.
     """
 
@@ -40,6 +41,7 @@ class ProcessStatus(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: int | None = None
     busy: float | None = None
     replica: str = ""
+    serves: str = ""
 
 
 class _Readiness(msgspec.Struct):
@@ -77,11 +79,12 @@ async def _examine(directory: DataDirectory, process: ProcessReport) -> ProcessS
         last_exit=process.last_exit,
         since=process.since,
         replica=process.replica,
+        serves=process.serves,
         resident_bytes=None if process.pid is None else resident_bytes(process.pid),
     )
-    if not process.name.startswith("worker-") or process.pid is None:
+    socket = _private(directory, process.name)
+    if socket is None or process.pid is None:
         return status
-    socket = directory.worker_socket(int(process.name.removeprefix("worker-")))
     ready, load = await asyncio.gather(
         _answer(socket, "/readyz", _Readiness), _answer(socket, "/load", _Load)
     )
@@ -92,6 +95,17 @@ async def _examine(directory: DataDirectory, process: ProcessReport) -> ProcessS
         in_flight=int(load.in_flight) if load is not None else None,
         busy=load.busy if load is not None else None,
     )
+
+
+def _private(directory: DataDirectory, name: str) -> Path | None:
+    """The private listener of a worker or a model host; others have nothing to say about load."""
+    kind, _, rest = name.partition("-")
+    if kind == "worker":
+        return directory.worker_socket(int(rest))
+    if kind == "host":
+        id_, _, number = rest.rpartition("-")
+        return private_socket(directory.run, id_, int(number))
+    return None
 
 
 async def _answer(socket: Path, target: str, kind: type[T]) -> T | None:

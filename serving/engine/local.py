@@ -17,6 +17,7 @@ import msgspec
 from serving.clock import Clock, SystemClock
 from serving.engine.directory import DataDirectory
 from serving.engine.embedded_store import EmbeddedStore, find_server
+from serving.engine.host_fleet import HostFleet
 from serving.engine.lifecycle import State
 from serving.engine.log_lines import LineSink
 from serving.engine.ports import HeldPort
@@ -69,6 +70,9 @@ class LocalEngine:
         self.store: SupervisedProcess | None = None
         self.control: SupervisedProcess | None = None
         self.workers: list[SupervisedProcess] = []
+        self.hosts: HostFleet | None = None
+        """Processes of dedicated model versions."""
+
         self.serving: set[str] = set()
         """Names of control and workers that have said they serve, filled by `until_ready`."""
         self.store_url = ""
@@ -83,6 +87,7 @@ class LocalEngine:
         self._addresses: Addresses | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._started_at = 0.0
+        self._started = False
 
     @property
     def addresses(self) -> Addresses:
@@ -94,7 +99,8 @@ class LocalEngine:
     @property
     def processes(self) -> Sequence[SupervisedProcess]:
         """Every supervised process, the store first."""
-        return [p for p in (self.store, self.control, *self.workers) if p is not None]
+        hosts = self.hosts.processes if self.hosts is not None else []
+        return [p for p in (self.store, self.control, *self.workers, *hosts) if p is not None]
 
     @property
     def directory(self) -> DataDirectory:
@@ -131,6 +137,18 @@ class LocalEngine:
             self._supervise(launch.worker(number)) for number in range(self.options.workers)
         ]
         self._tasks = [process.start() for process in self.processes]
+        self.hosts = HostFleet(
+            self._directory,
+            launch.host,
+            supervise=self._supervise,
+            workers=lambda: [
+                self._directory.worker_socket(number) for number in range(len(self.workers))
+            ],
+            on_change=self._changed,
+            say=lambda text: self._lines("engine", text),
+        )
+        self._tasks.append(self.hosts.start())
+        self._started = True
         self._changed()
         return self._addresses
 
@@ -151,7 +169,9 @@ class LocalEngine:
                     del waiting[name]
                     self.serving.add(name)
                     self._on_change()
-            if not waiting and all(process.state is State.READY for process in self.processes):
+            # Workers do not serve before the hosts that they need; extra ones may come later.
+            always = [p for p in (self.store, self.control, *self.workers) if p is not None]
+            if not waiting and all(process.state is State.READY for process in always):
                 return
             if self._clock.monotonic() - judged >= _REFUSAL_PROBE_SECONDS:
                 await self._raise_if_refused()
@@ -164,12 +184,13 @@ class LocalEngine:
         control = self.control.state if self.control is not None else State.STOPPED
         ready = [worker for worker in self.workers if worker.spec.name in self.serving]
         text = f"{len(ready)} of {len(self.workers)} ready"
+        missing = self.hosts.missing if self.hosts is not None else []
         if troubled := [w.spec.name for w in self.workers if w.state in _TROUBLED]:
             text += f", {', '.join(troubled)} died and will be started again"
         return [
             *found,
             stage_of("control", control),
-            Stage("models", "ready" if ready else "loading", bool(ready)),
+            Stage("models", _models(missing, ready=bool(ready)), bool(ready)),
             Stage("workers", text, len(ready) == len(self.workers)),
         ]
 
@@ -188,7 +209,10 @@ class LocalEngine:
         store = [self.store] if self.store is not None else []
         control = [self.control] if self.control is not None else []
         try:
-            for group in (self.workers, control, store):
+            await asyncio.gather(*(process.stop() for process in self.workers))
+            if self.hosts is not None:
+                await self.hosts.stop()
+            for group in (control, store):
                 await asyncio.gather(*(process.stop() for process in group))
         finally:
             self.kill()
@@ -199,6 +223,8 @@ class LocalEngine:
         """SIGKILL everything now. `stop` still has to be awaited, and then returns at once."""
         for process in self.processes:
             process.kill()
+        if self.hosts is not None:
+            self.hosts.kill()
 
     async def worker_load(self, number: int) -> dict[str, float] | None:
         """What worker `number` says about its load: in_flight, busy_seconds, connections."""
@@ -228,12 +254,14 @@ class LocalEngine:
     def _raise_if_hopeless(self) -> None:
         for process in self.processes:
             report = process.report
+            serves = self._serves(process)
+            name = f"{report.name} (model {serves})" if serves else report.name
             if process.explanation:
-                raise EngineError(f"{report.name} does not start: {process.explanation}")
+                raise EngineError(f"{name} does not start: {process.explanation}")
             if report.failures >= _GIVE_UP_FAILURES and report.state in _NOT_UP:
                 lines = list(process.last_lines)[-_LAST_LINES_SHOWN:] or ["(none)"]
                 raise EngineError(
-                    f"{report.name} failed {report.failures} times in a row, "
+                    f"{name} failed {report.failures} times in a row, "
                     f"last with {report.last_exit}; its last words:\n" + "\n".join(lines)
                 )
 
@@ -245,7 +273,7 @@ class LocalEngine:
             raise EngineError(f"no worker can serve the configuration:\n{lines}")
 
     def _changed(self) -> None:
-        if self._addresses is not None and len(self._tasks) == len(self.processes):
+        if self._started:
             self._write_report()
         self._on_change()
 
@@ -257,7 +285,10 @@ class LocalEngine:
             configuration=str(self.options.configuration.absolute()),
             data=str(self._directory.path),
             addresses=self.addresses,
-            processes=[process.report for process in self.processes],
+            processes=[
+                msgspec.structs.replace(process.report, serves=self._serves(process))
+                for process in self.processes
+            ],
         )
         try:
             write_report(self._directory.engine_json, report)
@@ -265,7 +296,16 @@ class LocalEngine:
             # A full disk must not end supervision; readers see the state before.
             self._lines("engine", f"engine.json could not be written: {error.strerror}")
 
+    def _serves(self, process: SupervisedProcess) -> str:
+        return self.hosts.name_of(process) if self.hosts is not None else ""
+
     def _let_go(self) -> None:
         while self._ports:
             self._ports.pop().close()
         self._directory.release()
+
+
+def _models(missing: list[str], *, ready: bool) -> str:
+    if ready:
+        return "ready"
+    return f"loading; no process is ready yet for {', '.join(missing)}" if missing else "loading"

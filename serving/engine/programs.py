@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from serving.config.addresses import parse_address
+from serving.config.hosts import HostSpec, data_socket, host_name, private_socket
 from serving.config.keys import STORE_VARIABLE
 from serving.engine.directory import DataDirectory
 from serving.engine.ports import HeldPort, written
@@ -36,6 +37,7 @@ class Programs(msgspec.Struct, frozen=True, kw_only=True):
 
     worker: tuple[str, ...] = (*_MODULE, "serving.worker.process")
     control: tuple[str, ...] = (*_MODULE, "serving.control.process")
+    host: tuple[str, ...] = (*_MODULE, "serving.worker.host")
     store: Path | None = None
     """Server binary; None: `find_server()`."""
 
@@ -138,6 +140,19 @@ class Launch:
             silent_seconds=self._options.worker_silent_seconds,
         )
 
+    def host(self, spec: HostSpec, number: int) -> ProcessSpec:
+        """One process of a dedicated version."""
+        run = self._directory.run
+        socket = private_socket(run, spec.id, number)
+        return self._spec(
+            host_name(spec.id, number),
+            self._programs.host,
+            ("--host", spec.id, "--number", str(number)),
+            socket=socket,
+            silent_seconds=self._options.worker_silent_seconds,
+            others=(data_socket(run, spec.id, number),),
+        )
+
     def _spec(
         self,
         name: str,
@@ -146,6 +161,7 @@ class Launch:
         *,
         socket: Path,
         silent_seconds: float,
+        others: tuple[Path, ...] = (),
     ) -> ProcessSpec:
         shared = (
             *("--data", str(self._directory.path)),
@@ -160,7 +176,7 @@ class Launch:
             silent_seconds=silent_seconds,
             start_seconds=self._options.start_seconds,
             drain_seconds=self._options.drain_seconds,
-            prepare=_without(socket),
+            prepare=_without(socket, *others),
             explain=explain_full_disk,
         )
 
@@ -179,8 +195,9 @@ def _health_of(socket: Path, timeout_seconds: float) -> Callable[[], Awaitable[H
     return probe
 
 
-def _without(socket: Path) -> Callable[[], Awaitable[None]]:
+def _without(*sockets: Path) -> Callable[[], Awaitable[None]]:
     async def prepare() -> None:
-        socket.unlink(missing_ok=True)  # noqa: ASYNC240  - one call on a local directory
+        for socket in sockets:
+            socket.unlink(missing_ok=True)
 
     return prepare

@@ -42,6 +42,9 @@ class ProcessReport(msgspec.Struct, frozen=True, kw_only=True):
     replica: str = ""
     """The Ray Serve replica that keeps it; empty under the local engine."""
 
+    serves: str = ""
+    """A model host's `model/version`; empty for other processes."""
+
 
 class EngineReport(msgspec.Struct, frozen=True, kw_only=True):
     """Everything one engine runs; `data` is the directory under the name its sockets have.

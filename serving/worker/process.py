@@ -24,16 +24,13 @@ import uvloop
 from serving import logs
 from serving.clock import SystemClock
 from serving.config.keys import STORE_VARIABLE, WorkerReport, WorkerState
-from serving.config.schema import ModelConfig
-from serving.config.snapshot import Snapshot, StagedVersion
+from serving.config.snapshot import Snapshot
 from serving.errors import SluiceError
 from serving.lifeline import die_with_parent
 from serving.metrics import MetricsFile
 from serving.protocol.tensors import TensorLimits
 from serving.recording.recorder import Recorder
 from serving.tasks import end
-from serving.upstream import Upstream
-from serving.upstream.inline import InlineUpstream
 from serving.worker.admission import Admission
 from serving.worker.features import Features
 from serving.worker.gateway import Gateway
@@ -47,6 +44,7 @@ from serving.worker.snapshots import SnapshotFeed, resident_bytes
 from serving.worker.table import Loader
 from serving.worker.tally import Ledger
 from serving.worker.tracing import NoTracing, OtlpTracing
+from serving.worker.upstreams import Upstreams
 
 __all__ = ["Worker", "main"]
 
@@ -106,7 +104,10 @@ class Worker:
             trace_rate=tracing.sample if tracing is not None else 0.0,
         )
         self._features = Features(settings.gateway.features, arguments.store, self._metrics, clock)
-        self._loader = Loader(self._load, self._metrics, self._ledger, clock, self._features.cache)
+        self._upstreams = Upstreams(self._data / "run", self._metrics, clock)
+        self._loader = Loader(
+            self._upstreams.load, self._metrics, self._ledger, clock, self._features.cache
+        )
         self._feed = SnapshotFeed(
             url=arguments.store,
             data=self._data,
@@ -129,6 +130,7 @@ class Worker:
                 "GET /healthz": lambda _: (200, {"healthy": True}),
                 "GET /readyz": self._readyz,
                 "GET /load": lambda _: (200, self._load_report()),
+                "GET /demand": lambda _: (200, self._upstreams.demand()),
                 "GET /recent": self._recent,
                 "POST /drain": self._drain_asked,
             },
@@ -206,13 +208,6 @@ class Worker:
         else:
             self._log.info("drained")
 
-    async def _load(self, config: ModelConfig, version: str, staged: StagedVersion) -> Upstream:
-        upstream = InlineUpstream(
-            config.model, version, staged, config.serve, self._metrics, SystemClock()
-        )
-        await upstream.load()
-        return upstream
-
     async def _apply(self, snapshot: Snapshot) -> None:
         if self._state == "starting":
             self._state = "loading"
@@ -278,6 +273,7 @@ class Worker:
             self._recorder.publish()
             self._features.publish()
             self._pipeline.publish()
+            self._upstreams.publish()
             self._settings.credentials.refresh()
 
 

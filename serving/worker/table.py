@@ -9,6 +9,7 @@ import msgspec
 from feature_cache.cache import FeatureCache
 from feature_cache.views import FeatureView
 from serving.clock import Clock
+from serving.config.hosts import has_traffic, is_dedicated
 from serving.config.schema import ModelConfig
 from serving.config.snapshot import Snapshot, StagedVersion
 from serving.errors import InvalidArtifact, InvalidConfig, ModelNotFound, ModelNotReady, SluiceError
@@ -201,10 +202,18 @@ def _reusable(
     if (
         lane is not None
         and lane.staged.sha256 == staged.sha256
+        and lane.staged.urls == staged.urls
         and lane.config.serve == config.serve
+        # A dedicated version without traffic may have no process yet: it is loaded anew, which
+        # waits for one.
+        and (not is_dedicated(config, version) or _had_traffic(lane, config, version))
     ):
         return lane.upstream
     return None
+
+
+def _had_traffic(lane: Lane, config: ModelConfig, version: str) -> bool:
+    return has_traffic(lane.config, version) or not has_traffic(config, version)
 
 
 async def _close(upstreams: list[Upstream]) -> None:

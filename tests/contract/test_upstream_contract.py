@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,21 @@ import onnx_models
 import pytest
 
 from serving.clock import ManualClock
-from serving.config.schema import ServeConfig
+from serving.config.hosts import HostSpec, data_socket, data_sockets
+from serving.config.schema import Limits, ServeConfig
+from serving.config.snapshot import StagedVersion
 from serving.errors import DeadlineExceeded, InferenceFailed, InvalidRequest, ModelNotReady
 from serving.metrics import MetricsFile
 from serving.models.examination import examine
+from serving.protocol.tensors import TensorLimits
 from serving.types import Signature
 from serving.upstream import Inference, Upstream
+from serving.upstream.crew import SocketCrew
 from serving.upstream.inline import InlineUpstream
 from serving.upstream.memory import MemoryUpstream
+from serving.upstream.remote import Manner, RemoteUpstream
+from serving.worker.host_plane import HostPlane
+from serving.worker.http import HttpListener
 
 BOUND = 30.0
 ROWS = 4
@@ -56,6 +65,7 @@ class World:
         self.directory = directory
         self.metrics = MetricsFile(directory / "numbers")
         self.made: list[Upstream] = []
+        self.listeners: list[tuple[HttpListener, InlineUpstream]] = []
 
     async def upstream(self, name: str) -> Upstream:
         """Make one that is ready."""
@@ -68,8 +78,44 @@ class World:
         serve = msgspec.convert({"max_batch_size": ROWS}, ServeConfig)
         real = InlineUpstream("m", "v1", staged, serve, self.metrics, self.clock)
         await real.load()
+        if self.kind == "remote":
+            remote = await self._behind_a_socket(real, staged, serve)
+            self.made.append(remote)
+            return remote
         self.made.append(real)
         return real
+
+    async def _behind_a_socket(
+        self, real: InlineUpstream, staged: StagedVersion, serve: ServeConfig
+    ) -> RemoteUpstream:
+        """A host's listener over a Unix socket, in this process."""
+        spec = HostSpec(id="0", model="m", version="v1", staged=staged, serve=serve)
+        listener = HttpListener(
+            HostPlane(spec, real, self.clock),
+            Limits(),
+            TensorLimits(),
+            MetricsFile(self.directory / "listener"),
+            header_names=frozenset,
+            clock=self.clock,
+        )
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        listening.bind(str(data_socket(self.directory, "0", 0)))
+        await listener.start([listening], None)
+        self.listeners.append((listener, real))
+        return RemoteUpstream(
+            ("m", "v1"),
+            staged.signature,
+            SocketCrew(partial(data_sockets, self.directory, "0")),
+            Manner(
+                path="/v2/models/m/versions/v1/infer",
+                binary=True,
+                own=True,
+                max_rows=ROWS,
+                max_in_flight=64,
+            ),
+            metrics=self.metrics,
+            clock=self.clock,
+        )
 
     def send(
         self,
@@ -85,13 +131,16 @@ class World:
         return upstream.infer(feed, rows=rows, outputs=outputs, deadline=deadline, shadow=shadow)
 
 
-@pytest.fixture(params=["memory", "inline"])
+@pytest.fixture(params=["memory", "inline", "remote"])
 async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
     """Provide each kind of upstream in turn, and close what was made."""
     made = World(request.param, tmp_path)
     yield made
     for upstream in made.made:
         await asyncio.wait_for(upstream.close(), BOUND)
+    for listener, hosted in made.listeners:
+        await listener.drain(0.1)
+        await asyncio.wait_for(hosted.close(), BOUND)
     made.metrics.close()
 
 

@@ -8,8 +8,9 @@ from feature_cache.views import FeatureView
 from serving.config.columns import Column, UnknownFeature, columns_of
 from serving.config.facts import ArtifactFact, Facts
 from serving.config.load import Loaded
+from serving.config.model_url import parse_model_url
 from serving.config.problems import Path, Problem, Severity, did_you_mean
-from serving.config.schema import ModelConfig
+from serving.config.schema import HostsConfig, ModelConfig, VersionSource
 from serving.config.units import Seconds
 
 __all__ = ["check_models"]
@@ -79,12 +80,36 @@ class _Model:
         """Model files are there and are what the configuration says."""
         first: dict[str, str] = {}
         for version, source in self._model.versions.items():
+            if source.urls or not source.path:
+                yield from self._elsewhere(version, source)
+                continue
             if (twin := first.setdefault(source.sha256, version)) != version:
                 path = ("versions", version, "sha256")
                 yield self._problem(path, f"the same model file as `{twin}`", severity="warning")
+            if self._model.serve.placement == "external":
+                message = "with `placement: external` every version is at another server"
+                yield self._problem(("versions", version), message, "give it a `url`")
             if self._artifacts is not None:
                 fact = self._artifacts[self._model.model, version]
                 yield from self._artifact(version, fact, source.sha256)
+
+    def _elsewhere(self, version: str, source: VersionSource) -> Iterator[Problem]:
+        """A version at another server, or nowhere."""
+        where: Path = ("versions", version)
+        if not source.urls:
+            message = "it is neither a file nor at another server"
+            yield self._problem(where, message, "give it `path` and `sha256`, or a `url`")
+        elif source.path or source.sha256:
+            message = "a version is a file or at another server, not both"
+            yield self._problem(where, message, "leave out `url`, or `path` and `sha256`")
+        for position, url in enumerate(source.urls):
+            path: Path = (*where, "url")
+            if isinstance(source.url, list):
+                path = (*path, position)
+            try:
+                parse_model_url(url)
+            except ValueError as error:
+                yield self._problem(path, str(error), "such as http://host:8000/v2/models/name")
 
     def _artifact(self, version: str, fact: ArtifactFact, sha256: str) -> Iterator[Problem]:
         if fact.refusal:
@@ -100,9 +125,13 @@ class _Model:
     def serve(self) -> Iterator[Problem]:
         """What this release can do, within the gateway's limits."""
         serve = self._model.serve
-        if serve.placement != "inline":
-            message = f"the placement `{serve.placement}` is not available in this release"
-            yield self._problem(("serve", "placement"), message, "use `inline`")
+        hosts = serve.hosts
+        if not isinstance(hosts, int) and hosts.min > hosts.max:
+            message = f"min is {hosts.min}, which is more than max, {hosts.max}"
+            yield self._problem(("serve", "hosts"), message)
+        if serve.placement != "dedicated" and hosts not in {1, HostsConfig()}:
+            message = f"it counts for `placement: dedicated` only, and this is `{serve.placement}`"
+            yield self._problem(("serve", "hosts"), message, severity="warning")
         deadline, longest = serve.deadline, self._limits.max_deadline
         if deadline is not None and deadline <= 0:
             yield self._problem(("serve", "deadline"), "must be more than nothing")

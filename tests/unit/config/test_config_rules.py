@@ -196,14 +196,42 @@ def test_a_sound_directory_has_no_findings(root: Path) -> None:
             ),
         ),
         (
+            ("{path: ../v2.onnx, sha256: " + OTHER_DIGEST + "}", "{labels: [a]}"),
+            (
+                "5:3: error: versions.v2: it is neither a file nor at another server "
+                "(give it `path` and `sha256`, or a `url`)"
+            ),
+        ),
+        (
+            ("path: ../v2.onnx,", "path: ../v2.onnx, url: 'http://h/v2/models/m',"),
+            (
+                "5:3: error: versions.v2: a version is a file or at another server, not both "
+                "(leave out `url`, or `path` and `sha256`)"
+            ),
+        ),
+        (
+            ("{path: ../v2.onnx, sha256: " + OTHER_DIGEST + "}", "{url: ['http://h/v2']}"),
+            (
+                "5:14: error: versions.v2.url[0]: `http://h/v2` does not end in /v2/models/NAME "
+                "or …/versions/VERSION (such as http://host:8000/v2/models/name)"
+            ),
+        ),
+        (
             (
                 "X: {features: [person.*]}",
-                "X: {features: [person.*]}\nserve: {placement: external}",
+                "X: {features: [person.*]}\nserve: {hosts: 2}",
             ),
             (
-                "9:20: error: serve.placement: the placement `external` is not available in this "
-                "release (use `inline`)"
+                "9:16: warning: serve.hosts: it counts for `placement: dedicated` only, and this "
+                "is `inline`"
             ),
+        ),
+        (
+            (
+                "X: {features: [person.*]}",
+                "X: {features: [person.*]}\nserve: {placement: dedicated, hosts: {min: 3}}",
+            ),
+            "9:31: error: serve.hosts: min is 3, which is more than max, 1",
         ),
         (
             ("X: {features: [person.*]}", "X: {features: [person.*]}\nserve: {deadline: 0s}"),
