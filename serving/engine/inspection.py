@@ -24,7 +24,8 @@ class ProcessStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     `state` is the engine's word; `says` the worker's own (`loading`, `ready` …), empty for
     other processes and for one that does not answer. `busy` is a worker's share of a core,
-    `replica` the Ray Serve replica that keeps the process, `serves` a model host's `model/version`. `resident_bytes` is the memory it holds,
+    `replica` the Ray Serve replica that keeps the process, `serves` a model host's
+    `model/version`. `resident_bytes` is the memory it holds,
     None if there is no process. `since` is when `state` began, wall-clock seconds.
     """
 

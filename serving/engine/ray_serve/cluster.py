@@ -27,6 +27,9 @@ from serving.errors import EngineError
 __all__ = ["Cluster", "require_ray"]
 
 MARK: Final = "SLUICE_SESSION"
+_OURS: Final = "sluice"
+"""What our applications' names begin with."""
+
 _OLDEST: Final = (2, 60)
 _NEWEST: Final = (2, 60)
 _CONNECT_SECONDS: Final = 3.0
@@ -159,8 +162,8 @@ class Cluster:
 
         return sum(bool(node["Alive"]) for node in ray.nodes())
 
-    def deploy(self, application: dict[str, Any]) -> None:
-        """Have Serve run this application; returns at once.
+    def deploy(self, applications: list[dict[str, Any]]) -> None:
+        """Have Serve run these applications; returns at once. What is as before goes on.
 
         Raises:
             EngineError: Other applications run there, and would be removed.
@@ -169,14 +172,14 @@ class Cluster:
         from ray.serve.context import _get_global_client  # noqa: PLC0415
         from ray.serve.schema import ServeDeploySchema  # noqa: PLC0415
 
-        others = sorted(set(serve.status().applications) - {application["name"]})
+        others = sorted(name for name in serve.status().applications if not name.startswith(_OURS))
         if others:
             raise EngineError(
                 f"the Ray at {self.address} serves other applications ({', '.join(others)}), "
                 "which deploying the gateway would remove; use a cluster of its own"
             )
         schema = ServeDeploySchema.model_validate(
-            {"proxy_location": "Disabled", "applications": [application]}
+            {"proxy_location": "Disabled", "applications": applications}
         )
         _get_global_client().deploy_apps(schema)
 
@@ -190,14 +193,16 @@ class Cluster:
         messages = [status.message, *(one.message for one in status.deployments.values())]
         return status.status.value, "\n".join(filter(None, messages))
 
-    def stop(self, application: str) -> None:
-        """Drain the application; then leave Ray, or end it if it is ours."""
+    def stop(self, applications: list[str]) -> None:
+        """Drain the applications in this order; then leave Ray, or end it if it is ours."""
         import ray  # noqa: PLC0415
         from ray import serve  # noqa: PLC0415
 
         if ray.is_initialized():
             # Of a Ray of our own nothing is left to tidy up after this: it ends as a whole.
-            serve.delete(application)
+            for application in applications:
+                if application in serve.status().applications:
+                    serve.delete(application)
             ray.shutdown()
 
     def kill(self) -> None:

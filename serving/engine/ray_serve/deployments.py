@@ -1,7 +1,9 @@
-"""What runs inside Ray: one deployment of workers, one of control, and the application of both.
+"""What runs inside Ray: deployments of workers, of control, and of dedicated versions' hosts.
 
-`build` is the application's import path, for `sluice up` and for a RayService alike:
-`serving.engine.ray_serve.deployments:build`, with the fields of `Site` as `args`.
+`build` is the import path of the gateway's application, for `sluice up` and for a RayService alike:
+`serving.engine.ray_serve.deployments:build`, with the fields of `Site` as `args`. Each dedicated
+version is an application of its own, `build_host`: within one application Serve would restart the
+workers whenever a version comes or goes.
 """
 
 from typing import Any
@@ -13,7 +15,7 @@ from ray.serve._private import replica as serve_replica
 
 from serving.engine.ray_serve.keeper import Keeper, Site
 
-__all__ = ["APPLICATION", "build"]
+__all__ = ["APPLICATION", "build", "build_host"]
 
 APPLICATION = "sluice"
 
@@ -83,3 +85,19 @@ def build(args: dict[str, Any]) -> Any:
     """The application. `args` are the fields of `Site`; a missing or unknown one is an error."""
     site = msgspec.to_builtins(msgspec.convert(args, Site))
     return Gateway.bind(site, Control.bind(site))  # type: ignore[attr-defined]
+
+
+@serve.deployment(name="Host")
+class Host(_Kept):
+    """Keeps one process of a dedicated version; workers reach that directly."""
+
+    role = "host"
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """What `HostPolicy` decides by, besides the demand in `Gateway`."""
+        return await self._keeper.load()
+
+
+def build_host(args: dict[str, Any]) -> Any:
+    """A dedicated version's application. `args` are the fields of `Site`, with `host`."""
+    return Host.bind(msgspec.to_builtins(msgspec.convert(args, Site)))  # type: ignore[attr-defined]

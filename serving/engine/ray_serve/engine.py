@@ -14,11 +14,13 @@ import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import msgspec
 
 from serving.clock import Clock, SystemClock
+from serving.config.hosts import HOSTS_FILE, HostSpec, read_hosts
 from serving.config.schema import EngineConfig, WorkersConfig
 from serving.engine.autoscale import AVERAGED_SECONDS, REPORT_SECONDS
 from serving.engine.directory import DataDirectory
@@ -28,6 +30,7 @@ from serving.engine.log_lines import LineSink
 from serving.engine.ports import HeldPort
 from serving.engine.programs import ROOM, ROOM_PER_WORKER, Options, hold_ports
 from serving.engine.ray_serve.cluster import Cluster, application, require_ray
+from serving.engine.ray_serve.host_applications import host_app, host_application, least_cpus
 from serving.engine.ray_serve.keeper import ReplicaReport, Site, read_reports
 from serving.engine.refusals import what_control_waits_for
 from serving.engine.report import (
@@ -39,7 +42,8 @@ from serving.engine.report import (
 )
 from serving.engine.stages import Stage, stage_of
 from serving.engine.supervised import SupervisedProcess
-from serving.errors import EngineError
+from serving.errors import EngineError, InvalidConfig
+from serving.files import stamp
 from serving.tasks import end
 
 __all__ = ["RayEngine"]
@@ -94,6 +98,9 @@ class RayEngine:
         self._deployed = False
         self._running = False
         self._reports: list[ReplicaReport] = []
+        self._site: Site | None = None
+        self._hosts: list[HostSpec] = []
+        self._hosts_stamp: tuple[int, ...] | None = None
         self._upkeep: asyncio.Task[None] | None = None
         self._started_at = 0.0
         self._killed = asyncio.Event()
@@ -148,10 +155,12 @@ class RayEngine:
         self._ray_up = True
         self._changed()
         await self._call(self._insist_on_fit)
-        await self._call(lambda: cluster.deploy(self._application()))
+        self._site = self._make_site()
+        await self._deploy()
         self._deployed = True
         while True:
             self._raise_if_hopeless()
+            await self._follow_hosts()
             state, why = await self._call(lambda: cluster.state(_NAME))
             self._look()
             if state == "RUNNING" and (self._store is None or self._store.state is State.READY):
@@ -160,6 +169,10 @@ class RayEngine:
                 return
             if state in _FAILED:
                 raise EngineError(f"Ray Serve gave up on the gateway:\n{_reason(why)}")
+            for spec in self._hosts:
+                state, why = await self._call(partial(cluster.state, host_app(spec)))
+                if state in _FAILED:
+                    raise EngineError(f"Ray Serve gave up on {spec.name}:\n{_reason(why)}")
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def waits_for(self) -> str:
@@ -172,10 +185,14 @@ class RayEngine:
         Raises:
             EngineError: Ray does not answer any more. Workers that still run are ended by `stop`.
         """
-        cluster, failures = self._existing_cluster(), 0
+        cluster, failures, looked = self._existing_cluster(), 0, 0.0
         while failures < _GONE:
-            await asyncio.sleep(_REPORT_SECONDS)
+            await asyncio.sleep(_LOOK_SECONDS)
             try:
+                await self._follow_hosts()
+                if self._clock.monotonic() - looked < _REPORT_SECONDS:
+                    continue
+                looked = self._clock.monotonic()
                 await self._call(lambda: cluster.state(_NAME))
                 failures = 0
             except Exception as error:  # noqa: BLE001 - whatever Ray raises, it did not answer
@@ -187,9 +204,10 @@ class RayEngine:
     async def stop(self) -> None:
         """Drain workers and control, end Serve and Ray, then the store; leave nothing."""
         cluster = self._cluster
+        names = [_NAME, *map(host_app, self._hosts)]
         try:
             if cluster is not None and not self._killed.is_set():
-                stopping = asyncio.create_task(self._call(lambda: cluster.stop(_NAME)))
+                stopping = asyncio.create_task(self._call(partial(cluster.stop, names)))
                 killed = asyncio.create_task(self._killed.wait())
                 await asyncio.wait({stopping, killed}, return_when="FIRST_COMPLETED")
                 if stopping.done() and (error := stopping.exception()) is not None:
@@ -259,9 +277,44 @@ class RayEngine:
                 "gateway.yaml to the address of a server that all of them reach"
             )
 
-    def _application(self) -> dict[str, Any]:
+    async def _follow_hosts(self) -> None:
+        """Deploy what control has listed, if it lists something else than is deployed."""
+        data = self._directory.path
+        fresh = stamp(data / HOSTS_FILE)
+        if fresh == self._hosts_stamp:
+            return
+        try:
+            listed = read_hosts(data)
+        except InvalidConfig as error:
+            self._lines("engine", f"model hosts stay as they are: {error.message}")
+            self._hosts_stamp = fresh
+            return
+        needed = self._workers.min * self._config.worker_cpus + least_cpus(listed)
+        cpus = await self._call(self._existing_cluster().cpus)
+        if needed > cpus:
+            words = (
+                f"workers and the processes of dedicated versions need {needed:g} CPUs, and Ray "
+                f"has {cpus:g}; lower engine.worker_cpus, serve.hosts or serve.host_cpus"
+            )
+            if not self._running:
+                raise EngineError(words)
+            self._lines("engine", f"{words}. Some do not start")
+        self._hosts = listed
+        await self._deploy()
+        self._hosts_stamp = fresh
+
+    async def _deploy(self) -> None:
+        assert self._site is not None
+        site, patience = self._site, self._patience()
+        applications = [
+            self._application(site, patience),
+            *(host_application(site, spec, patience) for spec in self._hosts),
+        ]
+        await self._call(partial(self._existing_cluster().deploy, applications))
+
+    def _make_site(self) -> Site:
         addresses = self.addresses
-        site = Site(
+        return Site(
             configuration=str(self.options.configuration.absolute()),
             data=str(self.options.data.absolute()),
             http=addresses.http,
@@ -270,13 +323,17 @@ class RayEngine:
             incarnation=secrets.token_hex(8),
             insecure_bind=self.options.insecure_bind,
         )
-        patience = {
+
+    def _patience(self) -> dict[str, Any]:
+        return {
             "graceful_shutdown_timeout_s": self.options.drain_seconds + _SLACK_SECONDS,
             "graceful_shutdown_wait_loop_s": 0.1,
             "health_check_period_s": _HEALTH_SECONDS,
             "health_check_timeout_s": _HEALTH_SECONDS * 2,
             "max_constructor_retry_count": 2,
         }
+
+    def _application(self, site: Site, patience: dict[str, Any]) -> dict[str, Any]:
         control = {
             "name": "Control",
             "num_replicas": 1,
@@ -297,9 +354,8 @@ class RayEngine:
         return application(_NAME, _IMPORT_PATH, site, [control, gateway])
 
     def _scaling(self) -> dict[str, Any]:
+        # Also where the number is fixed: what workers report wakes dedicated versions.
         workers = self._workers
-        if workers.min == workers.max:
-            return {"num_replicas": workers.min}
         return {
             "autoscaling_config": {
                 "min_replicas": workers.min,
@@ -353,7 +409,8 @@ class RayEngine:
         self._on_change()
 
     def _locks(self) -> list[Any]:
-        return list(self._directory.run.glob("worker-*.lock"))
+        run = self._directory.run
+        return [*run.glob("worker-*.lock"), *run.glob("host-*.lock")]
 
     def _let_go(self) -> None:
         while self._ports:

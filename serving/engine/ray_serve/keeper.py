@@ -10,12 +10,15 @@ from typing import Final
 
 import msgspec
 
+from serving.config.hosts import HostSpec, private_socket, read_hosts
 from serving.config.load import load_gateway
 from serving.engine.directory import DataDirectory
 from serving.engine.embedded_store import EmbeddedStore
+from serving.engine.host_fleet import demand_of
 from serving.engine.lifecycle import State
 from serving.engine.log_lines import prefixed
 from serving.engine.programs import Launch, Options, Programs, is_ok
+from serving.engine.ray_serve import demand
 from serving.engine.refusals import refusals_of_all, what_workers_say
 from serving.engine.report import Addresses, ProcessReport, process_started
 from serving.engine.supervised import ProcessSpec, SupervisedProcess
@@ -45,6 +48,8 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     admin: str
     incarnation: str
     insecure_bind: bool = False
+    host: str = ""
+    """Of a dedicated version's deployment: its id in `DATA/hosts.json`."""
 
 
 class ReplicaReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,26 +105,34 @@ class Keeper:
             addresses=Addresses(http=site.http, grpc=site.grpc, admin=site.admin),
             store_url=store_of(gateway.store, self.directory),
         )
+        self._serves = ""
         if role == "control":
             self._spec: ProcessSpec = launch.control("--incarnation", site.incarnation)
             self._socket = self.directory.control_socket
+        elif role == "host":
+            host = _host_of(site)
+            number = self._claim_number(f"host-{host.id}")
+            self._serves = host.name
+            self._spec = launch.host(host, number)
+            self._socket = private_socket(self.directory.run, host.id, number)
         else:
-            number = self._claim_number()
+            number = self._claim_number("worker")
             self._spec = launch.worker(number)
             self._socket = self.directory.worker_socket(number)
+        self._role = role
         self.process: Final = SupervisedProcess(
             self._spec, lines=_print_line, on_change=self._changed
         )
         self._task: asyncio.Task[None] | None = None
         self._measured: tuple[float, float] | None = None
 
-    def _claim_number(self) -> int:
+    def _claim_number(self, kind: str) -> int:
         """The lowest number that no other replica of this machine has.
 
         A lock, not a list: the kernel lets go of it however its owner ends.
         """
         for number in range(_MOST_WORKERS):
-            path = self.directory.run / f"worker-{number}.lock"
+            path = self.directory.run / f"{kind}-{number}.lock"
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -128,7 +141,9 @@ class Keeper:
             else:
                 self._lock = descriptor
                 return number
-        raise EngineError(f"{_MOST_WORKERS} workers run on {self.directory.real_path} already")
+        raise EngineError(
+            f"{_MOST_WORKERS} processes of a kind run on {self.directory.real_path} already"
+        )
 
     async def start(self) -> None:
         """Start the process and return when it serves.
@@ -174,7 +189,19 @@ class Keeper:
         self._raise_if_hopeless()
 
     async def load(self) -> dict[str, float]:
-        """The worker's share of a core since the last call, and its requests in flight."""
+        """The process's share of a core since the last call, and its requests in flight.
+
+        A worker's also holds, per dedicated version, the requests that want one of its hosts.
+        """
+        return await self._own_load() | await self._demand()
+
+    async def _demand(self) -> dict[str, float]:
+        if self._role != "worker":
+            return {}
+        demands = await demand_of([self._socket])
+        return {demand.PREFIX + id_: number for id_, number in demands.items()}
+
+    async def _own_load(self) -> dict[str, float]:
         answer = await ask(self._socket, "/load", timeout_seconds=1.0)
         now = time.monotonic()
         if answer is None or answer.status != 200:
@@ -205,6 +232,8 @@ class Keeper:
             )
 
     async def _raise_if_refused(self) -> None:
+        if self._role == "host":  # it follows no revision
+            return
         revision, words = await what_workers_say(self.directory)
         name = self._spec.name
         if reasons := refusals_of_all(revision, words, {name: self.process.report.pid}):
@@ -214,7 +243,9 @@ class Keeper:
         if self._file is None:
             return
         report = ReplicaReport(
-            process=msgspec.structs.replace(self.process.report, replica=self._replica),
+            process=msgspec.structs.replace(
+                self.process.report, replica=self._replica, serves=self._serves
+            ),
             supervisor=os.getpid(),
             supervisor_started=process_started(os.getpid()),
             explanation=self.process.explanation,
@@ -224,6 +255,13 @@ class Keeper:
         with contextlib.suppress(OSError):  # a full disk costs a report, not the process
             fresh.write_bytes(msgspec.json.encode(report))
             fresh.replace(self._file)
+
+
+def _host_of(site: Site) -> HostSpec:
+    for spec in read_hosts(Path(site.data)):
+        if spec.id == site.host:
+            return spec
+    raise EngineError(f"no version with the id {site.host} is to be served by hosts any more")
 
 
 def store_of(configured: str, directory: DataDirectory) -> str:

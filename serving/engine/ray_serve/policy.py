@@ -1,24 +1,27 @@
-"""Serve's autoscaling policy for `Gateway`: hands the workers' reports to `autoscale.decide`.
+"""Serve's autoscaling policies: hand what processes report to `autoscale.decide`.
 
-Serve pickles this module by value and calls the object in its controller, every 0.1 s: no I/O.
+Serve pickles this module by value and calls the objects in its controller, every 0.1 s: no I/O.
 """
 
 from typing import Any
 
 from serving.engine.autoscale import Load, Scaling, decide
 
-__all__ = ["GatewayPolicy"]
+__all__ = ["GatewayPolicy", "HostPolicy"]
 
 
 class GatewayPolicy:
-    """Built once in the controller, with the settings of `engine.workers`."""
+    """For the workers; built once in the controller, with the settings of `engine.workers`."""
 
     def __init__(self, **settings: Any) -> None:
         self._scaling = Scaling(**settings)
 
     def __call__(self, context: Any) -> tuple[int, dict[str, Any]]:
         """Decide the number of replicas; `context` is Serve's `AutoscalingContext`."""
+        from serving.engine.ray_serve import demand  # noqa: PLC0415 - see there
+
         metrics = context.aggregated_metrics or {}
+        demand.tell(metrics, context.current_time)
         current = context.target_num_replicas
         busy = metrics.get("busy") or {}
         if not busy:
@@ -29,4 +32,34 @@ class GatewayPolicy:
         )
         return decide(
             load, self._scaling, current, context.current_time, context.policy_state or {}
+        )
+
+
+class HostPolicy:
+    """For the hosts of one dedicated version, with the settings of `serve.hosts`.
+
+    Args:
+        host: the version's id, see `serving.config.hosts`.
+        settings: fields of `Scaling`.
+    """
+
+    def __init__(self, *, host: str, **settings: Any) -> None:
+        self._host = host
+        self._scaling = Scaling(**settings)
+
+    def __call__(self, context: Any) -> tuple[int, dict[str, Any]]:
+        """Decide the number of replicas; who waits is in the workers, who is busy in the hosts."""
+        from serving.engine.ray_serve import demand  # noqa: PLC0415 - see there
+
+        metrics = context.aggregated_metrics or {}
+        load = Load(
+            busy=sum((metrics.get("busy") or {}).values()),
+            in_flight=demand.of(self._host, context.current_time),
+        )
+        return decide(
+            load,
+            self._scaling,
+            context.target_num_replicas,
+            context.current_time,
+            context.policy_state or {},
         )

@@ -112,8 +112,10 @@ def test_nested_json_data_is_taken() -> None:
         b'{"outputs": [{"name": "Y", "datatype": "FP31", "shape": [1], "data": [1]}]}',
         b'{"outputs": [{"name": "Y", "datatype": "INT8", "shape": [1], "data": ["a"]}]}',
         b'{"outputs": [{"name": "Y", "datatype": "FP32", "shape": [1], "data": ["a"]}]}',
-        b'{"outputs": [{"name": "Y", "datatype": "FP32", "shape": [1],'
-        b' "parameters": {"binary_data_size": 4}}]}',
+        (
+            b'{"outputs": [{"name": "Y", "datatype": "FP32", "shape": [1],'
+            b' "parameters": {"binary_data_size": 4}}]}'
+        ),
     ],
 )
 def test_an_answer_that_cannot_be_read_is_a_failure(body: bytes) -> None:
