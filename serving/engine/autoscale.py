@@ -50,6 +50,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
 
 def wanted(load: Load, scaling: Scaling, current: int) -> int:
     """How many workers this load asks for now, within the bounds; `current` if about as many."""
+    if scaling.min == 0 and load.in_flight == 0:
+        return 0  # a process that waits uses some CPU too, and is not needed for it
     per_busy = load.busy / scaling.target_busy
     per_flight = load.in_flight / scaling.target_in_flight
     need = max(per_busy, per_flight)

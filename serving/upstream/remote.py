@@ -36,8 +36,8 @@ __all__ = ["Manner", "RemoteUpstream"]
 _LEAST_TIMEOUT: Final = 1e-4
 _LONGEST_TIMEOUT: Final = 3600.0
 _BUSY: Final = frozenset({502, 503})
-_REFUSED_SECONDS: Final = 2.0
-"""How long a request that found no host counts as demand for one."""
+_LATELY_SECONDS: Final = 2.0
+"""How long a request counts as demand for a host; most are answered before anybody looks."""
 
 
 class Manner(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,7 +80,7 @@ class RemoteUpstream:
         self._texts = [one.name for one in signature.inputs if one.datatype == "BYTES"]
         self._tasks: set[asyncio.Task[Inference]] = set()
         self.closed = False
-        self._asked_at = -_REFUSED_SECONDS
+        self._asked_at = -_LATELY_SECONDS
         labels = {"model": model, "version": version}
         self._retries = metrics.counter("sluice_upstream_retries_total", **labels)
         self._ejections = metrics.counter("sluice_upstream_ejections_total", **labels)
@@ -93,8 +93,8 @@ class RemoteUpstream:
 
     @property
     def demand(self) -> float:
-        """Requests that want a host now; one that was just turned away counts for 2 s."""
-        lately = self._now() - self._asked_at < _REFUSED_SECONDS
+        """Requests that want a host now, at least one if there was any in the last 2 s."""
+        lately = self._now() - self._asked_at < _LATELY_SECONDS
         return float(max(len(self._tasks), lately))
 
     async def until_there(self, seconds: float) -> None:
@@ -130,8 +130,8 @@ class RemoteUpstream:
             raise DeadlineExceeded("the deadline had passed before inference")
         for name in self._texts:
             _check_text(name, feed[name])
+        self._asked_at = now
         if not self._crew.hosts:
-            self._asked_at = now
             self._crew.look()
             if not self._crew.hosts and (shadow or self._manner.cold_start <= 0):
                 raise Overloaded(
@@ -192,7 +192,6 @@ class RemoteUpstream:
             host = pick(crew.hosts, self._now(), random.randrange, tried)
             if host is not None:
                 return host
-            self._asked_at = self._now()
             cold = self._manner.cold_start - (self._now() - trip.asked)
             try:
                 async with asyncio.timeout(max(cold, 0.0)):

@@ -359,7 +359,6 @@ class RayEngine:
         return {
             "autoscaling_config": {
                 "min_replicas": workers.min,
-                "initial_replicas": workers.min,
                 "max_replicas": workers.max,
                 "metrics_interval_s": REPORT_SECONDS,
                 "look_back_period_s": AVERAGED_SECONDS,

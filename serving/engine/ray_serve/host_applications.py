@@ -37,9 +37,9 @@ def host_application(site: Site, spec: HostSpec, patience: dict[str, Any]) -> di
                 "name": "Host",
                 "max_surge_percent": 100,
                 "ray_actor_options": {"num_cpus": float(spec.serve.host_cpus)},
+                # Without `initial_replicas`: Serve goes back to that with every change of bounds.
                 "autoscaling_config": {
                     "min_replicas": scaling.min,
-                    "initial_replicas": scaling.min,
                     "max_replicas": scaling.max,
                     "metrics_interval_s": REPORT_SECONDS,
                     "look_back_period_s": AVERAGED_SECONDS,
@@ -66,4 +66,5 @@ def _plain(scaling: Scaling) -> dict[str, int | float]:
     return {
         name: float(value) if isinstance(value, float) else value
         for name, value in msgspec.structs.asdict(scaling).items()
+        if name not in {"min", "max"}
     }

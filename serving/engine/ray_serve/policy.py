@@ -5,6 +5,8 @@ Serve pickles this module by value and calls the objects in its controller, ever
 
 from typing import Any
 
+import msgspec
+
 from serving.engine.autoscale import Load, Scaling, decide
 
 __all__ = ["GatewayPolicy", "HostPolicy"]
@@ -38,9 +40,12 @@ class GatewayPolicy:
 class HostPolicy:
     """For the hosts of one dedicated version, with the settings of `serve.hosts`.
 
+    The bounds come from Serve's own fields: other arguments of a policy are another version of
+    the code to Serve, which then replaces every replica.
+
     Args:
         host: the version's id, see `serving.config.hosts`.
-        settings: fields of `Scaling`.
+        settings: fields of `Scaling`, without the bounds.
     """
 
     def __init__(self, *, host: str, **settings: Any) -> None:
@@ -56,9 +61,13 @@ class HostPolicy:
             busy=sum((metrics.get("busy") or {}).values()),
             in_flight=demand.of(self._host, context.current_time),
         )
+        bounds = {
+            "min": context.capacity_adjusted_min_replicas,
+            "max": context.capacity_adjusted_max_replicas,
+        }
         return decide(
             load,
-            self._scaling,
+            msgspec.structs.replace(self._scaling, **bounds),
             context.target_num_replicas,
             context.current_time,
             context.policy_state or {},

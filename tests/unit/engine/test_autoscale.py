@@ -4,6 +4,7 @@ import itertools
 import json
 import random
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -116,3 +117,18 @@ def test_what_it_goes_to_it_stays_at(load: float, current: int) -> None:
     number = wanted(Load(busy=load), SCALING, current)
 
     assert wanted(Load(busy=load), SCALING, number) == number
+
+
+def test_where_none_must_run_nobody_asking_means_none() -> None:
+    """However much CPU a waiting process uses; and the first is started without delay."""
+    lazy = Scaling(min=0, max=3, upscale_delay=10, downscale_delay=5)
+    memory: dict[str, Any] = {}
+
+    number, memory = decide(Load(busy=0.0, in_flight=0.0), lazy, 0, 0.0, memory)
+    assert number == 0
+    number, memory = decide(Load(busy=0.0, in_flight=0.2), lazy, 0, 1.0, memory)
+    assert number == 1
+    for second in range(2, 12):
+        number, memory = decide(Load(busy=0.03, in_flight=0.0), lazy, number, second, memory)
+
+    assert number == 0
