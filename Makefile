@@ -6,7 +6,7 @@ DIR    ?= configs/demo
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev install-clients install-feast up test test-feast check fix lock generate bench clean
+.PHONY: help install install-dev install-clients install-feast install-foreign up test test-feast test-foreign check fix lock generate bench clean
 
 help:  ## Say what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -46,6 +46,17 @@ install-feast: .venv-feast/.installed  ## An environment of its own for Feast (6
 test-feast: install-dev install-feast  ## What the real Feast writes is read back
 	$(BIN)/python -m pytest tests/feast $(ARGS)
 
+install-foreign: .venv-foreign/.installed  ## An environment of its own for MLServer, for `make test-foreign`
+
+.venv-foreign/.installed: tests/foreign/foreign.in
+	@test -x .venv-foreign/bin/python || $(PYTHON) -m venv .venv-foreign
+	@echo "installing MLServer (tests/foreign/foreign.in)"
+	@.venv-foreign/bin/python -m pip --disable-pip-version-check --quiet install -r tests/foreign/foreign.in
+	@touch $@
+
+test-foreign: install-dev install-foreign  ## A version at a server that is not ours
+	$(BIN)/python -m pytest tests/foreign $(ARGS)
+
 up: install  ## Start the demo: store, engine, gateway (DIR=... for another configuration)
 	@exec $(BIN)/sluice up $(DIR) $(ARGS)
 
@@ -81,4 +92,4 @@ bench: install  ## CPU per request: floor against gateway, alternating
 	$(BIN)/python loadtests/bench.py $(ARGS)
 
 clean:  ## Remove environments and caches
-	rm -rf .venv .venv-clients .venv-feast .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.*
+	rm -rf .venv .venv-clients .venv-feast .venv-foreign .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.*

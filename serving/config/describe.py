@@ -19,18 +19,20 @@ __all__ = ["bounds", "expected", "refusal"]
 
 _NAME: Final = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 _SHA256: Final = r"^[0-9a-f]{64}$"
+_SHA256_OR_NOTHING: Final = r"^([0-9a-f]{64})?$"
 _HEADER: Final = r"^[a-z0-9-]+$"
 _STORE: Final = r"^(embedded$|redis://|rediss://|unix://)"
 
 _PATTERNS: Final = {
     _NAME: "a name of up to 64 lower-case letters, digits, `.`, `_` and `-`",
     _SHA256: "64 hex digits in lower case",
+    _SHA256_OR_NOTHING: "64 hex digits in lower case",
     _HEADER: "a header name in lower case",
     _STORE: "`embedded` or an address that begins with redis://, rediss:// or unix://",
 }
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _NUMERAL: Final = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?\Z")
-_SECRET: Final = frozenset({_SHA256, _STORE})
+_SECRET: Final = frozenset({_SHA256, _SHA256_OR_NOTHING, _STORE})
 
 
 def expected(info: inspect.Type) -> str:

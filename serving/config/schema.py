@@ -296,7 +296,7 @@ class VersionSource(Section, frozen=True, kw_only=True):
     path: str = ""
     """ONNX file, relative to this YAML file. Needed unless there is a `url`."""
 
-    sha256: Sha256 = ""
+    sha256: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?$")] = ""
     """Digest of that file (`sha256sum FILE`). Another file under this path is refused.
     Needed with `path`."""
 

@@ -341,6 +341,8 @@ class Publisher:
         must_reach: bool,
     ) -> None:
         """Journal, then publish. With `must_reach` nothing happens while the store is away."""
+        # What workers could not read must neither reach them nor be journaled.
+        decode_snapshot(encode_snapshot(snapshot))
         if must_reach:
             before = await self._store.snapshot()
             if before is not None and before.revision >= snapshot.revision:
