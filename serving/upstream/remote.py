@@ -1,16 +1,15 @@
 """A version that runs elsewhere: in hosts of its own on this machine, or at other servers.
 
-Requests go over HTTP/1.1 with keep-alive, one at a time on a connection, to the less busy of two
-hosts. What a host loses (its connection, not the model's verdict) is tried once more on another,
-within the deadline and a budget; hosts that keep failing rest for a while.
+Requests that arrive in one turn of the loop share a question, as they share a run in `Batcher`:
+what the way to the host costs is then paid once. If the model refuses such a question, each
+request is asked alone, so that only the guilty one fails. A model that takes longer than the
+way is not asked like that: its requests are better spread over the hosts.
 """
 
 import asyncio
-import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-import msgspec
 from numpy.typing import NDArray
 
 from serving.clock import Clock
@@ -23,37 +22,29 @@ from serving.errors import (
     ServingError,
 )
 from serving.metrics import MetricsFile
+from serving.models.batch import cut, join, key, union
 from serving.models.waiting import Inference
-from serving.protocol.rest_client import decode_answer, decode_error, encode_question
 from serving.types import Signature
-from serving.upstream.balance import RetryBudget, pick
-from serving.upstream.connection import HttpAnswer
+from serving.upstream.courier import Brought, Courier, Manner, Question
 from serving.upstream.crew import Crew
-from serving.upstream.host import Host
 
 __all__ = ["Manner", "RemoteUpstream"]
 
-_LEAST_TIMEOUT: Final = 1e-4
-_LONGEST_TIMEOUT: Final = 3600.0
-_BUSY: Final = frozenset({502, 503})
 _LATELY_SECONDS: Final = 2.0
 """How long a request counts as demand for a host; most are answered before anybody looks."""
 
+_QUICK_SECONDS: Final = 2e-3
+"""Up to here the way to a host weighs more than its work."""
 
-class Manner(msgspec.Struct, frozen=True, kw_only=True):
-    """How hosts are asked.
 
-    `path` of the inference verb; None: each host's own address has it. `binary`: tensors as raw
-    bytes. `own`: they are processes of this gateway, which understand what it adds. `cold_start`:
-    seconds that a request waits where there is no host.
-    """
+class _Waiting:
+    """A request and who waits for it."""
 
-    path: str | None
-    binary: bool
-    own: bool
-    max_rows: int
-    max_in_flight: int
-    cold_start: float = 0.0
+    __slots__ = ("question", "waiter")
+
+    def __init__(self, question: Question, waiter: "asyncio.Future[Inference]") -> None:
+        self.question = question
+        self.waiter = waiter
 
 
 class RemoteUpstream:
@@ -70,20 +61,25 @@ class RemoteUpstream:
         clock: Clock,
     ) -> None:
         model, version = name
+        labels = {"model": model, "version": version}
         self.signature = signature
+        self.closed = False
         self._name = f"model '{model}' version '{version}'"
         self._crew = crew
         self._manner = manner
         self._now: Callable[[], float] = clock.monotonic
-        self._budget = RetryBudget()
+        self._loop = asyncio.get_running_loop()
+        self._courier = Courier(
+            self._name, labels, signature, crew, manner, metrics=metrics, clock=clock
+        )
         self._outputs = tuple(one.name for one in signature.outputs)
+        self._inputs = tuple(one.name for one in signature.inputs)
         self._texts = [one.name for one in signature.inputs if one.datatype == "BYTES"]
-        self._tasks: set[asyncio.Task[Inference]] = set()
-        self.closed = False
+        self._pending: list[_Waiting] = []
+        self._in_flight = 0
+        self._idle = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._asked_at = -_LATELY_SECONDS
-        labels = {"model": model, "version": version}
-        self._retries = metrics.counter("sluice_upstream_retries_total", **labels)
-        self._ejections = metrics.counter("sluice_upstream_ejections_total", **labels)
         self._hosts = metrics.gauge("sluice_upstream_hosts", **labels)
         crew.start()
 
@@ -95,7 +91,7 @@ class RemoteUpstream:
     def demand(self) -> float:
         """Requests that want a host now, at least one if there was any in the last 2 s."""
         lately = self._now() - self._asked_at < _LATELY_SECONDS
-        return float(max(len(self._tasks), lately))
+        return float(max(self._in_flight, lately))
 
     async def until_there(self, seconds: float) -> None:
         """Wait until a host takes requests. Raises ModelNotReady after `seconds`."""
@@ -108,6 +104,8 @@ class RemoteUpstream:
                 "`sluice status` and the log say why"
             ) from None
 
+    # --- arrival ------------------------------------------------------------------------
+
     def infer(
         self,
         feed: dict[str, NDArray[Any]],
@@ -119,6 +117,27 @@ class RemoteUpstream:
     ) -> "asyncio.Future[Inference]":
         """Ask a host; see `Upstream.infer`."""
         now = self._now()
+        self._asked_at = now
+        self._insist(feed, rows, deadline, now, shadow=shadow)
+        waiter: asyncio.Future[Inference] = self._loop.create_future()
+        question = Question(feed, outputs or self._outputs, rows, deadline, now, shadow)
+        if not self._pending:
+            self._loop.call_soon(self._send)
+        self._pending.append(_Waiting(question, waiter))
+        self._in_flight += 1
+        waiter.add_done_callback(self._left)
+        return waiter
+
+    def _insist(
+        self,
+        feed: dict[str, NDArray[Any]],
+        rows: int,
+        deadline: float,
+        now: float,
+        *,
+        shadow: bool,
+    ) -> None:
+        """Refuse at once what cannot be answered."""
         if self.closed:
             raise ModelNotReady(f"{self._name} is being unloaded")
         if self.signature.batchable and not 0 < rows <= self._manner.max_rows:
@@ -130,163 +149,125 @@ class RemoteUpstream:
             raise DeadlineExceeded("the deadline had passed before inference")
         for name in self._texts:
             _check_text(name, feed[name])
-        self._asked_at = now
         if not self._crew.hosts:
             self._crew.look()
             if not self._crew.hosts and (shadow or self._manner.cold_start <= 0):
-                raise Overloaded(
-                    f"{self._name} has no process running; one is being started",
-                    reason="shadow_dropped" if shadow else "cold_start",
-                )
-        if len(self._tasks) >= self._manner.max_in_flight:
+                raise self._courier.none_there(shadow=shadow)
+        if self._in_flight >= self._manner.max_in_flight:
             raise Overloaded(
-                f"{len(self._tasks)} requests are waiting for {self._name} (serve.max_queue_size)",
+                f"{self._in_flight} requests are waiting for {self._name} (serve.max_queue_size)",
                 reason="shadow_dropped" if shadow else "queue_full",
             )
-        wanted = outputs or self._outputs
-        pieces, length = encode_question(
-            feed,
-            self.signature.inputs,
-            wanted,
-            parameters={"shadow": True} if shadow and self._manner.own else {},
-            binary=self._manner.binary,
-        )
-        trip = _Trip(pieces, length, wanted, rows, deadline, now, shadow)
-        task = asyncio.get_running_loop().create_task(self._bring(trip))
+
+    def _left(self, waiter: "asyncio.Future[Inference]") -> None:
+        del waiter
+        self._in_flight -= 1
+        if not self._in_flight:
+            self._idle.set()
+
+    # --- on its way ---------------------------------------------------------------------
+
+    def _send(self) -> None:
+        """Ask what has arrived in this turn of the loop."""
+        pending, self._pending = self._pending, []
+        for group in self._grouped(pending) if len(pending) > 1 else [pending]:
+            self._begin(group)
+
+    def _begin(self, group: list[_Waiting]) -> None:
+        alone = len(group) == 1
+        task = self._loop.create_task(self._ask_alone(group[0]) if alone else self._ask(group))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return task
 
-    async def _bring(self, trip: "_Trip") -> Inference:
-        remaining = trip.deadline - self._now()
-        host: Host | None = None
+    def _grouped(self, pending: list[_Waiting]) -> list[list[_Waiting]]:
+        hosts = self._crew.hosts
+        quick = all(host.health.seconds < _QUICK_SECONDS for host in hosts)
+        if not (self.signature.batchable and self._manner.own and (quick or len(hosts) == 1)):
+            return [[one] for one in pending]
+        groups: list[list[_Waiting]] = []
+        open_: dict[object, tuple[list[_Waiting], int]] = {}
+        for one in pending:
+            asked = one.question
+            alike = key(asked.feed, self._inputs, asked.rows)
+            group, rows = open_.get((alike, asked.shadow), (None, 0))
+            if alike is None or group is None or rows + asked.rows > self._manner.max_rows:
+                group, rows = [], 0
+                groups.append(group)
+            group.append(one)
+            if alike is not None:
+                open_[alike, asked.shadow] = (group, rows + asked.rows)
+        return groups
+
+    async def _ask_alone(self, one: _Waiting) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+
+        def gone(waiter: "asyncio.Future[Inference]") -> None:
+            if waiter.cancelled():
+                task.cancel()
+
+        one.waiter.add_done_callback(gone)
         try:
-            async with asyncio.timeout(_within(remaining)):
-                self._budget.earn()
-                while True:
-                    host = await self._someone(host, trip)
-                    try:
-                        answer = await self._exchange(host, trip)
-                    except OSError as error:
-                        self._count_failure(host, error)
-                        if not self._may_repeat(trip):
-                            raise InferenceFailed(
-                                f"{self._name}: a process that serves it was lost"
-                            ) from error
-                        continue
-                    if (
-                        answer.status in _BUSY
-                        and len(self._crew.hosts) > 1
-                        and self._may_repeat(trip)
-                    ):
-                        continue
-                    return self._read(answer, trip)
-        except TimeoutError:
-            if host is not None:
-                self._count_failure(host)
-            raise DeadlineExceeded("the deadline passed before the model answered") from None
-
-    async def _someone(self, tried: Host | None, trip: "_Trip") -> Host:
-        crew = self._crew
-        while True:
-            host = pick(crew.hosts, self._now(), random.randrange, tried)
-            if host is not None:
-                return host
-            cold = self._manner.cold_start - (self._now() - trip.asked)
-            try:
-                async with asyncio.timeout(max(cold, 0.0)):
-                    await crew.someone()
-            except TimeoutError:
-                raise Overloaded(
-                    f"{self._name} has no process running; one is being started",
-                    reason="cold_start",
-                ) from None
-
-    async def _exchange(self, host: Host, trip: "_Trip") -> HttpAnswer:
-        started = self._now()
-        health = host.health
-        health.in_flight += 1
-        try:
-            answer = await host.ask([self._head(host, trip, started), *trip.pieces])
-        finally:
-            health.in_flight -= 1
-        if answer.status in _BUSY and not self._manner.own:
-            self._count_failure(host)
+            brought = await self._courier.bring(one.question)
+        except asyncio.CancelledError:
+            _refuse([one], ModelNotReady(f"{self._name} has been unloaded"))
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, somebody is waiting
+            _refuse([one], error)
         else:
-            # A host of ours that is busy says so at once: that is no failure.
-            health.answered(self._now() - started)
-        return answer
+            _answer([one], brought)
 
-    def _head(self, host: Host, trip: "_Trip", now: float) -> bytes:
-        manner, where = self._manner, host.where
-        path = manner.path if manner.path is not None else f"{where.path}/infer"  # type: ignore[union-attr]
-        authority = "localhost" if manner.own else where.authority  # type: ignore[union-attr]
-        size = sum(map(len, trip.pieces))
-        length = (
-            f"Inference-Header-Content-Length: {trip.length}\r\n"
-            "Content-Type: application/octet-stream\r\n"
-            if trip.length is not None
-            else "Content-Type: application/json\r\n"
-        )
-        timeout = f"x-request-timeout: {_within(trip.deadline - now):.6f}\r\n" if manner.own else ""
-        return (
-            f"POST {path} HTTP/1.1\r\nHost: {authority}\r\n{length}{timeout}"
-            f"Content-Length: {size}\r\n\r\n"
-        ).encode()
+    async def _ask(self, group: list[_Waiting]) -> None:
+        """Ask for several at once."""
+        asking = self._loop.create_task(self._courier.bring(_together(group)))
+        left = len(group)
 
-    def _count_failure(self, host: Host, error: OSError | None = None) -> None:
-        if self._manner.own and isinstance(error, (ConnectionRefusedError, FileNotFoundError)):
-            host.close()  # nobody listens on that socket any more, nor ever will again
-        elif host.health.failed(self._now()):
-            self._ejections.inc()
-        self._crew.look()
+        def gone(waiter: "asyncio.Future[Inference]") -> None:
+            nonlocal left
+            left -= 1
+            if not left and waiter.cancelled():
+                asking.cancel()
 
-    def _may_repeat(self, trip: "_Trip") -> bool:
-        if trip.repeated or trip.shadow or not self._budget.spend():
-            return False
-        trip.repeated = True
-        self._retries.inc()
-        return True
+        for one in group:
+            one.waiter.add_done_callback(gone)
+        try:
+            await asyncio.wait({asking}, timeout=self._until_first_deadline(group))
+            if not asking.done():
+                self._expire(group)
+                await asyncio.wait({asking})
+            if not asking.cancelled():
+                self._settle(group, asking)
+        except asyncio.CancelledError:
+            _refuse(group, ModelNotReady(f"{self._name} has been unloaded"))
+            raise
+        finally:
+            asking.cancel()
 
-    def _read(self, answer: HttpAnswer, trip: "_Trip") -> Inference:
-        if answer.status != 200:
-            raise self._refusal(answer)
-        text = answer.headers.get(b"inference-header-content-length")
-        answered = decode_answer(answer.body, int(text) if text else None, trip.outputs)
-        said = answered.parameters
-        whole = self._now() - trip.asked
-        queue, compute = said.get("queue_seconds"), said.get("compute_seconds")
-        rows = said.get("batch_rows")
-        if not self._manner.own or not isinstance(queue, float) or not isinstance(compute, float):
-            return Inference(answered.outputs, 0.0, whole, trip.rows)
-        # What the way there and back takes counts as waiting: it is none of the model's work.
-        return Inference(
-            answered.outputs,
-            max(queue, whole - compute),
-            compute,
-            rows if isinstance(rows, int) else trip.rows,
-        )
+    def _settle(self, group: list[_Waiting], asking: "asyncio.Task[Brought]") -> None:
+        error = asking.exception()
+        if error is None:
+            _answer(group, asking.result())
+        elif isinstance(error, (InferenceFailed, InvalidRequest)):  # whose fault, shows alone
+            for one in group:
+                if not one.waiter.done():
+                    self._begin([one])
+        else:
+            _refuse(group, error)
 
-    def _refusal(self, answer: HttpAnswer) -> ServingError:
-        words = decode_error(answer.body)
-        if self._manner.own:
-            # The host is this program: its words are ours.
-            kinds: dict[int, type[ServingError]] = {
-                400: InvalidRequest,
-                413: InvalidRequest,
-                503: Overloaded,
-                504: DeadlineExceeded,
-            }
-            return kinds.get(answer.status, InferenceFailed)(words or "the model failed")
-        if answer.status in {400, 422}:
-            return InvalidRequest(f"{self._name} refuses the request: {words or 'it says no more'}")
-        if answer.status in {429, 503}:
-            return Overloaded(f"the server of {self._name} takes no more requests now")
-        if answer.status in {408, 504}:
-            return DeadlineExceeded(f"the server of {self._name} ran out of time")
-        if answer.status == 404:
-            return ModelNotReady(f"the server of {self._name} does not have it now")
-        return InferenceFailed(f"the server of {self._name} answered with status {answer.status}")
+    def _until_first_deadline(self, group: list[_Waiting]) -> float | None:
+        """Seconds until somebody's time is up, None if everybody's ends with the question's."""
+        deadlines = [one.question.deadline for one in group]
+        first = min(deadlines)
+        return None if first == max(deadlines) else max(first - self._now(), 0.0)
+
+    def _expire(self, group: list[_Waiting]) -> None:
+        """End those whose time is up; the others have until theirs is, with the question."""
+        now = self._now()
+        for one in group:
+            if one.question.deadline <= now and not one.waiter.done():
+                one.waiter.set_exception(
+                    DeadlineExceeded("the deadline passed before the model answered")
+                )
 
     def publish(self) -> None:
         """Bring the gauge of hosts up to date."""
@@ -296,29 +277,64 @@ class RemoteUpstream:
         """Finish what is in flight, then let go of the hosts."""
         self.closed = True
         try:
-            if self._tasks:
-                await asyncio.wait(self._tasks)
+            while self._in_flight:
+                self._idle.clear()
+                await self._idle.wait()
         finally:
-            for task in self._tasks:
+            for task in list(self._tasks):
                 task.cancel()
             await self._crew.close()
 
 
-class _Trip(msgspec.Struct, gc=False):
-    """One request on its way."""
+def _together(group: Sequence[_Waiting]) -> Question:
+    """One question for all of a group."""
+    if len(group) == 1:
+        return group[0].question
+    asked = [one.question for one in group]
+    return Question(
+        feed=join([one.feed for one in asked]),
+        outputs=union([one.outputs for one in asked]),
+        rows=sum(one.rows for one in asked),
+        deadline=max(one.deadline for one in asked),
+        asked=min(one.asked for one in asked),
+        shadow=asked[0].shadow,
+    )
 
-    pieces: list[bytes | memoryview]
-    length: int | None
-    outputs: tuple[str, ...]
-    rows: int
-    deadline: float
-    asked: float
-    shadow: bool
-    repeated: bool = False
+
+def _answer(group: Sequence[_Waiting], brought: Brought) -> None:
+    if len(group) == 1:
+        parts = [brought.outputs]
+    else:
+        try:
+            parts = cut(brought.outputs, [one.question.rows for one in group])
+        except InferenceFailed as error:
+            _refuse(group, error)
+            return
+    names = union([one.question.outputs for one in group])
+    for one, part in zip(group, parts, strict=True):
+        if one.waiter.done():
+            continue
+        outputs, wish = part, one.question.outputs
+        if wish != names:
+            outputs = [part[names.index(name)] for name in wish]
+        one.waiter.set_result(
+            Inference(outputs, brought.queue, brought.compute, brought.batch_rows)
+        )
 
 
-def _within(seconds: float) -> float:
-    return min(max(seconds, _LEAST_TIMEOUT), _LONGEST_TIMEOUT)
+def _refuse(group: Sequence[_Waiting], error: BaseException) -> None:
+    for one in group:
+        if not one.waiter.done():
+            # A fresh one each: the same exception raised in several tasks mixes up tracebacks.
+            if isinstance(error, Overloaded):
+                fresh: BaseException = Overloaded(
+                    error.message, error.retry_after_seconds, error.reason
+                )
+            elif isinstance(error, ServingError):
+                fresh = type(error)(error.message)
+            else:
+                fresh = error
+            one.waiter.set_exception(fresh)
 
 
 def _check_text(name: str, data: NDArray[Any]) -> None:

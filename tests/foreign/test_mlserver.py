@@ -60,8 +60,10 @@ def mlserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlServer]:
     (folder / "settings.json").write_text(json.dumps(settings))
     with (folder.parent / "log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-I", "-S", lifeline.__file__, str(os.getpid())]
-            + [str(MLSERVER), "start", str(folder)],
+            [
+                *(sys.executable, "-I", "-S", lifeline.__file__, str(os.getpid())),
+                *(str(MLSERVER), "start", str(folder)),
+            ],
             stdout=log,
             stderr=log,
             env={**os.environ, "PYTHONPATH": str(folder)},
