@@ -6,7 +6,7 @@ DIR    ?= configs/demo
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev install-clients install-feast install-foreign up test test-feast test-foreign check fix lock generate bench clean
+.PHONY: help install install-dev install-clients install-feast install-foreign up test test-feast test-foreign check fix lock generate bench bench-hop bench-ray clean
 
 help:  ## Say what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -90,6 +90,12 @@ lock:  ## Resolve constraints*.txt again (hashes, no index addresses)
 
 bench: install  ## CPU per request: floor against gateway, alternating
 	$(BIN)/python loadtests/bench.py $(ARGS)
+
+bench-hop: install  ## CPU per request: a version in the worker against one in its own process
+	$(BIN)/python loadtests/bench_hop.py $(ARGS)
+
+bench-ray: install-dev  ## CPU per request: both engines against Ray Serve, alternating
+	$(BIN)/python loadtests/bench_ray_serve.py $(ARGS)
 
 clean:  ## Remove environments and caches
 	rm -rf .venv .venv-clients .venv-feast .venv-foreign .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.*
