@@ -4,6 +4,8 @@ What the engine keeps there:
 
 - `run/engine.lock` is locked (flock) while an engine runs.
 - `run/engine.json` says what runs, see `serving.engine.report`.
+- `run/worker-<n>.running` and `.crash` say what a worker that died was doing
+  (`serving.quarantine`).
 - `run/control.sock` and `run/worker-<n>.sock` are the processes' private listeners.
 - `store/` holds the embedded store's files and its `store.sock`.
 """
@@ -127,7 +129,7 @@ class DataDirectory:
                 self._made.pop().rmdir()
 
     def _clear(self) -> None:
-        names = ("*.sock", "engine.json*", "gateway.json")
+        names = ("*.sock", "*.running", "*.crash", "engine.json*", "gateway.json")
         for leftover in [path for name in names for path in self.run.glob(name)]:
             leftover.unlink(missing_ok=True)
 

@@ -10,6 +10,7 @@ import msgspec
 
 from serving.config.addresses import parse_address
 from serving.config.keys import STORE_VARIABLE
+from serving.engine.autopsy import Autopsy
 from serving.engine.directory import DataDirectory
 from serving.engine.ports import HeldPort, written
 from serving.engine.report import Addresses
@@ -129,14 +130,15 @@ class Launch:
 
     def worker(self, number: int) -> ProcessSpec:
         """Worker `number`."""
-        addresses = self._addresses
-        return self._spec(
-            f"worker-{number}",
+        addresses, name = self._addresses, f"worker-{number}"
+        spec = self._spec(
+            name,
             self._programs.worker,
             ("--worker", str(number), "--http", addresses.http, "--grpc", addresses.grpc),
             socket=self._directory.worker_socket(number),
             silent_seconds=self._options.worker_silent_seconds,
         )
+        return msgspec.structs.replace(spec, autopsy=Autopsy(self._directory.path, name))
 
     def _spec(
         self,

@@ -30,6 +30,8 @@ from serving.errors import SluiceError
 from serving.lifeline import die_with_parent
 from serving.metrics import MetricsFile
 from serving.protocol.tensors import TensorLimits
+from serving.quarantine import last_words
+from serving.quarantine.marks import Marks
 from serving.recording.recorder import Recorder
 from serving.tasks import end
 from serving.upstream import Upstream
@@ -42,6 +44,7 @@ from serving.worker.http import HttpListener
 from serving.worker.mirror import Mirror
 from serving.worker.pipeline import Pipeline
 from serving.worker.private import PrivateSocket
+from serving.worker.quarantine import Quarantine
 from serving.worker.settings import Settings, load_settings
 from serving.worker.snapshots import SnapshotFeed, resident_bytes
 from serving.worker.table import Loader
@@ -106,7 +109,17 @@ class Worker:
             trace_rate=tracing.sample if tracing is not None else 0.0,
         )
         self._features = Features(settings.gateway.features, arguments.store, self._metrics, clock)
-        self._loader = Loader(self._load, self._metrics, self._ledger, clock, self._features.cache)
+        self._marks = Marks(self._data / "run" / f"{self._name}.running")
+        self._quarantine = Quarantine(self._data, self._log)
+        self._loader = Loader(
+            self._load,
+            self._metrics,
+            self._ledger,
+            clock,
+            self._features.cache,
+            shut=self._quarantine.shut,
+        )
+        self._one_table_at_a_time = asyncio.Lock()
         self._feed = SnapshotFeed(
             url=arguments.store,
             data=self._data,
@@ -143,6 +156,7 @@ class Worker:
         await self._private.start()
         feed = loop.create_task(self._feed.run())
         pulse = loop.create_task(self._pulse())
+        quarantine = loop.create_task(self._quarantine.follow(self._rebuild))
         stopping = loop.create_task(self._stop.wait())
         serving = loop.create_task(self._serving.wait())
         try:
@@ -154,7 +168,7 @@ class Worker:
                 feed.result()  # it never ends by itself: this raises
             await self._drain()
         finally:
-            await end(feed, pulse, stopping, serving)
+            await end(feed, pulse, quarantine, stopping, serving)
             await self._features.close()
             await self._private.stop()
             self._ledger.settle()
@@ -162,6 +176,7 @@ class Worker:
             self._pipeline.publish()
             self._tracing.close()
             self._metrics.close()
+            self._marks.close()
 
     async def _listen(self) -> None:
         self._mirror.start()
@@ -208,7 +223,13 @@ class Worker:
 
     async def _load(self, config: ModelConfig, version: str, staged: StagedVersion) -> Upstream:
         upstream = InlineUpstream(
-            config.model, version, staged, config.serve, self._metrics, SystemClock()
+            config.model,
+            version,
+            staged,
+            config.serve,
+            self._metrics,
+            SystemClock(),
+            marks=self._marks,
         )
         await upstream.load()
         return upstream
@@ -216,11 +237,23 @@ class Worker:
     async def _apply(self, snapshot: Snapshot) -> None:
         if self._state == "starting":
             self._state = "loading"
+        async with self._one_table_at_a_time:
+            await self._replace_table(snapshot)
+            self._serving.set()
+
+    async def _rebuild(self) -> None:
+        """Serve the same revision with what is in quarantine now."""
+        async with self._one_table_at_a_time:
+            snapshot = self._pipeline.table.snapshot
+            if snapshot is not None:
+                await self._replace_table(snapshot)
+                self._feed.announce()
+
+    async def _replace_table(self, snapshot: Snapshot) -> None:
         old = self._pipeline.table
         new = await self._loader.build(snapshot, old)
         self._pipeline.table = new
         self._metrics.gauge("sluice_route_revision").set(new.revision)
-        self._serving.set()
         await self._loader.retire(old, new)
 
     def _report(self) -> WorkerReport:
@@ -236,6 +269,11 @@ class Worker:
             node=platform.node(),
             refused_revision=self._feed.refused_revision,
             refused_reason=self._feed.refused_reason,
+            not_ready={
+                f"{name}/{version}": words
+                for name, model in self._pipeline.table.models.items()
+                for version, words in model.shut.items()
+            },
         )
 
     def _readyz(self, _: dict[str, str]) -> tuple[int, Any]:
@@ -331,6 +369,7 @@ def main(argv: list[str] | None = None, *, run: Callable[..., Any] = uvloop.run)
     try:
         settings = load_settings(Path(arguments.config), Path(arguments.data))
         logs.configure(settings.gateway.logs.level, settings.gateway.logs.format, process=name)
+        last_words.leave(Path(arguments.data) / "run" / f"{name}.crash")
 
         async def serve() -> None:
             await Worker(arguments, settings).run()
