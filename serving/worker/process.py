@@ -38,6 +38,7 @@ from serving.upstream import Upstream
 from serving.upstream.inline import InlineUpstream
 from serving.worker.admission import Admission
 from serving.worker.features import Features
+from serving.worker.first_tries import FirstTries
 from serving.worker.gateway import Gateway
 from serving.worker.grpc import GrpcListener
 from serving.worker.http import HttpListener
@@ -88,7 +89,8 @@ class Worker:
         )
         self._admission = Admission(settings.credentials, limits, self._metrics)
         self._recorder = Recorder(self._metrics)
-        self._mirror = Mirror(self._admission, self._metrics, clock)
+        self._first_tries = FirstTries(self._data / "run", self._name, self._serving.is_set)
+        self._mirror = Mirror(self._admission, self._metrics, clock, self._first_tries)
         self._pipeline = Pipeline(
             admission=self._admission,
             recorder=self._recorder,
@@ -177,6 +179,7 @@ class Worker:
             self._tracing.close()
             self._metrics.close()
             self._marks.close()
+            self._first_tries.close()
 
     async def _listen(self) -> None:
         self._mirror.start()
@@ -231,7 +234,8 @@ class Worker:
             SystemClock(),
             marks=self._marks,
         )
-        await upstream.load()
+        async with self._first_tries.loading(f"{config.model}/{version}", staged.sha256):
+            await upstream.load()
         return upstream
 
     async def _apply(self, snapshot: Snapshot) -> None:

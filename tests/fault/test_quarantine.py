@@ -27,6 +27,7 @@ from load_kit import Load, load
 from ray_kit import BOUND_SECONDS, ON_RAY, eventually
 
 from serving.control.audit import verify
+from serving.engine.ray_serve.keeper import read_reports
 from serving.engine.report import ProcessReport, read_report
 from serving.models.runtime import Model
 
@@ -76,8 +77,11 @@ def gateway(
 
 
 def workers(gateway: gateway_kit.Running) -> list[ProcessReport]:
-    """The workers as their engine sees them."""
-    report = read_report(gateway.data / "run" / "engine.json")
+    """The workers as whoever supervises them sees them."""
+    run = gateway.data / "run"
+    if replicas := read_reports(run):  # on Ray the engine's own report is up to a second older
+        return [one.process for one in replicas if one.process.name.startswith("worker-")]
+    report = read_report(run / "engine.json")
     assert report is not None
     return [one for one in report.processes if one.name.startswith("worker-")]
 
@@ -278,7 +282,7 @@ def assert_lifted(gateway: gateway_kit.Running, model: str, version: str) -> Non
 def test_a_shadow_whose_every_copy_crashes_is_taken_out(
     gateway: gateway_kit.Running, record_property: Say
 ) -> None:
-    """The worst case: both workers may die of their first copies at the same moment."""
+    """One worker tries the first copies, so production is answered by the other all the time."""
     eventually(lambda: whole(gateway), "whole")
     before = restarts(gateway)
     with under_load(gateway, "shadow", TRAP, record_property) as running:
@@ -290,9 +294,8 @@ def test_a_shadow_whose_every_copy_crashes_is_taken_out(
         time.sleep(QUIET_SECONDS)
 
     assert restarts(gateway) == after
-    # The third is one that died before it could hear of the second's death.
-    assert 2 <= after - before <= 3
-    assert running.answered > 0
+    assert after - before == 2
+    assert len(running.failures) <= 2 * running.most
     end_of_failures(running)
 
 
@@ -318,9 +321,10 @@ def test_production_that_crashes_is_refused_and_other_models_answer(
 def test_a_version_that_crashes_while_it_is_loaded_does_not_keep_the_revision_out(
     gateway: gateway_kit.Running, record_property: Say
 ) -> None:
-    """Its workers die in warming it up; once it is in quarantine the new revision is served."""
+    """One worker dies of warming it up, twice; then all serve the new revision without it."""
     eventually(lambda: whole(gateway), "whole")
     folder = gateway.folder / "conf"
+    before = restarts(gateway)
     file = folder / "models" / "loading.yaml"
     written = file.read_text()
     document = yaml.safe_load(written)
@@ -336,6 +340,8 @@ def test_a_version_that_crashes_while_it_is_loaded_does_not_keep_the_revision_ou
 
         eventually(lambda: bool(quarantined(gateway, "loading")) and served(), "served")
 
+    assert restarts(gateway) - before == 2
+    assert len(running.failures) <= 2 * running.most
     [entry] = quarantined(gateway, "loading")
     assert "while it was being loaded" in entry["reason"]
     assert ask(gateway, "loading", 1.0)[0] == 200
