@@ -213,20 +213,15 @@ class Loader:
 
         Of a version in quarantine nothing more is run: who waits for it is told that it is gone.
         """
-        await _abandon(
-            [
-                lane.upstream
-                for name, model in old.models.items()
-                for version, lane in model.lanes.items()
-                if name in new.models and version in new.models[name].shut
-            ]
-        )
+        bad = _shut_now(old, new)
+        await _abandon(bad)
         # A request that waits for its features wants its upstream when it has them.
         while any(  # noqa: ASYNC110 - milliseconds, when a table changes
             lane.joining for model in old.models.values() for lane in model.lanes.values()
         ):
             await asyncio.sleep(_JOINING_POLL_SECONDS)
         kept = {id(lane.upstream) for model in new.models.values() for lane in model.lanes.values()}
+        kept |= {id(upstream) for upstream in bad}  # closed already
         await _close(
             [
                 lane.upstream
@@ -249,6 +244,20 @@ def _reusable(
     ):
         return lane.upstream
     return None
+
+
+def _shut_now(old: LiveTable, new: LiveTable) -> list[Upstream]:
+    """Upstreams of the old table whose very bytes the new one keeps out."""
+    if new.snapshot is None:
+        return []
+    return [
+        lane.upstream
+        for name, model in old.models.items()
+        for version, lane in model.lanes.items()
+        if name in new.models
+        and version in new.models[name].shut
+        and lane.staged.sha256 == new.snapshot.staged[name][version].sha256
+    ]
 
 
 async def _abandon(upstreams: list[Upstream]) -> None:
