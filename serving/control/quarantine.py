@@ -45,6 +45,7 @@ class QuarantineKeeper:
         self._log = log
         self._stamp: tuple[int, ...] | None = None
         self._entries: list[Quarantined] = []
+        self._told: set[tuple[Key, float]] = set()
 
     @property
     def entries(self) -> list[Quarantined]:
@@ -76,10 +77,13 @@ class QuarantineKeeper:
         """Write entries that nobody was told of into the audit log, each once. Raises OSError."""
         new = [one for one in self.entries if not one.reported]
         for one in new:
+            if (one.key, one.since) in self._told:  # that it was could not be written down
+                continue
             self._log.error("%s/%s is quarantined: %s", one.model, one.version, one.reason)
             await audit.record(
                 who=_WHO, verb="quarantine", subject=f"{one.model}/{one.version}", result=one.reason
             )
+            self._told.add((one.key, one.since))
         if new:
             keys = frozenset(one.key for one in new)
             await asyncio.to_thread(register.mark_reported, self._data, keys)

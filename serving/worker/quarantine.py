@@ -15,7 +15,7 @@ from serving.quarantine.decision import Key, Quarantined
 __all__ = ["Quarantine", "Shut", "nobody", "refusal"]
 
 _LOOK_SECONDS: Final = 0.05
-"""A `stat` costs 2 µs; until the next look a bad version may take another worker along."""
+"""A `stat` costs 7 µs; until the next look a bad version may take another worker along."""
 
 _AGAIN_SECONDS: Final = 5.0
 
