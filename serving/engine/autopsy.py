@@ -60,11 +60,12 @@ class Autopsy:
     def _examine(self, killed_by: str) -> Verdict:
         run = self._data / "run"
         marked = marks.read(run / f"{self._worker}.running")
-        thread = last_words.crashed_thread(run / f"{self._worker}.crash")
+        stacks = last_words.keep(run / f"{self._worker}.crash")
+        thread = last_words.crashed_thread(stacks)
         unclear = thread is None and len(marked) > 1
         found = suspects(marked, thread, _production(self._data) if unclear else ())
         if not found:
-            return Verdict()
+            return Verdict(notes=(f"its last stacks are in {stacks}",) if stacks.exists() else ())
         names = " or ".join(
             f"{'loading' if one.loading else 'running'} {one.model}/{one.version}" for one in found
         )

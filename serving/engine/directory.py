@@ -4,8 +4,8 @@ What the engine keeps there:
 
 - `run/engine.lock` is locked (flock) while an engine runs.
 - `run/engine.json` says what runs, see `serving.engine.report`.
-- `run/worker-<n>.running` and `.crash` say what a worker that died was doing
-  (`serving.quarantine`).
+- `run/worker-<n>.running`, `.crash` and `.last-crash` say what a worker that died was doing
+  (`serving.quarantine`); `*.trial` who tried a model file first (`serving.worker.first_tries`).
 - `run/control.sock` and `run/worker-<n>.sock` are the processes' private listeners.
 - `store/` holds the embedded store's files and its `store.sock`.
 """
@@ -129,7 +129,7 @@ class DataDirectory:
                 self._made.pop().rmdir()
 
     def _clear(self) -> None:
-        names = ("*.sock", "*.running", "*.crash", "*.trial", "engine.json*", "gateway.json")
+        names = ("*.sock", "*.running", "*.crash", "*.last-crash", "*.trial", "engine.json*", "gateway.json")
         for leftover in [path for name in names for path in self.run.glob(name)]:
             leftover.unlink(missing_ok=True)
 

@@ -6,20 +6,19 @@ its own. What was seen is printed after the run; no time is asserted.
 """
 
 import contextlib
-import faulthandler
 import http.client
 import json
 import os
 import platform
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import gateway_kit
-import numpy as np
 import onnx_models
 import pytest
 import yaml
@@ -29,7 +28,6 @@ from ray_kit import BOUND_SECONDS, ON_RAY, eventually
 from serving.control.audit import verify
 from serving.engine.ray_serve.keeper import read_reports
 from serving.engine.report import ProcessReport, read_report
-from serving.models.runtime import Model
 
 pytestmark = [
     pytest.mark.timeout(240),
@@ -185,20 +183,28 @@ def end_of_failures(running: Load) -> None:
     assert late <= running.outcomes[-1].due - QUIET_SECONDS / 2, "it still fails"
 
 
-def test_the_models_do_crash() -> None:
-    """Without this the other tests would prove nothing: a child of this process dies of each."""
-    for content, rows, value in (
-        (onnx_models.trap(int(TRAP)), 1, TRAP),
-        (onnx_models.crowd_trap(), 64, 0.0),
-    ):
-        model, feed = Model(content), {"X": np.full((rows, 3), value, "<f4")}
-        if not (child := os.fork()):
-            faulthandler.disable()  # pytest's; it would print this test's stack
-            model.run(["Y"], feed, None)
-            os._exit(0)
-        _, ended = os.waitpid(child, 0)
+RUN = """
+import sys
+import numpy as np
+from serving.models.runtime import Model
+model = Model(open(sys.argv[1], "rb").read())
+model.run(["Y"], {"X": np.full((int(sys.argv[2]), 3), float(sys.argv[3]), "<f4")}, None)
+"""
 
-        assert os.waitstatus_to_exitcode(ended) == -signal.SIGFPE
+
+@pytest.mark.parametrize(
+    ("content", "rows", "value"),
+    [(onnx_models.trap(int(TRAP)), 1, TRAP), (onnx_models.crowd_trap(), 64, 0.0)],
+    ids=["trap", "crowd_trap"],
+)
+def test_the_models_do_crash(tmp_path: Path, content: bytes, rows: int, value: float) -> None:
+    """Without this the other tests would prove nothing."""
+    file = onnx_models.save(tmp_path / "model.onnx", content)
+    words = [sys.executable, "-c", RUN, str(file), str(rows), str(value)]
+
+    ended = subprocess.run(words, capture_output=True, timeout=BOUND_SECONDS, check=False)
+
+    assert ended.returncode == -signal.SIGFPE, ended.stderr
 
 
 def test_a_canary_that_crashes_twice_is_taken_out_and_production_answers_its_keys(

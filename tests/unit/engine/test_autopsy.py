@@ -37,8 +37,8 @@ async def test_the_second_death_of_a_version_quarantines_it(data: Path) -> None:
     """The first is said; the second comes with what to do, and counts as cured."""
     examine = Autopsy(data, "worker-0", ManualClock())
     left(data, "v1", "v2", crashed=2)
-
     first = await examine(DEAD)
+    left(data, "v1", "v2", crashed=2)
     second = await examine(DEAD)
 
     assert first == Verdict(words="while running m/v2")
@@ -71,7 +71,9 @@ async def test_a_crash_outside_of_all_versions_is_nobodys(data: Path) -> None:
     """So is one of a worker that left nothing."""
     left(data, "v2", crashed=99)
 
-    assert await Autopsy(data, "worker-0")(DEAD) == Verdict()
+    [note] = (await Autopsy(data, "worker-0")(DEAD)).notes
+
+    assert note == f"its last stacks are in {data}/run/worker-0.last-crash"
     assert await Autopsy(data, "worker-7")(DEAD) == Verdict()
 
 

@@ -1,5 +1,6 @@
-import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -113,26 +114,32 @@ def test_an_unseen_mark_takes_the_same_stores() -> None:
         pass
 
 
+CRASH = """
+import signal, sys, threading
+from pathlib import Path
+from serving.quarantine import last_words
+from serving.quarantine.marks import Marks
+last_words.leave(Path(sys.argv[2]))
+ours = Marks(Path(sys.argv[1]))
+ours.take("m", "innocent", "a" * 64).cell[0] = threading.get_ident()
+guilty = ours.take("m", "guilty", "b" * 64)
+def die():
+    with guilty.loading():
+        signal.pthread_kill(threading.get_ident(), signal.SIGSEGV)
+thread = threading.Thread(target=die)
+thread.start()
+thread.join()
+"""
+
+
 def test_a_process_that_crashes_leaves_its_marks_and_its_thread(tmp_path: Path) -> None:
     """A real one, by a signal in its second thread."""
     running, crash = tmp_path / "running", tmp_path / "crash"
-    if not (child := os.fork()):
-        last_words.leave(crash)
-        ours = Marks(running)
-        ours.take("m", "innocent", SHA).cell[0] = threading.get_ident()
-        guilty = ours.take("m", "guilty", SHA)
+    words = [sys.executable, "-c", CRASH, str(running), str(crash)]
 
-        def die() -> None:
-            with guilty.loading():
-                signal.pthread_kill(threading.get_ident(), signal.SIGSEGV)
+    ended = subprocess.run(words, capture_output=True, timeout=60, check=False)
 
-        thread = threading.Thread(target=die)
-        thread.start()
-        thread.join()
-        os._exit(0)
-    _, ended = os.waitpid(child, 0)
-
-    assert os.waitstatus_to_exitcode(ended) == -signal.SIGSEGV
+    assert ended.returncode == -signal.SIGSEGV, ended.stderr
     by_version = {one.version: one for one in marks.read(running)}
     assert set(by_version) == {"innocent", "guilty"}
     assert by_version["guilty"].thread == last_words.crashed_thread(crash)
