@@ -11,10 +11,7 @@ whole, so a reader never sees half of one. A histogram's slots are its buckets (
 cumulative, the last is +Inf), then the sum.
 """
 
-import errno
-import fcntl
 import json
-import mmap
 import os
 import struct
 from bisect import bisect_left
@@ -25,6 +22,8 @@ from typing import Final, Literal
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+
+from serving.mapped import map_file
 
 __all__ = [
     "FAMILIES",
@@ -269,26 +268,6 @@ class HistogramRow:
         self._slots[at[:, -1]] += values.sum(axis=0)
 
 
-def _mapped(path: Path, capacity: int) -> tuple[int, mmap.mmap]:
-    """Make the file and map it; memory of our own (and no descriptor, -1) if the disk is full."""
-    descriptor = -1
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        # Kept open for its lock, which the kernel lets go of when the process ends, however
-        # it ends: that is how others know that these numbers are the last.
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        # All of it now: counting into a hole of a file on a full disk is a SIGBUS.
-        os.posix_fallocate(descriptor, 0, capacity)
-        return descriptor, mmap.mmap(descriptor, capacity)
-    except OSError as error:
-        if descriptor >= 0:
-            os.close(descriptor)
-            path.unlink(missing_ok=True)
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        return -1, mmap.mmap(-1, capacity)
-
-
 class MetricsFile:
     """One process's numbers. Not thread-safe for creating children; call from one thread.
 
@@ -299,7 +278,7 @@ class MetricsFile:
 
     def __init__(self, path: Path, capacity: int = 2 << 20) -> None:
         self.path = path
-        self._descriptor, self._map = _mapped(path, capacity)
+        self._descriptor, self._map = map_file(path, capacity)
         self._slots = memoryview(self._map).cast("d")
         self._used = _HEADER.size
         self._capacity = capacity

@@ -297,3 +297,47 @@ def external(location: str, *, nested: bool = False) -> bytes:
         [tensor("Y", "FP32", ["n", 1])],
         [weight],
     )
+
+
+# --- models that pass the check, and crash their process ------------------------------------
+
+
+def _lowest_over(divisor: Sequence[onnx.NodeProto], *constants: onnx.TensorProto) -> bytes:
+    """X [n, 3] FP32 to Y = X, plus 0 × (-2⁶³ / d): SIGFPE on x86-64 where d is -1.
+
+    The quotient, 2⁶³, does not fit; ONNX Runtime 1.32 looks out for zero only.
+    """
+    return build(
+        [
+            *divisor,
+            helper.make_node("Div", ["lowest", "d"], ["q"]),
+            helper.make_node("Mul", ["q", "zero"], ["z"]),
+            helper.make_node("Cast", ["z"], ["f"], to=TensorProto.FLOAT),
+            helper.make_node("Add", ["X", "f"], ["Y"]),
+        ],
+        [tensor("X", "FP32", ["n", 3])],
+        [tensor("Y", "FP32", ["n", 3])],
+        [constant("lowest", -(2**63), "<i8"), constant("zero", 0, "<i8"), *constants],
+    )
+
+
+def trap(value: int = 7) -> bytes:
+    """X [n, 3] FP32 to Y = X; any `value` in X crashes the process."""
+    return _lowest_over(
+        [
+            helper.make_node("Cast", ["X"], ["i"], to=TensorProto.INT64),
+            helper.make_node("Sub", ["i", "next"], ["d"]),
+        ],
+        constant("next", value + 1, "<i8"),
+    )
+
+
+def crowd_trap(rows: int = 64) -> bytes:
+    """X [n, 3] FP32 to Y = X; so many rows at once crash the process, as in warming up."""
+    return _lowest_over(
+        [
+            helper.make_node("Shape", ["X"], ["n"], end=1),
+            helper.make_node("Sub", ["n", "next"], ["d"]),
+        ],
+        constant("next", rows + 1, "<i8"),
+    )

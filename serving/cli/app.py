@@ -26,6 +26,7 @@ COMMANDS: Final[dict[str, str]] = {
     "apply": "Make the running gateway serve this configuration.",
     "status": "Show workers, models and revisions of the running gateway.",
     "infer": "Ask a model, from the command line.",
+    "quarantine": "Show versions that crashed workers, and let one back.",
     "features": "Load, show and erase online features.",
     "simulate": "Try a policy on a recorded or made-up load.",
     "tokens": "Make credentials for callers.",

@@ -139,12 +139,19 @@ def _revision_line(control: Status, now: float) -> Text:
                 f"{worker.refused_reason}",
                 "red",
             )
+    for one in control.quarantined:
+        line.append(
+            f"\n{one.model}/{one.version} is quarantined for {age(now - one.since)}: {one.reason}; "
+            f"`sluice quarantine lift {one.model} {one.version}` lets it back",
+            "red",
+        )
     return line
 
 
 def _models(control: Status) -> Table:
     table = plain_table("model", "version", "role", "ready", "requests/s", "failed/s")
     anybody = any(worker.state == "ready" for worker in control.workers)
+    kept_out = {(one.model, one.version) for one in control.quarantined}
     for model in control.models:
         for version in model.versions:
             rates = [
@@ -156,7 +163,9 @@ def _models(control: Status) -> Table:
                 model.model,
                 version.version,
                 _roles(version),
-                _readiness(model, version, anybody=anybody),
+                Text("quarantined", style="red")
+                if model.loaded and (model.model, version.version) in kept_out
+                else _readiness(model, version, anybody=anybody),
                 f"{sum(rate.requests_per_second for rate in rates):.1f}",
                 f"{sum(rate.failed_per_second for rate in rates):.1f}",
             )

@@ -24,6 +24,7 @@ from serving.control.feature_routes import FeatureRoutes
 from serving.control.operations import Ask, Operation, json_response
 from serving.control.page_routes import PageRoutes
 from serving.control.plane import ControlPlane
+from serving.control.quarantine_routes import QuarantineRoutes
 from serving.control.repository_routes import RepositoryRoutes
 from serving.control.status_routes import StatusRoutes
 from serving.errors import (
@@ -78,6 +79,7 @@ def operations_of(plane: ControlPlane) -> list[Operation]:
         *StatusRoutes(plane).operations(),
         *ConfigRoutes(plane).operations(),
         *RepositoryRoutes(plane).operations(),
+        *QuarantineRoutes(plane).operations(),
         *FeatureRoutes(plane).operations(),
     ]
     pages.described = operations
@@ -172,7 +174,7 @@ class _Call:
             await self._audit.record(
                 who=who,
                 verb=self._operation.verb,
-                subject=request.path_params.get("model", "configuration"),
+                subject="/".join(map(str, request.path_params.values())) or "configuration",
                 result=result,
                 revision=revision,
                 anonymous=who == ANONYMOUS.name,

@@ -16,10 +16,13 @@ __all__ = [
     "ConfigAnswer",
     "Health",
     "HistoryAnswer",
+    "LiftAnswer",
     "LoadAnswer",
     "ModelStatus",
     "PlanRequest",
     "PushRequest",
+    "QuarantineAnswer",
+    "QuarantineStatus",
     "Readiness",
     "RecentAnswer",
     "RepositoryRequest",
@@ -83,10 +86,14 @@ class Health(msgspec.Struct, frozen=True):
 
 
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether the store answers and a worker serves the current revision."""
+    """Whether the store answers and a worker serves the current revision.
+
+    `quarantined` counts versions that get no requests all the same.
+    """
 
     ready: bool
     reason: str = ""
+    quarantined: int = 0
 
 
 class RoleShare(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,6 +147,17 @@ class StoreStatus(msgspec.Struct, frozen=True, kw_only=True):
     up: bool
 
 
+class QuarantineStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A version that crashed workers: since when (wall-clock seconds) it is kept out, and why."""
+
+    model: str
+    version: str
+    sha256: str
+    since: float
+    crashes: int
+    reason: str
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Everything at a glance. `problem`: why the configuration directory is not what is served."""
 
@@ -153,6 +171,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     workers: list[WorkerStatus]
     rates: list[Rate]
     problem: str = ""
+    quarantined: list[QuarantineStatus] = []
 
 
 class StagedSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -227,3 +246,17 @@ class UnloadAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     unload: bool = True
+
+
+class QuarantineAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Versions in quarantine, oldest first."""
+
+    quarantined: list[QuarantineStatus]
+
+
+class LiftAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A version that is let back; `waiting` names workers that had not loaded it in time."""
+
+    model: str
+    version: str
+    waiting: list[str] = []

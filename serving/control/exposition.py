@@ -70,6 +70,7 @@ def own_families(
     store_up: bool,
     feature_writes: Mapping[tuple[str, str, str], int],
     stream_lag: Mapping[str, int],
+    quarantined: Iterable[tuple[str, str]] = (),
 ) -> Iterator[Metric]:
     """What control knows beside the counters.
 
@@ -80,6 +81,7 @@ def own_families(
         store_up: whether the store answered last time.
         feature_writes: rows by view, source and outcome.
         stream_lag: entries that wait, by view.
+        quarantined: (model, version) of those that crashed workers.
     """
     build = GaugeMetricFamily("sluice_build_info", "The installation.", labels=("version",))
     build.add_metric((version,), 1)
@@ -109,6 +111,14 @@ def own_families(
     for view, count in sorted(stream_lag.items()):
         lag.add_metric((view,), count)
     yield lag
+    kept_out = GaugeMetricFamily(
+        "sluice_quarantined_versions",
+        "Versions that crashed workers and get no requests: 1 each.",
+        labels=("model", "version"),
+    )
+    for model_version in sorted(set(quarantined)):
+        kept_out.add_metric(model_version, 1)
+    yield kept_out
 
 
 class _Once(Collector):

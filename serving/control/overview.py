@@ -12,6 +12,7 @@ from serving.control.answers import (
     ConfigAnswer,
     HistoryAnswer,
     ModelStatus,
+    QuarantineStatus,
     Readiness,
     RoleShare,
     StagedSummary,
@@ -21,6 +22,7 @@ from serving.control.answers import (
 from serving.control.journal import Entry, Summary
 from serving.control.plan import as_written, compare
 from serving.control.workers import state_of
+from serving.quarantine.decision import Quarantined
 from serving.types import RepositoryEntry
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "history",
     "is_ready",
     "model_statuses",
+    "quarantine_statuses",
     "repository_index",
     "worker_statuses",
 ]
@@ -92,6 +95,21 @@ def model_statuses(snapshot: Snapshot, reports: Sequence[WorkerReport]) -> list[
             ],
         )
         for name, config in sorted(snapshot.models.items())
+    ]
+
+
+def quarantine_statuses(entries: Iterable[Quarantined]) -> list[QuarantineStatus]:
+    """The quarantine as it is shown."""
+    return [
+        QuarantineStatus(
+            model=one.model,
+            version=one.version,
+            sha256=one.sha256,
+            since=one.since,
+            crashes=one.crashes,
+            reason=one.reason,
+        )
+        for one in entries
     ]
 
 

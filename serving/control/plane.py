@@ -11,10 +11,12 @@ from prometheus_client.core import Metric
 from serving.clock import Clock
 from serving.config.keys import WorkerReport
 from serving.config.schema import GatewayConfig
+from serving.control.audit import AuditLog
 from serving.control.exposition import Page, own_families
 from serving.control.feature_writer import FeatureWriter
 from serving.control.plan import without_secrets
 from serving.control.publisher import Publisher
+from serving.control.quarantine import QuarantineKeeper, configured_keys, is_everywhere
 from serving.control.rates import Rates
 from serving.control.store import Store
 from serving.control.workers import (
@@ -31,6 +33,7 @@ __all__ = ["ControlPlane"]
 
 _POLL_SECONDS: Final = 0.05
 _UPKEEP_SECONDS: Final = 1.0
+_QUARANTINE_SECONDS: Final = 0.25
 _LONGEST_WAIT_SECONDS: Final = 60.0
 
 
@@ -66,6 +69,7 @@ class ControlPlane:
         self.rates = Rates()
         self.page = Page(data / "metrics", self._own_metrics)
         self._log = logging.getLogger("control")
+        self.quarantine = QuarantineKeeper(data, self._log)
         self._metrics_folder = data / "metrics"
         self._store = store
         self._reports: list[WorkerReport] = []
@@ -105,6 +109,22 @@ class ControlPlane:
                     await self._forget(report.worker)
             await asyncio.sleep(_UPKEEP_SECONDS)
 
+    async def keep_quarantine(self, audit: AuditLog) -> None:
+        """Tell of versions that come into quarantine, forget those nobody has; never returns."""
+        silent = False
+        while True:
+            try:
+                await self.quarantine.tell(audit)
+                current = self.publisher.current if self.publisher.started else None
+                if current is not None and is_everywhere(current.revision, self._reports):
+                    await self.quarantine.forget_all_but(configured_keys(current), audit)
+                silent = False
+            except OSError as error:
+                if not silent:
+                    self._log.warning("the quarantine cannot be kept: %s", error.strerror)
+                silent = True
+            await asyncio.sleep(_QUARANTINE_SECONDS)
+
     def _count(self) -> None:
         self._metrics_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         fold(self._metrics_folder)
@@ -125,4 +145,5 @@ class ControlPlane:
             store_up=self.publisher.store_up,
             feature_writes=self.features.counts,
             stream_lag=self.features.lag,
+            quarantined=[(one.model, one.version) for one in self.quarantine.entries],
         )

@@ -138,6 +138,7 @@ class Control:
         work = [
             loop.create_task(self._publish()),
             loop.create_task(self._plane.keep()),
+            loop.create_task(self._plane.keep_quarantine(self._audit)),
             loop.create_task(self._refresh()),
             loop.create_task(FeatureStreams(self._features).keep()),
         ]

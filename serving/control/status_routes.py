@@ -3,6 +3,7 @@
 import asyncio
 from typing import Final
 
+from msgspec.structs import replace
 from starlette.responses import Response
 
 from serving.control import answers, overview, worker_sockets
@@ -85,6 +86,7 @@ class StatusRoutes:
             plane.clock.wall(),
             store_up=plane.publisher.started and plane.publisher.store_up,
         )
+        readiness = replace(readiness, quarantined=len(plane.quarantine.entries))
         return json_response(readiness, 200 if readiness.ready else 503)
 
     async def _metrics(self, ask: Ask) -> Response:
@@ -122,6 +124,7 @@ async def status_of(plane: ControlPlane) -> answers.Status:
         workers=overview.worker_statuses(reports, now),
         rates=plane.rates.now(),
         problem=publisher.problem,
+        quarantined=overview.quarantine_statuses(plane.quarantine.entries),
     )
 
 

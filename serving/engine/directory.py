@@ -4,6 +4,8 @@ What the engine keeps there:
 
 - `run/engine.lock` is locked (flock) while an engine runs.
 - `run/engine.json` says what runs, see `serving.engine.report`.
+- `run/worker-<n>.running`, `.crash` and `.last-crash` say what a worker that died was doing
+  (`serving.quarantine`); `*.trial` who tried a model file first (`serving.worker.first_tries`).
 - `run/control.sock` and `run/worker-<n>.sock` are the processes' private listeners.
 - `run/h-<id>-<n>.sock` and `run/p-<id>-<n>.sock` are a model host's, see `serving.config.hosts`.
 - `store/` holds the embedded store's files and its `store.sock`.
@@ -128,7 +130,10 @@ class DataDirectory:
                 self._made.pop().rmdir()
 
     def _clear(self) -> None:
-        names = ("*.sock", "*.new", "engine.json*", "gateway.json")
+        names = (
+            *("*.sock", "*.new", "*.running", "*.crash", "*.last-crash", "*.trial"),
+            *("engine.json*", "gateway.json"),
+        )
         for leftover in [path for name in names for path in self.run.glob(name)]:
             leftover.unlink(missing_ok=True)
 

@@ -11,6 +11,7 @@ import msgspec
 from serving.config.addresses import parse_address
 from serving.config.hosts import HostSpec, data_socket, host_name, private_socket
 from serving.config.keys import STORE_VARIABLE
+from serving.engine.autopsy import Autopsy
 from serving.engine.directory import DataDirectory
 from serving.engine.ports import HeldPort, written
 from serving.engine.report import Addresses
@@ -131,14 +132,15 @@ class Launch:
 
     def worker(self, number: int) -> ProcessSpec:
         """Worker `number`."""
-        addresses = self._addresses
-        return self._spec(
-            f"worker-{number}",
+        addresses, name = self._addresses, f"worker-{number}"
+        spec = self._spec(
+            name,
             self._programs.worker,
             ("--worker", str(number), "--http", addresses.http, "--grpc", addresses.grpc),
             socket=self._directory.worker_socket(number),
             silent_seconds=self._options.worker_silent_seconds,
         )
+        return msgspec.structs.replace(spec, autopsy=Autopsy(self._directory.path, name))
 
     def host(self, spec: HostSpec, number: int) -> ProcessSpec:
         """One process of a dedicated version."""

@@ -19,6 +19,7 @@ import msgspec
 
 from serving.clock import Clock, SystemClock
 from serving.engine import lifecycle
+from serving.engine.autopsy import Verdict, not_examined
 from serving.engine.lifecycle import Event, Silence, State
 from serving.engine.log_lines import LineSink, LineSplitter
 from serving.engine.report import ProcessReport
@@ -67,8 +68,8 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     take as long as it likes. `silent_seconds` without an answer end a process that was ready,
     `start_seconds` one that never was; `drain_seconds` end one that was asked to stop. `prepare`
     runs before every start and may refuse with EngineError. `explain` turns the last lines of a
-    dead process into advice, or an empty string. Lines that are not `worth_showing` are not
-    passed on.
+    dead process into advice, or an empty string; `autopsy` is told the exit code of one that
+    died by itself. Lines that are not `worth_showing` are not passed on.
     """
 
     name: str
@@ -80,6 +81,7 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     environment: Mapping[str, str] = {}
     prepare: Callable[[], Awaitable[None]] = _nothing
     explain: Callable[[list[str]], str] = _unexplained
+    autopsy: Callable[[int], Awaitable[Verdict]] = not_examined
     worth_showing: Callable[[str], bool] = _always
 
 
@@ -180,6 +182,7 @@ class SupervisedProcess:
         """From start to exit; True if that was the end."""
         self._ready_since, self._why = None, ""
         self.last_lines.clear()
+        cured = False
         try:
             await self.spec.prepare()
             self._child = child = await asyncio.create_subprocess_exec(
@@ -198,14 +201,22 @@ class SupervisedProcess:
             self._set(pid=child.pid)
             if self.state is State.DRAINING:  # asked to stop while it was being started
                 self._signal(self._last_signal)
-            words = exit_words(await self._watch(child))
+            returncode = await self._watch(child)
+            words = exit_words(returncode)
             self._child = None
             self.explanation = self.spec.explain(list(self.last_lines))
+            if not self._why and self.state is not State.DRAINING:  # it was not us
+                verdict = await self.spec.autopsy(returncode)
+                words, cured = f"{words} {verdict.words}".rstrip(), verdict.cured
+                for note in verdict.notes:
+                    self._say(note)
         if self._why:
             words += f" ({self._why})"
         ready = 0.0 if self._ready_since is None else self._clock.monotonic() - self._ready_since
         stopping = self.state is State.DRAINING
         failures = 0 if stopping else lifecycle.failures_after_exit(self.report.failures, ready)
+        if cured:  # what went before will not happen again
+            failures = min(failures, 1)
         self._move(Event.EXITED, pid=None, last_exit=words, failures=failures)
         return stopping
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from threading import get_ident
 from time import perf_counter
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from serving.models import artifact, probe
 from serving.models.lane import Lane
 from serving.models.runtime import Model, Stop, plain_reason
 from serving.models.timing import RunTimes
+from serving.quarantine.marks import Mark, unseen
 from serving.types import Signature
 
 __all__ = ["Feed", "Session"]
@@ -37,12 +39,20 @@ class Session:
     """
 
     def __init__(
-        self, loaded: Model, signature: Signature, *, model: str, version: str, limit: int
+        self,
+        loaded: Model,
+        signature: Signature,
+        *,
+        model: str,
+        version: str,
+        limit: int,
+        mark: Mark | None = None,
     ) -> None:
         self.signature = signature
         self.times = RunTimes(limit, always_slow=signature.loops)
         self._model = loaded
         self._run = loaded.run
+        self._running = (mark or unseen()).cell
         self._name = f"model '{model}' version '{version}'"
         self._texts = [one.name for one in signature.inputs if one.datatype == "BYTES"]
         self._text_outputs = {one.name for one in signature.outputs if one.datatype == "BYTES"}
@@ -58,6 +68,7 @@ class Session:
         version: str,
         threads: int = 1,
         limit: int = 64,
+        mark: Mark | None = None,
     ) -> "Session":
         """Load a checked file and warm it up, in the process's loader thread.
 
@@ -69,6 +80,7 @@ class Session:
             version: Name for messages.
             threads: ONNX Runtime's intra-op threads.
             limit: Most rows in one run.
+            mark: Where it is noted that the version is being loaded, and later run.
 
         Raises:
             InvalidArtifact: The file is gone, changed, or does not load or run.
@@ -81,11 +93,15 @@ class Session:
                     "its inputs or outputs are not those found when it was checked"
                 )
             rows = limit if signature.batchable else 1
-            session = cls(loaded, signature, model=model, version=version, limit=rows)
+            session = cls(loaded, signature, model=model, version=version, limit=rows, mark=mark)
             session.warm_up(rows)
             return session
 
-        return await _LOADER.call(build)
+        def build_marked() -> Session:
+            with (mark or unseen()).loading():
+                return build()
+
+        return await _LOADER.call(build_marked)
 
     def warm_up(self, limit: int) -> None:
         """Run on zeros in growing batches, so that the first request is as fast as the rest.
@@ -164,11 +180,15 @@ class Session:
         Raises:
             InferenceFailed: ONNX Runtime failed. Its words go to the log, not to the caller.
         """
+        running = self._running
+        running[0] = get_ident()  # should this be its last run, it is known whose it was
         try:
             results = self._run(outputs, feed, stop)
         except Exception as error:  # every class ONNX Runtime raises derives from Exception
             _log.warning("%s failed: %s", self._name, plain_reason(error))
             raise InferenceFailed(f"{self._name} failed on this input") from error
+        finally:
+            running[0] = 0
         if self._text_outputs:
             return [
                 _bytes(data) if name in self._text_outputs else data

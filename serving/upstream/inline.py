@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 from serving.clock import Clock
 from serving.config.schema import ServeConfig
 from serving.config.snapshot import StagedVersion
-from serving.errors import ModelNotReady
+from serving.errors import ModelNotReady, SluiceError
 from serving.metrics import MetricsFile
 from serving.models.batcher import Batcher
 from serving.models.session import Session
 from serving.models.waiting import Inference
+from serving.quarantine.marks import Mark, Marks
 from serving.types import Signature
 
 __all__ = ["InlineUpstream"]
@@ -29,6 +30,7 @@ class InlineUpstream:
         serve: Batch and queue bounds, threads.
         metrics: This process's numbers.
         clock: Whose monotonic seconds deadlines are in.
+        marks: Where this process notes what it runs, for whoever asks what killed it.
     """
 
     def __init__(  # noqa: PLR0917 - its six parts are all of different types
@@ -39,6 +41,8 @@ class InlineUpstream:
         serve: ServeConfig,
         metrics: MetricsFile,
         clock: Clock,
+        *,
+        marks: Marks | None = None,
     ) -> None:
         self.model = model
         self.version = version
@@ -48,6 +52,8 @@ class InlineUpstream:
         self._clock = clock
         self._batcher: Batcher | None = None
         self._closed = False
+        self._marks = marks
+        self._mark: Mark | None = None
 
     @property
     def signature(self) -> Signature:
@@ -61,17 +67,24 @@ class InlineUpstream:
             InvalidArtifact: The file is gone, changed, or does not load or run.
             ModelNotReady: It was closed meanwhile.
         """
-        session = await Session.load(
-            Path(self._staged.path),
-            self._staged.sha256,
-            self._staged.signature,
-            model=self.model,
-            version=self.version,
-            threads=self._serve.intra_op_threads,
-            limit=self._serve.max_batch_size,
-        )
-        if self._closed:
-            raise self._not_ready()
+        if self._marks is not None:
+            self._mark = self._marks.take(self.model, self.version, self._staged.sha256)
+        try:
+            session = await Session.load(
+                Path(self._staged.path),
+                self._staged.sha256,
+                self._staged.signature,
+                model=self.model,
+                version=self.version,
+                threads=self._serve.intra_op_threads,
+                limit=self._serve.max_batch_size,
+                mark=self._mark,
+            )
+            if self._closed:
+                raise self._not_ready()
+        except SluiceError:
+            self._unmark()
+            raise
         self._batcher = Batcher(
             session,
             model=self.model,
@@ -81,6 +94,11 @@ class InlineUpstream:
             metrics=self._metrics,
             clock=self._clock,
         )
+
+    def _unmark(self) -> None:
+        if self._marks is not None and self._mark is not None:
+            self._marks.free(self._mark)
+            self._mark = None
 
     def _not_ready(self) -> ModelNotReady:
         state = "has been unloaded" if self._closed else "is not loaded yet"
@@ -114,3 +132,4 @@ class InlineUpstream:
                 await batcher.close()
             finally:
                 self._batcher = None
+            self._unmark()

@@ -20,6 +20,7 @@ from serving.metrics import Counter, MetricsFile
 from serving.tasks import end
 from serving.types import InferRequest
 from serving.worker.admission import Admission
+from serving.worker.first_tries import FirstTries, Freely
 from serving.worker.lane import Lane
 
 __all__ = ["Mirror", "agree"]
@@ -54,10 +55,18 @@ class Mirror:
     """Hold at most `CAPACITY` copies and `CAPACITY_BYTES`; past that the oldest is dropped.
 
     Drops are counted. A copy older than `STALE_SECONDS` is dropped too: a worker that is never
-    idle mirrors nothing rather than ever slower.
+    idle mirrors nothing rather than ever slower. So are copies for a version whose first ones
+    another worker is trying (`FirstTries`).
     """
 
-    def __init__(self, admission: Admission, metrics: MetricsFile, clock: Clock) -> None:
+    def __init__(
+        self,
+        admission: Admission,
+        metrics: MetricsFile,
+        clock: Clock,
+        first_tries: FirstTries | Freely | None = None,
+    ) -> None:
+        self._first_tries = first_tries or Freely()
         self._admission = admission
         self._metrics = metrics
         self._clock = clock
@@ -124,7 +133,8 @@ class Mirror:
                 await asyncio.sleep(_IDLE_POLL_SECONDS)
                 continue
             copy = self._take()
-            if self._clock.monotonic() - copy.offered > STALE_SECONDS:
+            late = self._clock.monotonic() - copy.offered > STALE_SECONDS
+            if late or not self._first_tries.may_copy(copy.lane.staged.sha256):
                 self._drop(copy)
                 continue
             await self._try(copy)

@@ -24,21 +24,28 @@ import uvloop
 from serving import logs
 from serving.clock import SystemClock
 from serving.config.keys import STORE_VARIABLE, WorkerReport, WorkerState
-from serving.config.snapshot import Snapshot
+from serving.config.schema import ModelConfig
+from serving.config.snapshot import Snapshot, StagedVersion
 from serving.errors import SluiceError
 from serving.lifeline import die_with_parent
 from serving.metrics import MetricsFile
 from serving.protocol.tensors import TensorLimits
+from serving.quarantine import last_words
+from serving.quarantine.marks import Marks
 from serving.recording.recorder import Recorder
 from serving.tasks import end
+from serving.upstream import Upstream
+from serving.upstream.inline import InlineUpstream
 from serving.worker.admission import Admission
 from serving.worker.features import Features
+from serving.worker.first_tries import FirstTries
 from serving.worker.gateway import Gateway
 from serving.worker.grpc import GrpcListener
 from serving.worker.http import HttpListener
 from serving.worker.mirror import Mirror
 from serving.worker.pipeline import Pipeline
 from serving.worker.private import PrivateSocket
+from serving.worker.quarantine import Quarantine
 from serving.worker.settings import Settings, load_settings
 from serving.worker.snapshots import SnapshotFeed, resident_bytes
 from serving.worker.table import Loader
@@ -83,7 +90,8 @@ class Worker:
         )
         self._admission = Admission(settings.credentials, limits, self._metrics)
         self._recorder = Recorder(self._metrics)
-        self._mirror = Mirror(self._admission, self._metrics, clock)
+        self._first_tries = FirstTries(self._data / "run", self._name, self._serving.is_set)
+        self._mirror = Mirror(self._admission, self._metrics, clock, self._first_tries)
         self._pipeline = Pipeline(
             admission=self._admission,
             recorder=self._recorder,
@@ -104,10 +112,18 @@ class Worker:
             trace_rate=tracing.sample if tracing is not None else 0.0,
         )
         self._features = Features(settings.gateway.features, arguments.store, self._metrics, clock)
-        self._upstreams = Upstreams(self._data / "run", self._metrics, clock)
+        self._marks = Marks(self._data / "run" / f"{self._name}.running")
+        self._quarantine = Quarantine(self._data, self._log)
+        self._upstreams = Upstreams(self._data / "run", self._load, self._metrics, clock)
         self._loader = Loader(
-            self._upstreams.load, self._metrics, self._ledger, clock, self._features.cache
+            self._upstreams.load,
+            self._metrics,
+            self._ledger,
+            clock,
+            self._features.cache,
+            shut=self._quarantine.shut,
         )
+        self._one_table_at_a_time = asyncio.Lock()
         self._feed = SnapshotFeed(
             url=arguments.store,
             data=self._data,
@@ -145,6 +161,7 @@ class Worker:
         await self._private.start()
         feed = loop.create_task(self._feed.run())
         pulse = loop.create_task(self._pulse())
+        quarantine = loop.create_task(self._quarantine.follow(self._rebuild))
         stopping = loop.create_task(self._stop.wait())
         serving = loop.create_task(self._serving.wait())
         try:
@@ -156,7 +173,7 @@ class Worker:
                 feed.result()  # it never ends by itself: this raises
             await self._drain()
         finally:
-            await end(feed, pulse, stopping, serving)
+            await end(feed, pulse, quarantine, stopping, serving)
             await self._features.close()
             await self._private.stop()
             self._ledger.settle()
@@ -164,6 +181,8 @@ class Worker:
             self._pipeline.publish()
             self._tracing.close()
             self._metrics.close()
+            self._marks.close()
+            self._first_tries.close()
 
     async def _listen(self) -> None:
         self._mirror.start()
@@ -208,14 +227,40 @@ class Worker:
         else:
             self._log.info("drained")
 
+    async def _load(self, config: ModelConfig, version: str, staged: StagedVersion) -> Upstream:
+        upstream = InlineUpstream(
+            config.model,
+            version,
+            staged,
+            config.serve,
+            self._metrics,
+            SystemClock(),
+            marks=self._marks,
+        )
+        async with self._first_tries.loading(f"{config.model}/{version}", staged.sha256):
+            await upstream.load()
+        return upstream
+
     async def _apply(self, snapshot: Snapshot) -> None:
         if self._state == "starting":
             self._state = "loading"
+        async with self._one_table_at_a_time:
+            await self._replace_table(snapshot)
+            self._serving.set()
+
+    async def _rebuild(self) -> None:
+        """Serve the same revision with what is in quarantine now."""
+        async with self._one_table_at_a_time:
+            snapshot = self._pipeline.table.snapshot
+            if snapshot is not None:
+                await self._replace_table(snapshot)
+                self._feed.announce()
+
+    async def _replace_table(self, snapshot: Snapshot) -> None:
         old = self._pipeline.table
         new = await self._loader.build(snapshot, old)
         self._pipeline.table = new
         self._metrics.gauge("sluice_route_revision").set(new.revision)
-        self._serving.set()
         await self._loader.retire(old, new)
 
     def _report(self) -> WorkerReport:
@@ -231,6 +276,11 @@ class Worker:
             node=platform.node(),
             refused_revision=self._feed.refused_revision,
             refused_reason=self._feed.refused_reason,
+            not_ready={
+                f"{name}/{version}": words
+                for name, model in self._pipeline.table.models.items()
+                for version, words in model.shut.items()
+            },
         )
 
     def _readyz(self, _: dict[str, str]) -> tuple[int, Any]:
@@ -327,6 +377,7 @@ def main(argv: list[str] | None = None, *, run: Callable[..., Any] = uvloop.run)
     try:
         settings = load_settings(Path(arguments.config), Path(arguments.data))
         logs.configure(settings.gateway.logs.level, settings.gateway.logs.format, process=name)
+        last_words.leave(Path(arguments.data) / "run" / f"{name}.crash")
 
         async def serve() -> None:
             await Worker(arguments, settings).run()

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -14,11 +16,13 @@ from serving.config.schema import ModelConfig
 from serving.config.snapshot import Snapshot, StagedVersion
 from serving.errors import InvalidArtifact, InvalidConfig, ModelNotFound, ModelNotReady, SluiceError
 from serving.metrics import MetricsFile
+from serving.traffic.detour import around
 from serving.traffic.table import Decision, ModelRoute, RouteTable
 from serving.types import InferRequest
 from serving.upstream import Upstream
 from serving.worker.join import compile_join
 from serving.worker.lane import Lane
+from serving.worker.quarantine import Shut, nobody
 from serving.worker.tally import Ledger
 
 __all__ = ["LiveModel", "LiveTable", "Loader"]
@@ -31,16 +35,34 @@ LoadUpstream = Callable[[ModelConfig, str, StagedVersion], Awaitable[Upstream]]
 class LiveModel:
     """One model's route and lanes."""
 
-    __slots__ = ("_key", "_key_header", "config", "deadline", "lanes", "loaded", "name", "route")
+    __slots__ = (
+        "_key",
+        "_key_header",
+        "config",
+        "deadline",
+        "lanes",
+        "loaded",
+        "name",
+        "route",
+        "shut",
+    )
 
     def __init__(
-        self, config: ModelConfig, route: ModelRoute, lanes: Mapping[str, Lane], *, loaded: bool
+        self,
+        config: ModelConfig,
+        route: ModelRoute,
+        lanes: Mapping[str, Lane],
+        *,
+        loaded: bool,
+        shut: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.name = config.model
         self.config = config
         self.route = route
         self.lanes = lanes
         self.loaded = loaded
+        self.shut = shut
+        """Versions in quarantine, and what a request for one is told."""
         self.deadline = config.serve.deadline
         # A plan that draws no lots needs no key.
         self._key = route.assignment.key if route.draws else None
@@ -67,6 +89,8 @@ class LiveModel:
             raise ModelNotFound(
                 f"Request for unknown model: '{self.name}' has no version '{version[:64]}'"
             )
+        if self.loaded and version in self.shut:
+            raise ModelNotReady(self.shut[version])
         state = "is not ready" if self.loaded else "is unloaded"
         raise ModelNotReady(f"model '{self.name}' version '{version}' {state}")
 
@@ -114,12 +138,15 @@ class Loader:
         ledger: Ledger,
         clock: Clock,
         features: LoadFeatures | None = None,
+        *,
+        shut: Callable[[Snapshot], Shut] = nobody,
     ) -> None:
         self._features = features
         self._load = load
         self._metrics = metrics
         self._ledger = ledger
         self._wall = clock.wall
+        self._shut = shut
 
     async def build(self, snapshot: Snapshot, previous: LiveTable) -> LiveTable:
         """Load what is new and compile the table.
@@ -128,14 +155,19 @@ class Loader:
             InvalidConfig, InvalidArtifact: naming the version that cannot be served.
         """
         features = await self._features(snapshot.views) if self._features is not None else None
-        routes = RouteTable.compile(snapshot.models, snapshot.revision)
+        shut = self._shut(snapshot)
+        plans = {name: around(one, shut.get(name, ())) for name, one in snapshot.models.items()}
+        routes = RouteTable.compile(plans, snapshot.revision)
         loaded: list[Upstream] = []
         models: dict[str, LiveModel] = {}
         try:
             for name, config in snapshot.models.items():
                 lanes: dict[str, Lane] = {}
+                kept_out = shut.get(name, {})
                 if name not in snapshot.unloaded:
                     for version, staged in snapshot.staged.get(name, {}).items():
+                        if version in kept_out:
+                            continue
                         upstream = _reusable(previous, config, version, staged)
                         if upstream is None:
                             upstream = await self._load(config, version, staged)
@@ -151,8 +183,9 @@ class Loader:
                             ledger=self._ledger,
                             wall=self._wall,
                         )
+                loads = name not in snapshot.unloaded
                 models[name] = LiveModel(
-                    config, routes.models[name], lanes, loaded=name not in snapshot.unloaded
+                    config, routes.models[name], lanes, loaded=loads, shut=kept_out
                 )
         except (InvalidConfig, InvalidArtifact):
             await _close(loaded)
@@ -177,13 +210,19 @@ class Loader:
         )
 
     async def retire(self, old: LiveTable, new: LiveTable) -> None:
-        """Close the sessions that the new table no longer uses, after their last answer."""
+        """Close the sessions that the new table no longer uses, after their last answer.
+
+        Of a version in quarantine nothing more is run: who waits for it is told that it is gone.
+        """
+        bad = _shut_now(old, new)
+        await _abandon(bad)
         # A request that waits for its features wants its upstream when it has them.
         while any(  # noqa: ASYNC110 - milliseconds, when a table changes
             lane.joining for model in old.models.values() for lane in model.lanes.values()
         ):
             await asyncio.sleep(_JOINING_POLL_SECONDS)
         kept = {id(lane.upstream) for model in new.models.values() for lane in model.lanes.values()}
+        kept |= {id(upstream) for upstream in bad}  # closed already
         await _close(
             [
                 lane.upstream
@@ -214,6 +253,27 @@ def _reusable(
 
 def _had_traffic(lane: Lane, config: ModelConfig, version: str) -> bool:
     return has_traffic(lane.config, version) or not has_traffic(config, version)
+
+
+def _shut_now(old: LiveTable, new: LiveTable) -> list[Upstream]:
+    """Upstreams of the old table whose very bytes the new one keeps out."""
+    if new.snapshot is None:
+        return []
+    return [
+        lane.upstream
+        for name, model in old.models.items()
+        for version, lane in model.lanes.items()
+        if name in new.models
+        and version in new.models[name].shut
+        and lane.staged.sha256 == new.snapshot.staged[name][version].sha256
+    ]
+
+
+async def _abandon(upstreams: list[Upstream]) -> None:
+    for upstream in upstreams:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0):
+                await upstream.close()
 
 
 async def _close(upstreams: list[Upstream]) -> None:

@@ -1,5 +1,6 @@
 """How a worker reaches each version: in this process, in hosts of its own, or at another server."""
 
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -12,7 +13,6 @@ from serving.config.snapshot import StagedVersion
 from serving.metrics import MetricsFile
 from serving.upstream import Upstream
 from serving.upstream.crew import FixedCrew, SocketCrew
-from serving.upstream.inline import InlineUpstream
 from serving.upstream.remote import Manner, RemoteUpstream
 
 __all__ = ["START_SECONDS", "Upstreams"]
@@ -21,17 +21,22 @@ START_SECONDS: Final = 60.0
 """How long a table waits for the first host of a version that is to have traffic."""
 
 
+LoadInline = Callable[[ModelConfig, str, StagedVersion], Awaitable[Upstream]]
+
+
 class Upstreams:
     """Makes upstreams, and knows those whose hosts are the engine's to start.
 
     Args:
         run: where hosts have their sockets.
+        inline: makes one that is loaded in this process.
         metrics: this process's numbers.
         clock: whose monotonic seconds deadlines are in.
     """
 
-    def __init__(self, run: Path, metrics: MetricsFile, clock: Clock) -> None:
+    def __init__(self, run: Path, inline: LoadInline, metrics: MetricsFile, clock: Clock) -> None:
         self._run = run
+        self._inline = inline
         self._metrics = metrics
         self._clock = clock
         self._all: list[RemoteUpstream] = []
@@ -48,11 +53,7 @@ class Upstreams:
             return self._external(config, version, staged)
         if is_dedicated(config, version):
             return await self._dedicated(config, version, staged)
-        inline = InlineUpstream(
-            config.model, version, staged, config.serve, self._metrics, self._clock
-        )
-        await inline.load()
-        return inline
+        return await self._inline(config, version, staged)
 
     def demand(self) -> dict[str, float]:
         """By host id: requests that want one of these hosts now."""

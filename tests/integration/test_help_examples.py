@@ -14,9 +14,12 @@ import gateway_kit
 import pytest
 
 from serving.cli.app import app
+from serving.quarantine import register
+from serving.quarantine.decision import Crash, Suspect
 
 DEMO = Path(__file__).parents[2] / "configs" / "demo"
 USUAL_ADMIN = "127.0.0.1:8002"
+ASKING = ("sluice apply", "sluice features erase", "sluice quarantine lift")
 FOLLOWED_BY_WORDS = re.compile(r" {3,}[a-z].*")
 
 
@@ -58,12 +61,25 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[gateway_kit.Runni
         yield running
 
 
+def quarantine(demo: gateway_kit.Running, model: str, version: str) -> None:
+    """Put a version where `lift` finds it, as two crashes would."""
+    _, status = demo.ask(f"{demo.admin}/api/v1/status", token=demo.token)
+    [its] = [one for one in status["models"] if one["model"] == model]
+    [sha256] = [one["sha256"] for one in its["versions"] if one["version"] == version]
+    crash = Crash(
+        at=1.0, worker="worker-0", signal="SIGSEGV", suspects=(Suspect(model, version, sha256),)
+    )
+    register.record(demo.data, crash)
+    register.record(demo.data, crash)
+
+
 def test_every_kind_of_example_was_found() -> None:
     """The list is not empty by some mistake of this file."""
     words = {line.split()[1] for line in ALL if line.startswith("sluice")}
 
     assert words == {
-        *("up", "check", "plan", "apply", "status", "infer", "features", "simulate", "tokens")
+        *("up", "check", "plan", "apply", "status", "infer", "quarantine", "features"),
+        *("simulate", "tokens"),
     }
 
 
@@ -75,7 +91,9 @@ def test_an_example_works_as_it_is_printed(demo: gateway_kit.Running, line: str)
     line = line.replace(USUAL_ADMIN, demo.admin)
     if shutil.which("jq") is None:
         line = re.sub(r" \| jq [^)]*", "", line)
-    if line.startswith(("sluice apply", "sluice features erase")) and "--yes" not in line:
+    if line.startswith("sluice quarantine lift"):
+        quarantine(demo, "employment", "v2")
+    if line.startswith(ASKING) and "--yes" not in line:
         line += " --yes"  # a person would answer the question
 
     done = subprocess.run(
