@@ -13,7 +13,7 @@ import ray.util
 from ray import serve
 from ray.serve._private import replica as serve_replica
 
-from serving.engine.ray_serve.keeper import Keeper, Site
+from serving.engine.ray_serve.keeper import HostSite, Keeper, Site
 
 __all__ = ["APPLICATION", "build", "build_host"]
 
@@ -24,6 +24,7 @@ class _Kept:
     """A replica that keeps one process."""
 
     role = ""
+    site: type[Site] = Site
 
     # Serve awaits it, and starts no second wave before it has returned.
     async def __init__(  # type: ignore[misc]
@@ -32,7 +33,7 @@ class _Kept:
         del others
         _listen_on_the_nodes_address()
         replica = serve.get_replica_context().replica_id.unique_id
-        self._keeper = Keeper(msgspec.convert(site, Site), role=self.role, replica=replica)
+        self._keeper = Keeper(msgspec.convert(site, self.site), role=self.role, replica=replica)
         await self._keeper.start()
 
     async def check_health(self) -> None:
@@ -92,6 +93,7 @@ class Host(_Kept):
     """Keeps one process of a dedicated version; workers reach that directly."""
 
     role = "host"
+    site = HostSite
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """What `HostPolicy` decides by, besides the demand in `Gateway`."""
@@ -99,5 +101,5 @@ class Host(_Kept):
 
 
 def build_host(args: dict[str, Any]) -> Any:
-    """A dedicated version's application. `args` are the fields of `Site`, with `host`."""
-    return Host.bind(msgspec.to_builtins(msgspec.convert(args, Site)))  # type: ignore[attr-defined]
+    """A dedicated version's application. `args` are the fields of `HostSite`."""
+    return Host.bind(msgspec.to_builtins(msgspec.convert(args, HostSite)))  # type: ignore[attr-defined]

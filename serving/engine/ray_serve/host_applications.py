@@ -7,7 +7,7 @@ import msgspec
 from serving.config.hosts import HostSpec, scaling_of
 from serving.engine.autoscale import AVERAGED_SECONDS, REPORT_SECONDS, Scaling
 from serving.engine.ray_serve.cluster import application
-from serving.engine.ray_serve.keeper import Site
+from serving.engine.ray_serve.keeper import HostSite, Site
 
 __all__ = ["host_app", "host_application", "least_cpus"]
 
@@ -31,7 +31,7 @@ def host_application(site: Site, spec: HostSpec, patience: dict[str, Any]) -> di
     return application(
         host_app(spec),
         _IMPORT_PATH,
-        msgspec.structs.replace(site, host=spec.id),
+        HostSite(**msgspec.structs.asdict(site), host=spec.id),
         [
             {
                 "name": "Host",

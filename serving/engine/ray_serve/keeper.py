@@ -25,7 +25,7 @@ from serving.engine.supervised import ProcessSpec, SupervisedProcess
 from serving.errors import EngineError
 from serving.unix_http import ask
 
-__all__ = ["Keeper", "ReplicaReport", "Site", "read_reports"]
+__all__ = ["HostSite", "Keeper", "ReplicaReport", "Site", "read_reports"]
 
 _POLL_SECONDS: Final = 0.05
 _REFUSAL_SECONDS: Final = 0.5
@@ -48,8 +48,12 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     admin: str
     incarnation: str
     insecure_bind: bool = False
-    host: str = ""
-    """Of a dedicated version's deployment: its id in `DATA/hosts.json`."""
+
+
+class HostSite(Site, frozen=True, kw_only=True):
+    """What the deployment of a dedicated version is told; `host` is its id in `DATA/hosts.json`."""
+
+    host: str
 
 
 class ReplicaReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,7 +113,7 @@ class Keeper:
         if role == "control":
             self._spec: ProcessSpec = launch.control("--incarnation", site.incarnation)
             self._socket = self.directory.control_socket
-        elif role == "host":
+        elif isinstance(site, HostSite):
             host = _host_of(site)
             number = self._claim_number(f"host-{host.id}")
             self._serves = host.name
@@ -257,7 +261,7 @@ class Keeper:
             fresh.replace(self._file)
 
 
-def _host_of(site: Site) -> HostSpec:
+def _host_of(site: HostSite) -> HostSpec:
     for spec in read_hosts(Path(site.data)):
         if spec.id == site.host:
             return spec
