@@ -122,6 +122,7 @@ async def status_of(plane: ControlPlane) -> answers.Status:
         workers=overview.worker_statuses(reports, now),
         rates=plane.rates.now(),
         problem=publisher.problem,
+        roll=await plane.roll_status(),
     )
 
 

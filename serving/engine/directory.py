@@ -4,6 +4,8 @@ What the engine keeps there:
 
 - `run/engine.lock` is locked (flock) while an engine runs.
 - `run/engine.json` says what runs, see `serving.engine.report`.
+- `run/orders.json`, `run/settings/` and `run/roll.json` are what engines follow, see
+  `serving.config.applied`.
 - `run/control.sock` and `run/worker-<n>.sock` are the processes' private listeners.
 - `store/` holds the embedded store's files and its `store.sock`.
 """
@@ -127,9 +129,14 @@ class DataDirectory:
                 self._made.pop().rmdir()
 
     def _clear(self) -> None:
-        names = ("*.sock", "engine.json*", "gateway.json")
+        names = (
+            *("*.sock", "engine.json*", "gateway.json", "steering.lock", "roll.lock", "stopping"),
+            *("orders.json", "roll.json", "settings/*.json"),
+        )
         for leftover in [path for name in names for path in self.run.glob(name)]:
             leftover.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            (self.run / "settings").rmdir()
 
 
 def _insist_on_room(path: Path, least_free: int) -> None:

@@ -254,6 +254,7 @@ class Worker:
             in_flight=self._admission.in_flight,
             busy=round(self._busy, 3),
             node=platform.node(),
+            generation=self._arguments.generation,
             refused_revision=self._feed.refused_revision,
             refused_reason=self._feed.refused_reason,
         )
@@ -347,6 +348,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         help=f"redis://, rediss:// or unix:// address [default: ${STORE_VARIABLE}]",
     )
     parser.add_argument("--parent", type=int, help="exit when this process does")
+    parser.add_argument(
+        "--generation", type=int, default=0, help="settings to go by [default: CONFIG's own]"
+    )
     return parser.parse_args(argv)
 
 
@@ -360,7 +364,9 @@ def main(argv: list[str] | None = None, *, run: Callable[..., Any] = uvloop.run)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     name = f"worker-{arguments.worker}"
     try:
-        settings = load_settings(Path(arguments.config), Path(arguments.data))
+        settings = load_settings(
+            Path(arguments.config), Path(arguments.data), arguments.generation
+        )
         logs.configure(settings.gateway.logs.level, settings.gateway.logs.format, process=name)
 
         async def serve() -> None:
