@@ -247,9 +247,7 @@ class Publisher:
         """Say what applying the directory would change. Raises InvalidConfig."""
         compiled = await self._compiled(directory)
         new = self._next(compiled, author="")
-        return self._outcome(
-            compiled, new, self._plan(compiled, new, directory), published=False
-        )
+        return self._outcome(compiled, new, self._plan(compiled, new, directory), published=False)
 
     async def apply(
         self,

@@ -52,6 +52,7 @@ def judge(
     rolled = [one for one in staying if one.generation >= orders.workers and one.state == "ready"]
     behind = [one for one in living if one.generation < orders.workers]
     control = orders.then_control or own < orders.control
+    leaving = any(one.state == "draining" for one in living)
     enough = len(rolled) == orders.number if isinstance(orders.number, int) else bool(rolled)
     ordered = orders.serial > 0
     return RollStatus(
@@ -59,7 +60,7 @@ def judge(
         rolled=len(rolled),
         workers=len(staying),
         control=control,
-        done=not ordered or (enough and not behind and not control and not failed),
+        done=not ordered or (enough and not behind and not leaving and not control and not failed),
         failed=failed,
     )
 

@@ -137,4 +137,3 @@ class Crew:
         self._say(f"stopped, what runs goes on: {error.message}")
         failure = Failure(serial=orders.serial, reason=error.message, kept=kept)
         await asyncio.to_thread(write_failure, self._data, failure)
-

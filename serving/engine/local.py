@@ -197,11 +197,11 @@ class LocalEngine:
         return await what_control_waits_for(self._directory)
 
     async def until_broken(self) -> None:
-        """Follow what is applied, until a mistake in the supervision itself, and raise that."""
+        """Follow what is applied while supervision lasts; raise a mistake in either."""
         assert self._crew is not None
         following = asyncio.create_task(self._crew.follow(self._replace_control))
         try:
-            while True:
+            while not all(task.done() for task in self._tasks):
                 # Workers come and go meanwhile.
                 tasks = {following, *self._tasks}
                 done, _ = await asyncio.wait(

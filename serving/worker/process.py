@@ -364,9 +364,7 @@ def main(argv: list[str] | None = None, *, run: Callable[..., Any] = uvloop.run)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     name = f"worker-{arguments.worker}"
     try:
-        settings = load_settings(
-            Path(arguments.config), Path(arguments.data), arguments.generation
-        )
+        settings = load_settings(Path(arguments.config), Path(arguments.data), arguments.generation)
         logs.configure(settings.gateway.logs.level, settings.gateway.logs.format, process=name)
 
         async def serve() -> None:

@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from serving.clock import Clock, SystemClock
+from serving.config.applied import Failure, read_orders, write_failure
 from serving.config.schema import EngineConfig, WorkersConfig
 from serving.engine.autoscale import AVERAGED_SECONDS, REPORT_SECONDS
 from serving.engine.directory import DataDirectory
@@ -28,7 +29,8 @@ from serving.engine.log_lines import LineSink
 from serving.engine.ports import HeldPort
 from serving.engine.programs import ROOM, ROOM_PER_WORKER, Options, hold_ports
 from serving.engine.ray_serve.cluster import Cluster, application, require_ray
-from serving.engine.ray_serve.keeper import ReplicaReport, Site, read_reports
+from serving.engine.ray_serve.keeper import STOPPING, Site
+from serving.engine.ray_serve.kept import ReplicaReport, read_reports
 from serving.engine.refusals import what_control_waits_for
 from serving.engine.report import (
     Addresses,
@@ -37,6 +39,7 @@ from serving.engine.report import (
     process_started,
     write_report,
 )
+from serving.engine.rolling import LOOK_SECONDS
 from serving.engine.stages import Stage, stage_of
 from serving.engine.supervised import SupervisedProcess
 from serving.errors import EngineError
@@ -81,6 +84,9 @@ class RayEngine:
         self.options: Final = options
         self.store_url = ""
         self._config = config
+        self._scaling_at_start = config.workers
+        # Part of what Serve takes for the code's version, like everything the site says.
+        self._incarnation = secrets.token_hex(8)
         self._lines = lines
         self._on_change = on_change
         self._clock = clock if clock is not None else SystemClock()
@@ -173,22 +179,54 @@ class RayEngine:
             EngineError: Ray does not answer any more. Workers that still run are ended by `stop`.
         """
         cluster, failures = self._existing_cluster(), 0
-        while failures < _GONE:
-            await asyncio.sleep(_REPORT_SECONDS)
-            try:
-                await self._call(lambda: cluster.state(_NAME))
-                failures = 0
-            except Exception as error:  # noqa: BLE001 - whatever Ray raises, it did not answer
-                failures += 1
-                if failures == 1:
-                    self._lines("engine", f"Ray does not answer: {error}")
+        following = asyncio.create_task(self._follow_number())
+        try:
+            while failures < _GONE:
+                await asyncio.sleep(_REPORT_SECONDS)
+                try:
+                    await self._call(lambda: cluster.state(_NAME))
+                    failures = 0
+                except Exception as error:  # noqa: BLE001 - whatever Ray raises, it did not answer
+                    failures += 1
+                    if failures == 1:
+                        self._lines("engine", f"Ray does not answer: {error}")
+        finally:
+            await end(following)
         raise EngineError("Ray has not answered for a while; the gateway is stopped")
+
+    async def _follow_number(self) -> None:
+        """Have Serve keep another number of workers when one is applied, for ever.
+
+        Nothing else of the application changes, so no replica is replaced for it.
+        """
+        seen = 0
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            orders = await asyncio.to_thread(read_orders, self._directory.path)
+            if orders is None or orders.serial == seen or orders.engine != self._incarnation:
+                continue
+            seen = orders.serial
+            if orders.number is None or orders.number == self._config.workers:
+                continue
+            before = self._config
+            self._config = msgspec.structs.replace(before, workers=orders.number)
+            try:
+                await self._call(self._insist_on_fit)
+                cluster = self._existing_cluster()
+                await self._call(lambda: cluster.deploy(self._application()))
+            except Exception as error:  # noqa: BLE001 - Ray's own errors are of many kinds
+                self._config = before
+                reason = error.message if isinstance(error, EngineError) else str(error)
+                self._lines("engine", f"the number of workers stays: {reason}")
+                failure = Failure(serial=orders.serial, reason=reason, kept=orders.workers)
+                await asyncio.to_thread(write_failure, self._directory.path, failure)
 
     async def stop(self) -> None:
         """Drain workers and control, end Serve and Ray, then the store; leave nothing."""
         cluster = self._cluster
         try:
             if cluster is not None and not self._killed.is_set():
+                (self._directory.run / STOPPING).touch()
                 stopping = asyncio.create_task(self._call(lambda: cluster.stop(_NAME)))
                 killed = asyncio.create_task(self._killed.wait())
                 await asyncio.wait({stopping, killed}, return_when="FIRST_COMPLETED")
@@ -234,10 +272,7 @@ class RayEngine:
 
     @property
     def _workers(self) -> WorkersConfig:
-        workers = self._config.workers
-        if isinstance(workers, int):
-            return WorkersConfig(min=workers, max=workers)
-        return workers
+        return _range(self._config.workers)
 
     def _existing_cluster(self) -> Cluster:
         if self._cluster is None:
@@ -267,7 +302,7 @@ class RayEngine:
             http=addresses.http,
             grpc=addresses.grpc,
             admin=addresses.admin,
-            incarnation=secrets.token_hex(8),
+            incarnation=self._incarnation,
             insecure_bind=self.options.insecure_bind,
         )
         patience = {
@@ -297,13 +332,11 @@ class RayEngine:
         return application(_NAME, _IMPORT_PATH, site, [control, gateway])
 
     def _scaling(self) -> dict[str, Any]:
-        workers = self._workers
-        if workers.min == workers.max:
-            return {"num_replicas": workers.min}
+        workers, built_with = self._workers, _range(self._scaling_at_start)
+        # Also where the number is fixed: going over to a range later replaces no replica then.
         return {
             "autoscaling_config": {
                 "min_replicas": workers.min,
-                "initial_replicas": workers.min,
                 "max_replicas": workers.max,
                 "metrics_interval_s": REPORT_SECONDS,
                 "look_back_period_s": AVERAGED_SECONDS,
@@ -314,7 +347,7 @@ class RayEngine:
                     "policy_function": "serving.engine.ray_serve.policy:GatewayPolicy",
                     "policy_kwargs": {
                         name: float(value) if isinstance(value, float) else value
-                        for name, value in msgspec.structs.asdict(workers).items()
+                        for name, value in msgspec.structs.asdict(built_with).items()
                     },
                 },
             }
@@ -378,6 +411,10 @@ class RayEngine:
     def _make_calls(self) -> None:
         while True:
             self._calls.get()()
+
+
+def _range(workers: int | WorkersConfig) -> WorkersConfig:
+    return WorkersConfig(min=workers, max=workers) if isinstance(workers, int) else workers
 
 
 def _take_signals_back() -> None:

@@ -217,7 +217,10 @@ def test_an_address_needs_a_restart_and_changes_nothing_now() -> None:
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"limits": {"max_body": "1MiB"}}, "~ gateway.limits.max_body: 16MiB -> 1MiB (rolls workers)"),
+        (
+            {"limits": {"max_body": "1MiB"}},
+            "~ gateway.limits.max_body: 16MiB -> 1MiB (rolls workers)",
+        ),
         ({"server_name": "triton"}, "~ gateway.server_name: sluice -> triton (rolls workers)"),
         ({"engine": {"workers": 2}}, "~ gateway.engine.workers: 1 -> 2"),
     ],
