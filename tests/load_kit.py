@@ -99,7 +99,8 @@ class Load:
             f"{len(self.outcomes)} requests, {fresh} of them on fresh connections, "
             f"{len(self.failures)} failed"
             f"{' (' + '; '.join(kinds)[:200] + ')' if kinds else ''}, longest gap "
-            f"{self.longest_gap * 1e3:.0f} ms, {self.most} connections, {len(self.resets)} fresh resets"
+            f"{self.longest_gap * 1e3:.0f} ms, {self.most} connections, "
+            f"{len(self.resets)} fresh ones reset"
         )
 
     async def _run(self) -> None:

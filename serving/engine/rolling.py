@@ -74,24 +74,30 @@ async def start_successor(
         EngineError: It does not come to serve, with its last words. It is gone then.
     """
     member.start()
-    until = judged = time.monotonic()
-    until += seconds
     try:
-        while not await _serves(member.socket):
-            _raise_if_hopeless(member.process)
-            if time.monotonic() - judged > _JUDGE_SECONDS:
-                judged = time.monotonic()
-                if reason := await refused():
-                    raise EngineError(f"{member.name} refuses what is published: {reason}")
-            if time.monotonic() > until:
-                raise EngineError(f"{member.name} was not ready after {seconds:g} s")
-            await asyncio.sleep(_POLL_SECONDS)
+        await _until_serving(member, seconds, refused)
     except BaseException:
         # Asked to stop it still could be slow; nobody is connected to it.
         member.process.kill()
         if member.task is not None:
             await asyncio.wait({member.task})
         raise
+
+
+async def _until_serving(
+    member: Member, seconds: float, refused: Callable[[], Awaitable[str]]
+) -> None:
+    began = judged = time.monotonic()
+    while not await _serves(member.socket):
+        now = time.monotonic()
+        _raise_if_hopeless(member.process)
+        if now - judged > _JUDGE_SECONDS:
+            judged = now
+            if reason := await refused():
+                raise EngineError(f"{member.name} refuses what is published: {reason}")
+        if now - began > seconds:
+            raise EngineError(f"{member.name} was not ready after {seconds:g} s")
+        await asyncio.sleep(_POLL_SECONDS)
 
 
 async def retire(member: Member) -> None:

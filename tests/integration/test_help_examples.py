@@ -63,7 +63,8 @@ def test_every_kind_of_example_was_found() -> None:
     words = {line.split()[1] for line in ALL if line.startswith("sluice")}
 
     assert words == {
-        *("up", "check", "plan", "apply", "status", "infer", "features", "simulate", "tokens")
+        *("up", "check", "plan", "apply", "roll", "status"),
+        *("infer", "features", "simulate", "tokens"),
     }
 
 
@@ -75,7 +76,10 @@ def test_an_example_works_as_it_is_printed(demo: gateway_kit.Running, line: str)
     line = line.replace(USUAL_ADMIN, demo.admin)
     if shutil.which("jq") is None:
         line = re.sub(r" \| jq [^)]*", "", line)
-    if line.startswith(("sluice apply", "sluice features erase")) and "--yes" not in line:
+    if (
+        line.startswith(("sluice apply", "sluice roll", "sluice features erase"))
+        and "--yes" not in line
+    ):
         line += " --yes"  # a person would answer the question
 
     done = subprocess.run(

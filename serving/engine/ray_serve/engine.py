@@ -212,8 +212,7 @@ class RayEngine:
             self._config = msgspec.structs.replace(before, workers=orders.number)
             try:
                 await self._call(self._insist_on_fit)
-                cluster = self._existing_cluster()
-                await self._call(lambda: cluster.deploy(self._application()))
+                await self._call(lambda: self._existing_cluster().deploy(self._application()))
             except Exception as error:  # noqa: BLE001 - Ray's own errors are of many kinds
                 self._config = before
                 reason = error.message if isinstance(error, EngineError) else str(error)

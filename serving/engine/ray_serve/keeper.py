@@ -121,8 +121,7 @@ class Keeper:
             while not await is_ok(self._kept.member.socket, "/readyz", 1.0):
                 self._raise_if_hopeless()
                 if time.monotonic() - judged > _REFUSAL_SECONDS:
-                    if reason := await self._refusal_of(self._kept):
-                        raise EngineError(f"no worker can serve the configuration: {reason}")
+                    await self._raise_if_refused()
                     judged = time.monotonic()
                 await asyncio.sleep(_POLL_SECONDS)
         except BaseException:
@@ -199,6 +198,10 @@ class Keeper:
                 f"{report.name} failed {report.failures} times in a row, last with "
                 f"{report.last_exit}: {words}"
             )
+
+    async def _raise_if_refused(self) -> None:
+        if reason := await self._refusal_of(self._kept):
+            raise EngineError(f"no worker can serve the configuration: {reason}")
 
     async def _refusal_of(self, kept: Kept) -> str:
         """Why a worker will not serve what is published; empty if it will, or has not said."""
