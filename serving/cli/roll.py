@@ -76,7 +76,7 @@ def roll_failure(status: "RollStatus") -> CommandError:
     """Why it stopped, as an error."""
     return CommandError(
         f"the workers were not replaced: {status.failed}",
-        hint="those that run go on as they were; mend it and try again",
+        hint="those that run go on as they were; mend it, then `sluice roll`",
     )
 
 

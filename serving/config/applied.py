@@ -56,11 +56,13 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
     `workers` and `control` are the generations that each worker, and control, are to have been
     started with at least. `then_control` says that control follows once the workers have.
     `number` is `engine.workers`, None as long as nobody has applied another one than the engine was
-    started with. `engine` names the engine that is meant, `serial` counts the orders.
+    started with. `engine` names the engine that is meant, `serial` counts the orders, and `newest`
+    is the highest generation there ever was: one that failed is not used again.
     """
 
     engine: str
     serial: int = 0
+    newest: int = 0
     workers: int = 0
     control: int = 0
     then_control: bool = False

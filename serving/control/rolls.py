@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from serving.config.applied import (
     Applied,
+    Failure,
     Orders,
     read_applied,
     read_failure,
@@ -97,7 +98,7 @@ class Rolls:
 
         Nobody goes by them before `follow`. Raises OSError.
         """
-        generation = max(self.latest, after) + 1
+        generation = max(self.orders.newest, after) + 1
         write_applied(self._data, generation, applied)
         return generation
 
@@ -107,19 +108,19 @@ class Rolls:
         moved = before.directory != after.directory and names_files(other)
         workers = moved or concerns_workers(one, other)
         control = moved or concerns_control(one, other)
-        orders = self.orders
+        orders = self._standing()
         if one.engine.workers != other.engine.workers:
             orders = replace(orders, number=other.engine.workers)
         if workers:
             orders = replace(orders, workers=generation, then_control=control)
         elif control:
             orders = replace(orders, control=generation)
-        self._issue(orders)
+        self._issue(replace(orders, newest=generation))
 
     def roll(self, applied: Applied, after: int) -> int:
         """Order that every process is replaced; give the generation. Raises OSError."""
         generation = self.prepare(applied, after)
-        self._issue(replace(self.orders, workers=generation, then_control=True))
+        self._issue(replace(self.orders, workers=generation, then_control=True, newest=generation))
         return generation
 
     def status(self, reports: Sequence[WorkerReport], now: float) -> RollStatus:
@@ -136,9 +137,20 @@ class Rolls:
         if judge(pending, reports, now, own=pending.control, failed=self._failed()).done:
             self._issue(replace(pending, control=pending.workers))
 
+    def _standing(self) -> Orders:
+        """The orders without what has failed: it is not tried again unasked."""
+        failure = self._failure()
+        if failure is None:
+            return self.orders
+        return replace(self.orders, workers=failure.kept, then_control=False)
+
     def _failed(self) -> str:
+        failure = self._failure()
+        return "" if failure is None else failure.reason
+
+    def _failure(self) -> Failure | None:
         failure = read_failure(self._data)
-        return failure.reason if failure and failure.serial == self.orders.serial else ""
+        return failure if failure and failure.serial == self.orders.serial else None
 
     def _issue(self, orders: Orders) -> None:
         self.orders = replace(orders, serial=self.orders.serial + 1)
