@@ -25,6 +25,7 @@ __all__ = [
     "Applied",
     "Failure",
     "Orders",
+    "applied_directory",
     "read_applied",
     "read_failure",
     "read_orders",
@@ -110,6 +111,14 @@ def write_failure(data: Path, failure: Failure) -> None:
 def read_applied(data: Path, generation: int) -> Applied | None:
     """The settings of a generation; None for 0, and where there are none."""
     return _read(_file(data, generation), Applied) if generation else None
+
+
+def applied_directory(data: Path) -> str:
+    """Where the files are that the settings applied last name; empty if none were applied."""
+    orders = read_orders(data)
+    newest = max(orders.workers, orders.control) if orders is not None else 0
+    applied = read_applied(data, newest)
+    return "" if applied is None else applied.directory
 
 
 def write_applied(data: Path, generation: int, applied: Applied) -> None:

@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from serving.clock import Clock, SystemClock
+from serving.config.applied import applied_directory
 from serving.engine.crew import Crew
 from serving.engine.directory import DataDirectory
 from serving.engine.embedded_store import EmbeddedStore, find_server
@@ -306,7 +307,8 @@ class LocalEngine:
             pid=os.getpid(),
             pid_started=process_started(os.getpid()),
             started_at=self._started_at,
-            configuration=str(self.options.configuration.absolute()),
+            configuration=applied_directory(self._directory.path)
+            or str(self.options.configuration.absolute()),
             data=str(self._directory.path),
             addresses=self.addresses,
             processes=[process.report for process in self.processes],

@@ -186,7 +186,7 @@ def test_a_roll_that_cannot_succeed_keeps_what_runs(
 
 
 def test_new_code_replaces_every_process(gateway: Changing, record_property: Say) -> None:
-    """Workers one by one, control last; all run what is on disk now. It also mends a failed roll."""
+    """Workers one by one, control last; all run what is on disk now, also after a failed roll."""
     before = processes(gateway, "worker-") | processes(gateway, "control")
     keepers = gateway.keepers()
     file = gateway.code / "serving" / "worker" / "gateway.py"

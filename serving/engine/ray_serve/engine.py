@@ -19,7 +19,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from serving.clock import Clock, SystemClock
-from serving.config.applied import Failure, read_orders, write_failure
+from serving.config.applied import Failure, applied_directory, read_orders, write_failure
 from serving.config.schema import EngineConfig, WorkersConfig
 from serving.engine.autoscale import AVERAGED_SECONDS, REPORT_SECONDS
 from serving.engine.directory import DataDirectory
@@ -372,7 +372,8 @@ class RayEngine:
             pid=os.getpid(),
             pid_started=process_started(os.getpid()),
             started_at=self._started_at,
-            configuration=str(self.options.configuration.absolute()),
+            configuration=applied_directory(self._directory.path)
+            or str(self.options.configuration.absolute()),
             data=str(self._directory.path),
             addresses=self.addresses,
             processes=[*store, *(one.process for one in self._reports)],
