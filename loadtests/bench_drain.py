@@ -1,9 +1,11 @@
-"""How many fresh connections are reset while workers leave a port: `python loadtests/bench_drain.py`.
+"""How many fresh connections are reset while workers leave a port.
 
-Starts a gateway of two workers and connects to both ports as fast as 32 clients can, each time with a
-new connection that sends one request (HTTP) or the greeting (gRPC) and waits for the first byte of
-the answer. Meanwhile workers are drained in turns, and started again by the engine. A connection
-that ends without a byte counts as reset.
+    python loadtests/bench_drain.py [--drains 10] [--clients 16] [--front native|aio]
+
+Starts a gateway of two workers and connects to both ports as fast as so many clients can, each time
+with a new connection that sends one request (HTTP) or the greeting (gRPC) and waits for the first
+byte of the answer. Meanwhile workers are drained in turns, and started again by the engine. A
+connection that ends without a byte counts as reset. Stops by itself.
 """
 
 import argparse
@@ -21,7 +23,6 @@ import onnx_models
 
 from serving.unix_http import ask
 
-CLIENTS = 16
 HTTP = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 GRPC = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 
@@ -56,16 +57,17 @@ async def drain(gateway: gateway_kit.Running, number: int, how: str) -> None:
     socket = gateway.data / "run" / f"worker-{number}.sock"
     [pid] = gateway.pids(f"worker-{number}")
     await ask(socket, f"/drain{how}", method="POST", timeout_seconds=2.0)
-    while pid in gateway.pids(f"worker-{number}"):
-        await asyncio.sleep(0.05)
     while True:
-        answer = await ask(socket, "/readyz", timeout_seconds=1.0)
-        if answer is not None and answer.status == 200:
-            return
         await asyncio.sleep(0.05)
+        answer = await ask(socket, "/readyz", timeout_seconds=1.0)
+        ready = answer is not None and answer.status == 200
+        if ready and pid not in gateway.pids(f"worker-{number}"):
+            return
 
 
-async def measure(gateway: gateway_kit.Running, drains: int, how: str) -> dict[str, Any]:
+async def measure(
+    gateway: gateway_kit.Running, drains: int, how: str, clients_each: int
+) -> dict[str, Any]:
     """Drain so many times under load."""
     stop = asyncio.Event()
     http, rpc = Count(), Count()
@@ -75,7 +77,7 @@ async def measure(gateway: gateway_kit.Running, drains: int, how: str) -> dict[s
             (gateway.http, HTTP, http),
             (gateway.grpc, GRPC, rpc),
         )
-        for _ in range(CLIENTS)
+        for _ in range(clients_each)
     ]
     began = time.monotonic()
     for turn in range(drains):
@@ -90,6 +92,7 @@ def main() -> None:
     """Measure both ways to leave."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--drains", type=int, default=10)
+    parser.add_argument("--clients", type=int, default=16, help="at once, for each port")
     parser.add_argument("--front", choices=["native", "aio"], default="native")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -103,7 +106,7 @@ def main() -> None:
             gateway.http = gateway.http.replace("0.0.0.0", "127.0.0.1")  # noqa: S104
             gateway.grpc = gateway.grpc.replace("0.0.0.0", "127.0.0.1")  # noqa: S104
             for name, how in (("led to siblings", "?patience=1"), ("just closed", "")):
-                seen = asyncio.run(measure(gateway, arguments.drains, how))
+                seen = asyncio.run(measure(gateway, arguments.drains, how, arguments.clients))
                 for port in ("http", "grpc"):
                     count = seen[port]
                     sys.stdout.write(

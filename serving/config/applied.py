@@ -7,6 +7,8 @@
   several times a second.
 - `roll.json`: why a generation could not be brought about. Written by the engine.
 
+- `gateway.json`: what the first worker read in the directory that the engine was started with.
+
 They live as long as the engine does; the next `sluice up` reads its directory. Generation 0 is what
 that directory said.
 """
@@ -29,6 +31,7 @@ __all__ = [
     "read_applied",
     "read_failure",
     "read_orders",
+    "read_pinned",
     "startable",
     "write_applied",
     "write_failure",
@@ -38,6 +41,7 @@ __all__ = [
 _ORDERS: Final = "orders.json"
 _FAILURE: Final = "roll.json"
 _SETTINGS: Final = "settings"
+_PINNED: Final = "gateway.json"
 _KEPT: Final = 64
 """Generations whose files stay: the processes of older ones have long been replaced."""
 
@@ -119,6 +123,11 @@ def applied_directory(data: Path) -> str:
     newest = max(orders.workers, orders.control) if orders is not None else 0
     applied = read_applied(data, newest)
     return "" if applied is None else applied.directory
+
+
+def read_pinned(data: Path) -> GatewayConfig | None:
+    """`gateway.yaml` as the first worker read it under this engine: what generation 0 goes by."""
+    return _read(data / "run" / _PINNED, GatewayConfig)
 
 
 def write_applied(data: Path, generation: int, applied: Applied) -> None:

@@ -26,7 +26,7 @@ from feature_cache.views import FeatureView
 from serving import logs
 from serving.clock import SystemClock
 from serving.config.addresses import Address, listener_parts, parse_address
-from serving.config.applied import Applied, read_applied
+from serving.config.applied import Applied, read_applied, read_pinned
 from serving.config.effects import taken_over
 from serving.config.keys import STORE_VARIABLE
 from serving.config.load import load_gateway
@@ -199,7 +199,7 @@ def _running(data: Path, root: Path, journal: Journal, rolls: Rolls) -> Applied:
     If that is broken now, it is what it said when something was last published. An apply that was
     journaled and not ordered any more, because control died in between, is ordered now.
     """
-    before = rolls.applied or _from_directory(root, journal)
+    before = rolls.applied or _at_start(data, root, journal)
     journaled = journal.last.generation if journal.last is not None else 0
     if journaled > rolls.latest and (applied := read_applied(data, journaled)) is not None:
         rolls.follow(before, applied, journaled)
@@ -207,13 +207,16 @@ def _running(data: Path, root: Path, journal: Journal, rolls: Rolls) -> Applied:
     return before
 
 
-def _from_directory(root: Path, journal: Journal) -> Applied:
-    try:
-        gateway = load_gateway(root)
-    except InvalidConfig:
-        if journal.last is None:
-            raise
-        gateway = journal.last.gateway
+def _at_start(data: Path, root: Path, journal: Journal) -> Applied:
+    """What the engine was started with: as a worker has read it already, or as we read it now."""
+    gateway = read_pinned(data)
+    if gateway is None:
+        try:
+            gateway = load_gateway(root)
+        except InvalidConfig:
+            if journal.last is None:
+                raise
+            gateway = journal.last.gateway
     return Applied(gateway=taken_over(gateway, gateway), directory=str(root))
 
 

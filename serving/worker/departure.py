@@ -81,9 +81,11 @@ class Departure:
         finally:
             for listener in listeners:
                 listener.close()
-        if any(steered):
-            await asyncio.sleep(_LINGER_SECONDS)
-        return any(steered)
+        if not (steered and all(steered)):
+            self.release()
+            return False
+        await asyncio.sleep(_LINGER_SECONDS)
+        return True
 
     async def end(self) -> None:
         """Have a sibling take the filters out."""

@@ -197,7 +197,9 @@ class Worker:
         self._gateway.draining = True
         self._feed.announce()
         if self._patience:
+            began = time.monotonic()
             await self._leave_politely(min(self._patience, timeout / 2))
+            timeout = max(0.0, timeout - (time.monotonic() - began))
         self._http.begin_drain(min(self._patience, timeout / 2))
         self._grpc.begin_drain()
         abandoned = sum(await asyncio.gather(self._http.drain(timeout), self._grpc.drain(timeout)))
@@ -223,8 +225,11 @@ class Worker:
             if await self._departure.begin():
                 self._http.begin_drain(patience)
                 self._grpc.begin_drain()
+                self._log.info("leaving; new connections go to other workers")
                 await asyncio.sleep(_UNACCEPTED_SECONDS)
                 await self._departure.end()
+            else:
+                self._log.info("leaving; nobody else takes new connections")
 
     async def _load(self, config: ModelConfig, version: str, staged: StagedVersion) -> Upstream:
         upstream = InlineUpstream(
