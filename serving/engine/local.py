@@ -183,14 +183,15 @@ class LocalEngine:
         found = [] if self.store is None else [stage_of("store", self.store.state)]
         control = self.control.state if self.control is not None else State.STOPPED
         ready = [worker for worker in self.workers if worker.spec.name in self.serving]
-        text = f"{len(ready)} of {len(self.workers)} ready"
+        wanted = max(len(self.workers), self.options.workers)
+        text = f"{len(ready)} of {wanted} ready"
         if troubled := [w.spec.name for w in self.workers if w.state in _TROUBLED]:
             text += f", {', '.join(troubled)} died and will be started again"
         return [
             *found,
             stage_of("control", control),
             Stage("models", "ready" if ready else "loading", bool(ready)),
-            Stage("workers", text, len(ready) == len(self.workers)),
+            Stage("workers", text, len(ready) == wanted),
         ]
 
     async def waits_for(self) -> str:

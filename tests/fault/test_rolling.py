@@ -8,6 +8,7 @@ was established. What they saw is printed after the run. No time is asserted.
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -127,10 +128,12 @@ def test_a_model_version_changes(gateway: Changing, record_property: Say) -> Non
 
     with loads(gateway) as seen:
         edit(gateway.configuration / "models" / "m.yaml", traffic={"production": "v2"})
+        began = time.monotonic()
         answer = apply(gateway, gateway.configuration)
+        seconds = time.monotonic() - began
         answered = {gateway.infer("m", BODY["inputs"])[1]["model_version"] for _ in range(20)}
 
-    record_property("seen", seen.seen())
+    record_property("seen", f"every worker served it after {seconds:.2f} s; {seen.seen()}")
     assert all(worker["applied"] for worker in answer["workers"])
     assert answered == {"v2"}
     assert {role: processes(gateway, role) for role in before} == before
