@@ -50,7 +50,7 @@ def order(engine: LocalEngine, **orders: object) -> None:
 
 
 async def test_each_worker_is_replaced_after_its_successor_serves(tmp_path: Path) -> None:
-    """One more than asked for meanwhile, numbers are the lowest that are free, none is restarted."""
+    """One more than asked for meanwhile, each with the lowest number that is free."""
     async with following(tmp_path, workers=2) as engine:
         before = [worker.report.pid for worker in engine.workers]
         order(engine, serial=1, workers=3)

@@ -21,7 +21,6 @@ import msgspec
 from serving.clock import Clock, SystemClock
 from serving.config.applied import Failure, applied_directory, read_orders, write_failure
 from serving.config.schema import EngineConfig, WorkersConfig
-from serving.engine.autoscale import AVERAGED_SECONDS, REPORT_SECONDS
 from serving.engine.directory import DataDirectory
 from serving.engine.embedded_store import EmbeddedStore, find_server
 from serving.engine.lifecycle import State
@@ -31,6 +30,7 @@ from serving.engine.programs import ROOM, ROOM_PER_WORKER, Options, hold_ports
 from serving.engine.ray_serve.cluster import Cluster, application, require_ray
 from serving.engine.ray_serve.keeper import STOPPING, Site
 from serving.engine.ray_serve.kept import ReplicaReport, read_reports
+from serving.engine.ray_serve.scaling import as_range, scaling
 from serving.engine.refusals import what_control_waits_for
 from serving.engine.report import (
     Addresses,
@@ -84,7 +84,7 @@ class RayEngine:
         self.options: Final = options
         self.store_url = ""
         self._config = config
-        self._scaling_at_start = config.workers
+        self._scaling_at_start = as_range(config.workers)
         # Part of what Serve takes for the code's version, like everything the site says.
         self._incarnation = secrets.token_hex(8)
         self._lines = lines
@@ -271,7 +271,7 @@ class RayEngine:
 
     @property
     def _workers(self) -> WorkersConfig:
-        return _range(self._config.workers)
+        return as_range(self._config.workers)
 
     def _existing_cluster(self) -> Cluster:
         if self._cluster is None:
@@ -325,32 +325,10 @@ class RayEngine:
             "name": "Gateway",
             "max_surge_percent": 100,
             "ray_actor_options": {"num_cpus": self._config.worker_cpus},
-            **self._scaling(),
+            **scaling(self._workers, self._scaling_at_start),
             **patience,
         }
         return application(_NAME, _IMPORT_PATH, site, [control, gateway])
-
-    def _scaling(self) -> dict[str, Any]:
-        workers, built_with = self._workers, _range(self._scaling_at_start)
-        # Also where the number is fixed: going over to a range later replaces no replica then.
-        return {
-            "autoscaling_config": {
-                "min_replicas": workers.min,
-                "max_replicas": workers.max,
-                "metrics_interval_s": REPORT_SECONDS,
-                "look_back_period_s": AVERAGED_SECONDS,
-                # The policy has delays of its own, the same as in `sluice simulate autoscale`.
-                "upscale_delay_s": 0.0,
-                "downscale_delay_s": 0.0,
-                "policy": {
-                    "policy_function": "serving.engine.ray_serve.policy:GatewayPolicy",
-                    "policy_kwargs": {
-                        name: float(value) if isinstance(value, float) else value
-                        for name, value in msgspec.structs.asdict(built_with).items()
-                    },
-                },
-            }
-        }
 
     def _raise_if_hopeless(self) -> None:
         if self._store is not None and self._store.explanation:
@@ -411,10 +389,6 @@ class RayEngine:
     def _make_calls(self) -> None:
         while True:
             self._calls.get()()
-
-
-def _range(workers: int | WorkersConfig) -> WorkersConfig:
-    return WorkersConfig(min=workers, max=workers) if isinstance(workers, int) else workers
 
 
 def _take_signals_back() -> None:
