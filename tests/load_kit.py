@@ -36,7 +36,9 @@ class Outcome(msgspec.Struct, frozen=True):
 class Load:
     """`rate` requests a second to `POST path` at `address`, until the `with` block ends."""
 
-    def __init__(self, address: str, path: str, body: Any, *, rate: float = 100.0) -> None:
+    def __init__(
+        self, address: str, path: str, body: Any, *, rate: float = 100.0, fresh: bool = False
+    ) -> None:
         self.outcomes: list[Outcome] = []
         self.host, _, port = address.rpartition(":")
         self.port = int(port)
@@ -46,6 +48,7 @@ class Load:
             f"Content-Length: {len(content)}\r\n\r\n"
         ).encode() + content
         self.rate = rate
+        self.fresh = fresh
         self.most = 0
         self._free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
         self._busy = 0
@@ -68,6 +71,16 @@ class Load:
         return [one for one in self.outcomes if one.status != 200]
 
     @property
+    def resets(self) -> list[Outcome]:
+        """Failures of connections that had carried no request: a client may simply try again."""
+        return [one for one in self.failures if one.fresh and one.status == 0]
+
+    @property
+    def lost(self) -> list[Outcome]:
+        """Failures that are not `resets`."""
+        return [one for one in self.failures if not (one.fresh and one.status == 0)]
+
+    @property
     def answered(self) -> int:
         """Requests with a 200."""
         return len(self.outcomes) - len(self.failures)
@@ -81,15 +94,18 @@ class Load:
     def summary(self) -> str:
         """Requests, failures and the longest gap, for people."""
         kinds = sorted({one.words for one in self.failures})
+        fresh = sum(one.fresh for one in self.outcomes)
         return (
-            f"{len(self.outcomes)} requests, {len(self.failures)} failed"
+            f"{len(self.outcomes)} requests, {fresh} of them on fresh connections, "
+            f"{len(self.failures)} failed"
             f"{' (' + '; '.join(kinds)[:200] + ')' if kinds else ''}, longest gap "
-            f"{self.longest_gap * 1e3:.0f} ms, {self.most} connections"
+            f"{self.longest_gap * 1e3:.0f} ms, {self.most} connections, "
+            f"{len(self.resets)} fresh ones reset"
         )
 
     async def _run(self) -> None:
         tasks: set[asyncio.Task[None]] = set()
-        for _ in range(CONNECTIONS):
+        for _ in range(0 if self.fresh else CONNECTIONS):
             self._free.append(await asyncio.open_connection(self.host, self.port))
         due = time.monotonic()
         while not self._ending.is_set():
@@ -116,7 +132,7 @@ class Load:
                 if connection is None:
                     connection = await asyncio.open_connection(self.host, self.port)
                 status, words, kept = await self._ask(*connection)
-            if kept:
+            if kept and not self.fresh:
                 self._free.append(connection)
             else:
                 connection[1].close()
@@ -150,9 +166,11 @@ class Load:
 
 
 @contextlib.contextmanager
-def load(address: str, path: str, body: Any, *, rate: float = 100.0) -> Iterator[Load]:
-    """A load that runs while the block does."""
-    one = Load(address, path, body, rate=rate)
+def load(
+    address: str, path: str, body: Any, *, rate: float = 100.0, fresh: bool = False
+) -> Iterator[Load]:
+    """A load that runs while the block does; `fresh`: every request on a connection of its own."""
+    one = Load(address, path, body, rate=rate, fresh=fresh)
     one.start()
     try:
         yield one

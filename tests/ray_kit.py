@@ -14,7 +14,7 @@ import gateway_kit
 import psutil
 import pytest
 
-from serving.engine.ray_serve.keeper import read_reports
+from serving.engine.ray_serve.kept import read_reports
 
 BOUND_SECONDS = 90.0
 

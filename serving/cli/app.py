@@ -24,6 +24,7 @@ COMMANDS: Final[dict[str, str]] = {
     "check": "Say everything that is wrong with a configuration directory.",
     "plan": "Show what `apply` would change in the running gateway.",
     "apply": "Make the running gateway serve this configuration.",
+    "roll": "Replace workers and control by the code on disk, losing no request.",
     "status": "Show workers, models and revisions of the running gateway.",
     "infer": "Ask a model, from the command line.",
     "quarantine": "Show versions that crashed workers, and let one back.",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from serving.cli.output import CommandError, Output, output_options, plain_table
+from serving.cli.roll import progress_line, roll_failure
 from serving.cli.where import Where, gateway_options
 
 if TYPE_CHECKING:
@@ -49,8 +50,14 @@ def apply(
 ) -> None:
     """Show what would change, ask, change it, and wait until every worker serves it.
 
-    Exits with 1 if the configuration must not be served, if somebody else was faster, or if
-    a worker does not serve it in the end; what was served before then goes on there.
+    Traffic, models, features and the number of workers change while everything runs. A line marked
+    `(rolls workers)` has each worker replaced by one with the new settings, one at a time and
+    without losing a request; `(restarts control)` concerns no prediction; `(needs restart)` changes
+    nothing until `sluice up` is started again.
+
+    Exits with 1 if the configuration must not be served, if somebody else was faster, if a worker
+    does not serve it in the end, or if the new workers do not come to serve; what was served
+    before then goes on there.
 
     \b
     Examples:
@@ -91,6 +98,8 @@ def apply(
     if yes:
         output.answer(answer, lambda: plan_text(answer))
     output.say(_summary(answer))
+    if answer.plan.is_followed and not answer.roll.done and not answer.roll.failed:
+        output.note(f"{progress_line(answer.roll)}; `sluice status` shows the rest")
     if answer.workers:
         output.say(_table(answer))
     _insist(answer)
@@ -101,6 +110,8 @@ def _changes_anything(planned: "ApplyAnswer") -> bool:
 
 
 def _summary(answer: "ApplyAnswer") -> str:
+    if not answer.published and answer.plan.changes:
+        return "nothing that can change while the gateway runs; start it again for the rest"
     if not answer.published:
         return f"revision {answer.revision} serves this already"
     return f"published revision {answer.revision}"
@@ -118,6 +129,8 @@ def _table(answer: "ApplyAnswer") -> "Table":
 
 def _insist(answer: "ApplyAnswer") -> None:
     """Exit with 1 if a worker does not serve the revision; what it said is in the table."""
+    if answer.roll.failed:
+        raise roll_failure(answer.roll)
     missing = [worker for worker in answer.workers if not worker.applied]
     if not answer.workers:
         raise CommandError(

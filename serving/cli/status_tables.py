@@ -11,6 +11,7 @@ from rich.text import Text
 
 from serving.cli.output import plain_table
 from serving.cli.overview import Overview
+from serving.cli.roll import progress_line
 from serving.control.answers import ModelStatus, Status, VersionStatus, WorkerStatus
 from serving.engine.inspection import ProcessStatus
 from serving.engine.report import EngineReport
@@ -132,6 +133,10 @@ def _revision_line(control: Status, now: float) -> Text:
         line.append(
             f"\nthe configuration directory is not what is served: {control.problem}", "red"
         )
+    if control.roll.failed:
+        line.append(f"\nthe workers were not replaced: {control.roll.failed}", "red")
+    elif not control.roll.done:
+        line.append(f"\nreplacing: {progress_line(control.roll)}", "yellow")
     for worker in control.workers:
         if worker.refused_revision > worker.revision:
             line.append(

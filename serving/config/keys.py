@@ -51,7 +51,8 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     one it could not load, with the reason; it then goes on serving `revision`. `not_ready`
     names versions of the served revision that do not answer (`model/version` to reason).
     `reported_at` is wall-clock seconds. `busy` is the share of a core used lately, `node` the
-    name of the machine.
+    name of the machine. `generation` is the one of the settings it was started with
+    (`serving.config.applied`).
     """
 
     worker: str
@@ -63,6 +64,7 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: int = 0
     busy: float = 0.0
     node: str = ""
+    generation: int = 0
     refused_revision: int = 0
     refused_reason: str = ""
     not_ready: dict[str, str] = {}

@@ -7,6 +7,7 @@ import msgspec
 from serving.control.journal import Summary
 from serving.control.plan import Plan
 from serving.control.rates import Rate
+from serving.control.rolls import RollStatus
 from serving.control.workers import Acknowledgement
 from serving.types import Signature, TensorMetadata
 
@@ -28,6 +29,8 @@ __all__ = [
     "RepositoryRequest",
     "RepositoryVersion",
     "RoleShare",
+    "RollAnswer",
+    "RollRequest",
     "StagedSummary",
     "Status",
     "StoreStatus",
@@ -57,6 +60,12 @@ class ApplyRequest(PlanRequest, frozen=True, kw_only=True, forbid_unknown_fields
     dry_run: bool = False
     reason: str = ""
     wait_seconds: float = 10.0
+
+
+class RollRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Replace every process by one of the code that is on disk now. `reason` is for the log."""
+
+    reason: str = ""
 
 
 class PushRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -136,6 +145,7 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: int
     busy: float = 0.0
     node: str = ""
+    generation: int = 0
     refused_revision: int = 0
     refused_reason: str = ""
 
@@ -172,6 +182,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     rates: list[Rate]
     problem: str = ""
     quarantined: list[QuarantineStatus] = []
+    roll: RollStatus = RollStatus()
 
 
 class StagedSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -210,6 +221,14 @@ class ApplyAnswer(msgspec.Struct, frozen=True, kw_only=True):
     lines: list[str]
     warnings: list[str]
     workers: list[Acknowledgement] = []
+    roll: RollStatus = RollStatus()
+    """How far the engine is, if it was given something to do."""
+
+
+class RollAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What was ordered; `GET /api/v1/status` says how far it is."""
+
+    generation: int
 
 
 class HistoryAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import Final
 
+from msgspec.structs import replace
 from starlette.responses import Response
 
 from serving.control import answers, overview
@@ -67,6 +68,17 @@ class ConfigRoutes:
                 audited=True,
                 verb="apply",
             ),
+            Operation(
+                method="POST",
+                path="/api/v1/roll",
+                need="admin",
+                summary="Replace every process, one by one, by one of the code on disk now.",
+                answer=self._roll,
+                body=answers.RollRequest,
+                returns=answers.RollAnswer,
+                audited=True,
+                verb="roll",
+            ),
         ]
 
     async def _config(self, ask: Ask) -> Response:
@@ -102,8 +114,20 @@ class ConfigRoutes:
             expected_revision=request.expected_revision,
             reason=request.reason,
         )
+        until = self._plane.clock.monotonic() + request.wait_seconds
         workers = await self._plane.until_settled(outcome.revision, request.wait_seconds)
-        return json_response(_answer(outcome, workers))
+        answer = _answer(outcome, workers)
+        if outcome.published and outcome.plan.is_followed:
+            left = until - self._plane.clock.monotonic()
+            roll = await self._plane.until_rolled(left)
+            workers = await self._plane.until_settled(outcome.revision, 0.0)
+            answer = replace(answer, roll=roll, workers=workers)
+        return json_response(answer)
+
+    async def _roll(self, ask: Ask) -> Response:
+        request: answers.RollRequest = ask.body
+        generation = await self._plane.publisher.roll(author=ask.who.name, reason=request.reason)
+        return json_response(answers.RollAnswer(generation=generation))
 
 
 def _absolute(directory: str) -> Path:

@@ -35,6 +35,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
     `gateway` is what `gateway.yaml` said then, without its secrets; `directory` is where the
     configuration came from, empty for load and unload. `adopt` is a revision found in the store.
+    `generation` is that of the settings that came with it (`serving.config.applied`), 0 for none.
     """
 
     snapshot: Snapshot
@@ -44,6 +45,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     action: Action
     reason: str = ""
     directory: str = ""
+    generation: int = 0
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):

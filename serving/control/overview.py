@@ -50,6 +50,7 @@ def worker_statuses(reports: Iterable[WorkerReport], now: float) -> list[WorkerS
             in_flight=report.in_flight,
             busy=report.busy,
             node=report.node,
+            generation=report.generation,
             refused_revision=report.refused_revision,
             refused_reason=report.refused_reason,
         )
@@ -189,7 +190,11 @@ def history(entries: Sequence[Entry], limit: int) -> HistoryAnswer:
     for position in range(len(entries) - 1, max(len(entries) - 1 - limit, -1), -1):
         entry = entries[position]
         before = entries[position - 1] if position else None
-        plan = compare(before.snapshot if before else None, entry.snapshot)
+        plan = compare(
+            before.snapshot if before else None,
+            entry.snapshot,
+            (before.gateway, entry.gateway) if before else None,
+        )
         newest.append(
             Summary(
                 revision=entry.snapshot.revision,

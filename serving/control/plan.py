@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec.structs import replace
 
+from serving.config.effects import Effect, alike, effect_of, names_files
 from serving.config.schema import GatewayConfig, ModelConfig
 from serving.config.snapshot import Snapshot
 from serving.config.snapshot_codec import enc_hook
@@ -23,6 +24,7 @@ _SIGNS: Final[dict[str, str]] = {"added": "+", "removed": "-", "changed": "~"}
 _CREDENTIAL: Final = re.compile(r"^(\w+://)[^?]*@")
 _PASSWORD: Final = re.compile(r"([?&]password=)[^&]*")
 _ABSENT: Final = object()
+_SILENT: Final = {Effect.LIVE, Effect.RESIZES}
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,13 +33,18 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     kind: Kind
     subject: str
     detail: str = ""
-    needs_restart: bool = False
+    effect: Effect = Effect.LIVE
+
+    @property
+    def needs_restart(self) -> bool:
+        """Whether applying it changes nothing until somebody starts the gateway again."""
+        return self.effect is Effect.NEEDS_RESTART
 
     def __str__(self) -> str:
         line = f"{_SIGNS[self.kind]} {self.subject}"
         if self.detail:
             line += f": {self.detail}"
-        return line + (" (needs restart)" if self.needs_restart else "")
+        return line + (f" ({self.effect})" if self.effect not in _SILENT else "")
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,8 +62,15 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def serves_the_same(self) -> bool:
-        """Whether workers have nothing to do: no change, or only such as need a restart."""
+        """Whether there is nothing to apply: no change, or only such as need a restart."""
         return all(change.needs_restart for change in self.changes)
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether the engine has something to do: workers to replace, to start or to end."""
+        return any(
+            change.effect in {Effect.ROLLS_WORKERS, Effect.RESIZES} for change in self.changes
+        )
 
     def lines(self) -> list[str]:
         """The plan for people, one line a change, consequences last."""
@@ -74,14 +88,18 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def compare(
-    old: Snapshot | None, new: Snapshot, gateway: tuple[GatewayConfig, GatewayConfig] | None = None
+    old: Snapshot | None,
+    new: Snapshot,
+    gateway: tuple[GatewayConfig, GatewayConfig] | None = None,
+    directories: tuple[str, str] = ("", ""),
 ) -> Plan:
     """Compare what is served with what would be.
 
     Args:
         old: what is served; None before the first configuration.
         new: what would be served. Revision, author and time are not compared.
-        gateway: `gateway.yaml` as the running processes were started with it, and as it is now.
+        gateway: `gateway.yaml` as the running processes go by it, and as it is now.
+        directories: where the files are that it names, tokens and certificates.
     """
     before = old.models if old else {}
     sessions_before, sessions_after = _sessions(old), _sessions(new)
@@ -91,7 +109,7 @@ def compare(
             *_artifacts(old, new),
             *_views(old, new),
             *_unloaded(old, new),
-            *(_gateway(*gateway) if gateway else ()),
+            *(_gateway(*gateway, directories) if gateway else ()),
         ],
         loads=sorted(n for n, made in sessions_after.items() if sessions_before.get(n) != made),
         drops=sorted(sessions_before.keys() - sessions_after.keys()),
@@ -169,15 +187,26 @@ def _unloaded(old: Snapshot | None, new: Snapshot) -> Iterator[Change]:
             yield Change(kind="changed", subject=name, detail=detail)
 
 
-def _gateway(running: GatewayConfig, now: GatewayConfig) -> Iterator[Change]:
+def _gateway(
+    running: GatewayConfig, now: GatewayConfig, directories: tuple[str, str]
+) -> Iterator[Change]:
     # A secret that changed must show as a change without being shown.
     if running.store != now.store:
         shown = (without_secrets(running).store, without_secrets(now).store)
         detail = f"{shown[0]} -> {shown[1]}" if shown[0] != shown[1] else "another credential"
-        yield Change(kind="changed", subject="gateway.store", detail=detail, needs_restart=True)
-    one, other = (replace(gateway, store="embedded") for gateway in (running, now))
+        yield Change(
+            kind="changed", subject="gateway.store", detail=detail, effect=Effect.NEEDS_RESTART
+        )
+    one, other = alike(*(replace(gateway, store="embedded") for gateway in (running, now)))
     for change in _fields("gateway", _plain(one), _plain(other)):
-        yield replace(change, needs_restart=True)
+        yield replace(change, effect=effect_of(change.subject.removeprefix("gateway.")))
+    if directories[0] != directories[1] and names_files(now):
+        yield Change(
+            kind="changed",
+            subject="gateway.files",
+            detail=f"{directories[0]} -> {directories[1]}",
+            effect=Effect.ROLLS_WORKERS,
+        )
 
 
 # --- values ---------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from serving.control.plan import without_secrets
 from serving.control.publisher import Publisher
 from serving.control.quarantine import QuarantineKeeper, configured_keys, is_everywhere
 from serving.control.rates import Rates
+from serving.control.rolls import RollStatus
 from serving.control.store import Store
 from serving.control.workers import (
     FORGET_SECONDS,
@@ -45,7 +46,6 @@ class ControlPlane:
         features: writes rows that are pushed.
         store: where workers report.
         data: the data directory.
-        gateway: `gateway.yaml` as the processes were started with it.
         version: of this installation.
     """
 
@@ -56,7 +56,6 @@ class ControlPlane:
         features: FeatureWriter,
         store: Store,
         data: Path,
-        gateway: GatewayConfig,
         version: str,
         clock: Clock,
     ) -> None:
@@ -65,7 +64,6 @@ class ControlPlane:
         self.version = version
         self.clock = clock
         self.sockets = data / "run"
-        self.gateway = without_secrets(gateway)
         self.rates = Rates()
         self.page = Page(data / "metrics", self._own_metrics)
         self._log = logging.getLogger("control")
@@ -73,6 +71,34 @@ class ControlPlane:
         self._metrics_folder = data / "metrics"
         self._store = store
         self._reports: list[WorkerReport] = []
+
+    @property
+    def gateway(self) -> GatewayConfig:
+        """`gateway.yaml` as the processes go by it, without secrets."""
+        return without_secrets(self.publisher.running.gateway)
+
+    async def roll_status(self) -> RollStatus:
+        """How far the engine is with what was ordered last."""
+        rolls = self.publisher.rolls
+        if rolls is None:
+            return RollStatus()
+        return rolls.status(await self.workers(), self.clock.wall())
+
+    async def until_rolled(self, seconds: float) -> RollStatus:
+        """Wait until the engine is done or has given up, at most `seconds`.
+
+        Control's own part is not waited for: whoever asks would not hear of it.
+        """
+        until = self.clock.monotonic() + min(max(seconds, 0.0), _LONGEST_WAIT_SECONDS)
+        while True:
+            status = await self.roll_status()
+            over = status.done or status.failed
+            if over or self.clock.monotonic() >= until or self._only_control(status):
+                return status
+            await asyncio.sleep(_POLL_SECONDS)
+
+    def _only_control(self, status: RollStatus) -> bool:
+        return status.control and status.rolled == status.workers > 0
 
     async def workers(self) -> list[WorkerReport]:
         """The workers' latest reports; the last ones known while the store is away."""
@@ -104,7 +130,10 @@ class ControlPlane:
                     self._log.warning("counters cannot be added up: %s", error.strerror)
                 silent = True
             now = self.clock.wall()
-            for report in await self.workers():
+            reports = await self.workers()
+            if self.publisher.rolls is not None:
+                await asyncio.to_thread(self.publisher.rolls.keep, reports, now)
+            for report in reports:
                 if now - report.reported_at > FORGET_SECONDS:
                     await self._forget(report.worker)
             await asyncio.sleep(_UPKEEP_SECONDS)

@@ -26,9 +26,11 @@ from feature_cache.views import FeatureView
 from serving import logs
 from serving.clock import SystemClock
 from serving.config.addresses import Address, listener_parts, parse_address
+from serving.config.applied import Applied, read_applied, read_pinned
+from serving.config.effects import taken_over
 from serving.config.keys import STORE_VARIABLE
 from serving.config.load import load_gateway
-from serving.config.schema import GatewayConfig, TlsConfig
+from serving.config.schema import TlsConfig
 from serving.control.access import Access, ensure_admin_token
 from serving.control.admin import Listener, build, operations_of
 from serving.control.audit import AuditLog
@@ -39,6 +41,7 @@ from serving.control.journal import Journal
 from serving.control.plane import ControlPlane
 from serving.control.publisher import Publisher
 from serving.control.redis_store import RedisStore
+from serving.control.rolls import Rolls
 from serving.errors import InvalidConfig, SluiceError
 from serving.files import write_whole
 from serving.lifeline import die_with_parent
@@ -77,11 +80,14 @@ class Control:
         self._insecure: bool = arguments.insecure_bind
         (self._data / "run").mkdir(mode=0o700, parents=True, exist_ok=True)
         journal = Journal(self._data / "journal")
-        gateway = _running_gateway(self._root, journal)
-        self.gateway = gateway
+        self._log = logging.getLogger("control")
+        rolls = Rolls(self._data, self._engine, arguments.generation, self._log)
+        running = _running(self._data, self._root, journal, rolls)
+        # Where tokens and certificates are. `self._root` stays what the engine was started with.
+        files = Path(running.directory)
+        gateway = self.gateway = running.gateway
         self.address = ""
         """`host:port` of the admin port, with the real port, once it is bound."""
-        self._log = logging.getLogger("control")
         self._store = RedisStore(arguments.store)
         clock = SystemClock()
         self.publisher = Publisher(
@@ -89,6 +95,8 @@ class Control:
             journal=journal,
             compile_directory=self._compile,
             gateway=gateway,
+            directory=running.directory,
+            rolls=rolls,
             data=self._data,
             clock=clock,
             log=self._log,
@@ -99,14 +107,14 @@ class Control:
             features=self._features,
             store=self._store,
             data=self._data,
-            gateway=gateway,
             version=_version(),
             clock=clock,
         )
         self._audit = AuditLog(self._data / "journal", clock)
         self._address = parse_address(arguments.admin)
         self._tls = listener_parts(gateway.listen.admin)[1]
-        tokens = self._root / gateway.auth.tokens if gateway.auth is not None else None
+        self._files = files
+        tokens = files / gateway.auth.tokens if gateway.auth is not None else None
         _refuse_open_bind(self._address, self._tls, tokens, insecure=self._insecure)
         token = ensure_admin_token(self._data / "admin.token")
         self._access = Access(admin_token=token, tokens=tokens, loopback=self._address.is_loopback)
@@ -164,7 +172,7 @@ class Control:
         public = Listener(host=self._address.host, access=self._access, tls=self._tls is not None)
         private = Listener(host="localhost", access=self._private_access)
         return [
-            _server(build(operations, public, self._audit), _ssl_options(self._root, self._tls)),
+            _server(build(operations, public, self._audit), _ssl_options(self._files, self._tls)),
             _server(build(operations, private, self._audit), {}),
         ]
 
@@ -186,14 +194,31 @@ class Control:
             self._private_access.refresh()
 
 
-def _running_gateway(root: Path, journal: Journal) -> GatewayConfig:
-    """`gateway.yaml`, or what it said when something was last published, if it is broken now."""
-    try:
-        return load_gateway(root)
-    except InvalidConfig:
-        if journal.last is None:
-            raise
-        return journal.last.gateway
+def _running(data: Path, root: Path, journal: Journal, rolls: Rolls) -> Applied:
+    """What was applied last under this engine, else what `gateway.yaml` says.
+
+    If that is broken now, it is what it said when something was last published. An apply that was
+    journaled and not ordered any more, because control died in between, is ordered now.
+    """
+    before = rolls.applied or _at_start(data, root, journal)
+    journaled = journal.last.generation if journal.last is not None else 0
+    if journaled > rolls.latest and (applied := read_applied(data, journaled)) is not None:
+        rolls.follow(before, applied, journaled)
+        return applied
+    return before
+
+
+def _at_start(data: Path, root: Path, journal: Journal) -> Applied:
+    """What the engine was started with: as a worker has read it already, or as we read it now."""
+    gateway = read_pinned(data)
+    if gateway is None:
+        try:
+            gateway = load_gateway(root)
+        except InvalidConfig:
+            if journal.last is None:
+                raise
+            gateway = journal.last.gateway
+    return Applied(gateway=taken_over(gateway, gateway), directory=str(root))
 
 
 def _refuse_open_bind(
@@ -310,6 +335,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--parent", type=int, help="exit when this process does")
     parser.add_argument(
         "--incarnation", default="", help="names the engine's start [default: the parent's]"
+    )
+    parser.add_argument(
+        "--generation", type=int, default=0, help="what this start counts as [default: 0]"
     )
     parser.add_argument(
         "--insecure-bind", action="store_true", help="allow listeners beyond loopback unprotected"

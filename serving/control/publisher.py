@@ -16,6 +16,8 @@ import msgspec
 from msgspec.structs import replace
 
 from serving.clock import Clock
+from serving.config.applied import Applied
+from serving.config.effects import names_files, taken_over
 from serving.config.schema import GatewayConfig
 from serving.config.snapshot import Snapshot
 from serving.config.snapshot_codec import decode_snapshot, encode_snapshot
@@ -23,6 +25,7 @@ from serving.control.compile import Compiled
 from serving.control.host_list import HostList
 from serving.control.journal import Action, Entry, Journal
 from serving.control.plan import Plan, compare, without_secrets
+from serving.control.rolls import Rolls
 from serving.control.stock import Stock
 from serving.control.store import Store, Subscription
 from serving.errors import (
@@ -60,7 +63,9 @@ class Publisher:
         store: where workers read.
         journal: what was published before.
         compile_directory: makes a configuration of a directory; run in a thread.
-        gateway: `gateway.yaml` as the running processes were started with it.
+        gateway: `gateway.yaml` as the running processes go by it.
+        directory: where that is.
+        rolls: has the engine follow a `gateway.yaml` that is applied; None: nobody follows.
         data: the data directory. Workers start from its `snapshot.json` when the store is away;
             staged files that nobody needs any more are removed from it.
         clock: wall-clock time of publications.
@@ -76,12 +81,15 @@ class Publisher:
         data: Path,
         clock: Clock,
         log: logging.Logger,
+        directory: str = "",
+        rolls: Rolls | None = None,
     ) -> None:
         self._store = store
         self._journal = journal
         self._compile = compile_directory
-        self._gateway = gateway
+        self._running = Applied(gateway=gateway, directory=directory)
         self._data = data
+        self.rolls = rolls
         self._clock = clock
         self._log = log
         self._one_at_a_time = asyncio.Lock()
@@ -102,6 +110,11 @@ class Publisher:
     def current(self) -> Snapshot | None:
         """What workers should serve; None before the first configuration."""
         return self._journal.last.snapshot if self._journal.last else None
+
+    @property
+    def running(self) -> Applied:
+        """`gateway.yaml` as the processes go by it, with its secrets."""
+        return self._running
 
     @property
     def revision(self) -> int:
@@ -240,7 +253,8 @@ class Publisher:
     async def plan(self, directory: Path) -> Outcome:
         """Say what applying the directory would change. Raises InvalidConfig."""
         compiled = await self._compiled(directory)
-        return self._outcome(compiled, self._next(compiled, author=""), published=False)
+        new = self._next(compiled, author="")
+        return self._outcome(compiled, new, self._plan(compiled, new, directory), published=False)
 
     async def apply(
         self,
@@ -261,13 +275,50 @@ class Publisher:
             self.expect(expected_revision)
             compiled = await self._compiled(directory)
             new = self._next(compiled, author=author)
-            outcome = self._outcome(compiled, new, published=not self._serves(new))
-            if outcome.published:
+            plan = self._plan(compiled, new, directory)
+            settings = self._to_follow(compiled.configuration.gateway, str(directory))
+            published = settings is not None or not self._serves(new)
+            if published:
                 await self._commit(
-                    new, "apply", reason=reason, directory=str(directory), must_reach=True
+                    new,
+                    "apply",
+                    reason=reason,
+                    directory=str(directory),
+                    must_reach=True,
+                    settings=settings,
                 )
             self.problem = ""
-            return outcome
+            return self._outcome(compiled, new, plan, published=published)
+
+    def _to_follow(self, gateway: GatewayConfig, directory: str) -> Applied | None:
+        """What of a `gateway.yaml` running processes are to take over; None if nothing is new."""
+        running = self._running
+        wanted = Applied(
+            gateway=taken_over(running.gateway, gateway),
+            directory=directory if names_files(gateway) else running.directory,
+        )
+        return None if wanted == running else wanted
+
+    async def roll(self, *, author: str, reason: str = "") -> int:
+        """Have every process replaced by one of the code on disk now; give the generation.
+
+        Raises:
+            ModelNotReady: control is starting.
+            ServingError: the data directory cannot be written.
+        """
+        async with self._one_at_a_time:
+            self.expect(None)
+            if self.rolls is None:
+                raise ModelNotReady("no engine follows this control process")
+            after = self._journal.last.generation if self._journal.last else 0
+            try:
+                generation = await asyncio.to_thread(self.rolls.roll, self._running, after)
+            except OSError as error:
+                raise ServingError(
+                    f"the data directory cannot be written ({error.strerror}); nothing is replaced"
+                ) from error
+            self._log.info("roll to generation %d, asked for by %s %s", generation, author, reason)
+            return generation
 
     async def set_loaded(
         self, model: str, *, loaded: bool, author: str, reason: str = ""
@@ -323,9 +374,20 @@ class Publisher:
     def _serves(self, snapshot: Snapshot) -> bool:
         return self.current is not None and _same(self.current, snapshot)
 
-    def _outcome(self, compiled: Compiled, new: Snapshot, *, published: bool) -> Outcome:
+    def _plan(self, compiled: Compiled, new: Snapshot, directory: Path) -> Plan:
+        running = self._running
+        return compare(
+            self.current,
+            new,
+            (running.gateway, compiled.configuration.gateway),
+            (running.directory, str(directory)),
+        )
+
+    def _outcome(
+        self, compiled: Compiled, new: Snapshot, plan: Plan, *, published: bool
+    ) -> Outcome:
         return Outcome(
-            plan=compare(self.current, new, (self._gateway, compiled.configuration.gateway)),
+            plan=plan,
             revision=new.revision if published else self.revision,
             published=published,
             warnings=compiled.warnings,
@@ -339,8 +401,12 @@ class Publisher:
         reason: str = "",
         directory: str = "",
         must_reach: bool,
+        settings: Applied | None = None,
     ) -> None:
-        """Journal, then publish. With `must_reach` nothing happens while the store is away."""
+        """Journal, then publish. With `must_reach` nothing happens while the store is away.
+
+        `settings` are what the engine is to follow from now on, once that is journaled.
+        """
         # What workers could not read must neither reach them nor be journaled.
         decode_snapshot(encode_snapshot(snapshot))
         if must_reach:
@@ -351,7 +417,7 @@ class Publisher:
                     f"another writer has published revision {before.revision}; plan again",
                     before.revision,
                 )
-        await self._record(snapshot, action, reason=reason, directory=directory)
+        await self._record(snapshot, action, reason=reason, directory=directory, settings=settings)
         try:
             published = await self._store.publish(snapshot)
         except StoreUnavailable as error:
@@ -367,24 +433,38 @@ class Publisher:
         self._log.info("published revision %d (%s)", snapshot.revision, action)
 
     async def _record(
-        self, snapshot: Snapshot, action: Action, *, reason: str = "", directory: str = ""
+        self,
+        snapshot: Snapshot,
+        action: Action,
+        *,
+        reason: str = "",
+        directory: str = "",
+        settings: Applied | None = None,
     ) -> None:
-        entry = Entry(
-            snapshot=snapshot,
-            gateway=without_secrets(self._gateway),
-            author=snapshot.author,
-            at=self._clock.wall(),
-            action=action,
-            reason=reason,
-            directory=directory,
-        )
+        generation = self._journal.last.generation if self._journal.last else 0
         try:
+            if settings is not None and self.rolls is not None:
+                generation = await asyncio.to_thread(self.rolls.prepare, settings, generation)
+            entry = Entry(
+                snapshot=snapshot,
+                gateway=without_secrets((settings or self._running).gateway),
+                author=snapshot.author,
+                at=self._clock.wall(),
+                action=action,
+                reason=reason,
+                directory=directory,
+                generation=generation,
+            )
             await asyncio.to_thread(self._journal.append, entry)
         except OSError as error:
             raise ServingError(
                 f"the journal cannot be written ({error.strerror}), so nothing was changed"
             ) from error
         await self._hosts.announce(snapshot)
+        if settings is not None:
+            before, self._running = self._running, settings
+            if self.rolls is not None:
+                await asyncio.to_thread(self.rolls.follow, before, settings, generation)
         try:
             await asyncio.to_thread(
                 write_whole, self._data / "snapshot.json", encode_snapshot(snapshot)

@@ -6,6 +6,8 @@ What the engine keeps there:
 - `run/engine.json` says what runs, see `serving.engine.report`.
 - `run/worker-<n>.running`, `.crash` and `.last-crash` say what a worker that died was doing
   (`serving.quarantine`); `*.trial` who tried a model file first (`serving.worker.first_tries`).
+- `run/orders.json`, `run/settings/` and `run/roll.json` are what engines follow, see
+  `serving.config.applied`.
 - `run/control.sock` and `run/worker-<n>.sock` are the processes' private listeners.
 - `run/h-<id>-<n>.sock` and `run/p-<id>-<n>.sock` are a model host's, see `serving.config.hosts`.
 - `store/` holds the embedded store's files and its `store.sock`.
@@ -132,10 +134,13 @@ class DataDirectory:
     def _clear(self) -> None:
         names = (
             *("*.sock", "*.new", "*.running", "*.crash", "*.last-crash", "*.trial"),
-            *("engine.json*", "gateway.json"),
+            *("engine.json*", "gateway.json", "steering.lock", "roll.lock", "stopping"),
+            *("orders.json", "roll.json", "settings/*.json"),
         )
         for leftover in [path for name in names for path in self.run.glob(name)]:
             leftover.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            (self.run / "settings").rmdir()
 
 
 def _insist_on_room(path: Path, least_free: int) -> None:

@@ -1,6 +1,7 @@
 """Processes of dedicated versions under the local engine: as many as are listed and needed.
 
-Control lists the versions in `DATA/hosts.json`.
+Control lists the versions in `DATA/hosts.json`. New settings or new code replace processes one at a
+time: the next is up before the one before goes.
 
 A version that scales is judged by the same `decide` as Ray's replicas. One that has gone from
 the file drains; control takes it out only when no worker uses it any more.
@@ -39,7 +40,8 @@ __all__ = ["HostFleet", "demand_of"]
 _LOOK_SECONDS: Final = 0.1
 _ASK_SECONDS: Final = 1.0
 
-Make = Callable[[HostSpec, int], ProcessSpec]
+Make = Callable[[HostSpec, int, int], ProcessSpec]
+"""Of a version, a process's number, and the generation of settings that it is to go by."""
 
 
 class _Version:
@@ -48,6 +50,7 @@ class _Version:
     def __init__(self, spec: HostSpec) -> None:
         self.spec = spec
         self.processes: dict[int, SupervisedProcess] = {}
+        self.generations: dict[int, int] = {}
         self.wanted = scaling_of(spec).min
         self.memory: dict[str, Any] = {}
         self.seen: deque[Load] = deque(maxlen=round(AVERAGED_SECONDS / REPORT_SECONDS))
@@ -68,6 +71,7 @@ class HostFleet:
         make: builds a process's specification.
         supervise: makes a supervisor of it.
         workers: the private sockets of the workers, which know who is waiting.
+        generation: of settings that processes are to go by.
         on_change: called when a process was added or has gone.
     """
 
@@ -78,6 +82,7 @@ class HostFleet:
         *,
         supervise: Callable[[ProcessSpec], SupervisedProcess],
         workers: Callable[[], list[Path]],
+        generation: Callable[[], int],
         on_change: Callable[[], None],
         say: Callable[[str], None],
     ) -> None:
@@ -85,6 +90,7 @@ class HostFleet:
         self._make = make
         self._supervise = supervise
         self._workers = workers
+        self._generation = generation
         self._on_change = on_change
         self._say = say
         self._versions: dict[str, _Version] = {}
@@ -151,8 +157,9 @@ class HostFleet:
                         await self._scale(version, demand.get(version.spec.id, 0.0))
             if due:
                 measured = now
+            generation = self._generation()
             for version in self._versions.values():
-                self._fit(version)
+                self._fit(version, generation)
             await asyncio.sleep(_LOOK_SECONDS)
 
     def _read(self) -> None:
@@ -214,22 +221,31 @@ class HostFleet:
                 total += (used - before[1]) / (now - before[0])
         return total
 
-    def _fit(self, version: _Version) -> None:
+    def _fit(self, version: _Version, generation: int) -> None:
         if self._stopping:
             return
         there, id_ = version.processes, version.spec.id
-        while len(there) < version.wanted:
+        old = [number for number in there if version.generations[number] < generation]
+        # One more while they are replaced, as long as its start does not fail.
+        extra = bool(old) and version.wanted > 0
+        while len(there) < version.wanted + extra:
             # Not the number of one that drains: it would take the other's sockets away.
             taken = {process.spec.name for process in self.processes}
             number = next(n for n in count() if host_name(id_, n) not in taken)
-            process = self._supervise(self._make(version.spec, number))
-            there[number] = process
+            process = self._supervise(self._make(version.spec, number, generation))
+            there[number], version.generations[number] = process, generation
             self._tasks[process] = process.start()
             self._on_change()
-        while len(there) > version.wanted:
-            number = max(there)
-            version.busy.pop(number, None)
-            self._let_go(there.pop(number))
+        young = [number for number in there if number not in old]
+        if extra and all(there[number].state is State.READY for number in young):
+            self._dismiss(version, old[0])
+        while len(there) > version.wanted + extra:
+            self._dismiss(version, max(there))
+
+    def _dismiss(self, version: _Version, number: int) -> None:
+        version.busy.pop(number, None)
+        version.generations.pop(number, None)
+        self._let_go(version.processes.pop(number))
 
     def _let_go(self, process: SupervisedProcess) -> None:
         async def leave() -> None:

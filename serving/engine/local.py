@@ -15,6 +15,8 @@ from typing import Final
 import msgspec
 
 from serving.clock import Clock, SystemClock
+from serving.config.applied import applied_directory, read_failure, read_orders, startable
+from serving.engine.crew import Crew
 from serving.engine.directory import DataDirectory
 from serving.engine.embedded_store import EmbeddedStore, find_server
 from serving.engine.host_fleet import HostFleet
@@ -36,9 +38,11 @@ from serving.engine.refusals import (
     what_workers_say,
 )
 from serving.engine.report import Addresses, EngineReport, process_started, write_report
+from serving.engine.rolling import Member
 from serving.engine.stages import Stage, stage_of
 from serving.engine.supervised import ProcessSpec, SupervisedProcess
 from serving.errors import EngineError
+from serving.tasks import end
 from serving.unix_http import ask
 
 __all__ = ["LocalEngine", "Options", "Programs"]
@@ -46,6 +50,7 @@ __all__ = ["LocalEngine", "Options", "Programs"]
 _READY_PROBE_SECONDS: Final = 0.03
 _REFUSAL_PROBE_SECONDS: Final = 0.5
 _GIVE_UP_FAILURES: Final = 3
+_LOOK_SECONDS: Final = 1.0
 _LAST_LINES_SHOWN: Final = 8
 _NOT_UP: Final = (State.STARTING, State.BACKING_OFF)
 _TROUBLED: Final = {State.BACKING_OFF, State.UNHEALTHY}
@@ -69,7 +74,6 @@ class LocalEngine:
         self.options: Final = options
         self.store: SupervisedProcess | None = None
         self.control: SupervisedProcess | None = None
-        self.workers: list[SupervisedProcess] = []
         self.hosts: HostFleet | None = None
         """Processes of dedicated model versions."""
 
@@ -85,7 +89,11 @@ class LocalEngine:
         self._directory = DataDirectory(options.data)
         self._ports: list[HeldPort] = []
         self._addresses: Addresses | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._store_task: asyncio.Task[None] | None = None
+        self._control_task: asyncio.Task[None] | None = None
+        self._control_generation = 0
+        self._hosts_task: asyncio.Task[None] | None = None
+        self._crew: Crew | None = None
         self._started_at = 0.0
         self._started = False
 
@@ -95,6 +103,11 @@ class LocalEngine:
         if self._addresses is None:
             raise EngineError("the engine has not been started")
         return self._addresses
+
+    @property
+    def workers(self) -> Sequence[SupervisedProcess]:
+        """Those that run now; while one is replaced, its successor too."""
+        return [member.process for member in self._members]
 
     @property
     def processes(self) -> Sequence[SupervisedProcess]:
@@ -125,7 +138,8 @@ class LocalEngine:
         url = self.store_url = embedded.url if embedded is not None else self.options.store
         if embedded is not None:
             self.store = self._supervise(embedded.spec())
-        launch = Launch(
+            self._store_task = self.store.start()
+        self._launch = launch = Launch(
             self.options,
             self._programs,
             self._directory,
@@ -133,21 +147,27 @@ class LocalEngine:
             store_url=url,
         )
         self.control = self._supervise(launch.control())
-        self.workers = [
-            self._supervise(launch.worker(number)) for number in range(self.options.workers)
-        ]
-        self._tasks = [process.start() for process in self.processes]
+        self._control_task = self.control.start()
+        self._crew = Crew(
+            self._directory.path,
+            launch=launch.worker,
+            supervise=self._supervise,
+            socket=self._directory.worker_socket,
+            refused=self._refusal_of,
+            say=lambda line: self._lines("engine", line),
+            start_seconds=self.options.start_seconds,
+        )
+        self._crew.start(self.options.workers)
         self.hosts = HostFleet(
             self._directory,
             launch.host,
             supervise=self._supervise,
-            workers=lambda: [
-                self._directory.worker_socket(number) for number in range(len(self.workers))
-            ],
+            workers=lambda: [member.socket for member in self._members],
+            generation=self._generation,
             on_change=self._changed,
             say=lambda text: self._lines("engine", text),
         )
-        self._tasks.append(self.hosts.start())
+        self._hosts_task = self.hosts.start()
         self._started = True
         self._changed()
         return self._addresses
@@ -183,7 +203,8 @@ class LocalEngine:
         found = [] if self.store is None else [stage_of("store", self.store.state)]
         control = self.control.state if self.control is not None else State.STOPPED
         ready = [worker for worker in self.workers if worker.spec.name in self.serving]
-        text = f"{len(ready)} of {len(self.workers)} ready"
+        wanted = max(len(self.workers), self.options.workers)
+        text = f"{len(ready)} of {wanted} ready"
         missing = self.hosts.missing if self.hosts is not None else []
         if troubled := [w.spec.name for w in self.workers if w.state in _TROUBLED]:
             text += f", {', '.join(troubled)} died and will be started again"
@@ -191,7 +212,7 @@ class LocalEngine:
             *found,
             stage_of("control", control),
             Stage("models", _models(missing, ready=bool(ready)), bool(ready)),
-            Stage("workers", text, len(ready) == len(self.workers)),
+            Stage("workers", text, len(ready) == wanted),
         ]
 
     async def waits_for(self) -> str:
@@ -199,10 +220,30 @@ class LocalEngine:
         return await what_control_waits_for(self._directory)
 
     async def until_broken(self) -> None:
-        """Wait for a mistake in the supervision itself, and raise it. Never returns otherwise."""
-        done, _ = await asyncio.wait(self._tasks, return_when="FIRST_EXCEPTION")
-        for task in done:
-            task.result()
+        """Follow what is applied while supervision lasts; raise a mistake in either."""
+        assert self._crew is not None
+        following = asyncio.create_task(self._crew.follow(self._replace_control))
+        try:
+            while not all(task.done() for task in self._tasks):
+                # Workers come and go meanwhile.
+                tasks = {following, *self._tasks}
+                done, _ = await asyncio.wait(
+                    tasks, timeout=_LOOK_SECONDS, return_when="FIRST_EXCEPTION"
+                )
+                for task in done:
+                    task.result()
+        finally:
+            await end(following)
+
+    async def _replace_control(self, generation: int) -> None:
+        """Have control started again if it was started with an older generation."""
+        if generation <= self._control_generation:
+            return
+        assert self.control is not None
+        self._control_generation = generation
+        await self.control.stop()
+        self.control = self._supervise(self._launch.control(generation=generation))
+        self._control_task = self.control.start()
 
     async def stop(self) -> None:
         """Drain workers, then control, then the store; leave no process, socket or lock."""
@@ -233,6 +274,16 @@ class LocalEngine:
             return None
         return msgspec.json.decode(answer.body, type=dict[str, float])
 
+    @property
+    def _members(self) -> Sequence[Member]:
+        return self._crew.members if self._crew is not None else ()
+
+    @property
+    def _tasks(self) -> list["asyncio.Task[None]"]:
+        kept = [self._store_task, self._control_task, self._hosts_task]
+        tasks = [*kept, *(one.task for one in self._members)]
+        return [task for task in tasks if task is not None]
+
     def _embedded_store(self) -> EmbeddedStore | None:
         if self.options.store != "embedded":
             return None
@@ -245,10 +296,7 @@ class LocalEngine:
 
     def _private_sockets(self) -> list[tuple[SupervisedProcess, Path]]:
         assert self.control is not None
-        workers = [
-            (worker, self._directory.worker_socket(number))
-            for number, worker in enumerate(self.workers)
-        ]
+        workers = [(member.process, member.socket) for member in self._members]
         return [(self.control, self._directory.control_socket), *workers]
 
     def _raise_if_hopeless(self) -> None:
@@ -272,6 +320,13 @@ class LocalEngine:
             lines = "\n".join(reasons)
             raise EngineError(f"no worker can serve the configuration:\n{lines}")
 
+    async def _refusal_of(self, worker: str, pid: int | None) -> str:
+        revision, words = await what_workers_say(self._directory)
+        reasons = refusals_of_all(
+            revision, [word for word in words if word.worker == worker], {worker: pid}
+        )
+        return reasons[0] if reasons else ""
+
     def _changed(self) -> None:
         if self._started:
             self._write_report()
@@ -282,7 +337,8 @@ class LocalEngine:
             pid=os.getpid(),
             pid_started=process_started(os.getpid()),
             started_at=self._started_at,
-            configuration=str(self.options.configuration.absolute()),
+            configuration=applied_directory(self._directory.path)
+            or str(self.options.configuration.absolute()),
             data=str(self._directory.path),
             addresses=self.addresses,
             processes=[
@@ -295,6 +351,10 @@ class LocalEngine:
         except OSError as error:
             # A full disk must not end supervision; readers see the state before.
             self._lines("engine", f"engine.json could not be written: {error.strerror}")
+
+    def _generation(self) -> int:
+        data = self._directory.path
+        return startable(read_orders(data), read_failure(data))
 
     def _serves(self, process: SupervisedProcess) -> str:
         return self.hosts.name_of(process) if self.hosts is not None else ""

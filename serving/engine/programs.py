@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from serving.config.addresses import parse_address
+from serving.config.applied import read_applied
 from serving.config.hosts import HostSpec, data_socket, host_name, private_socket
 from serving.config.keys import STORE_VARIABLE
 from serving.engine.autopsy import Autopsy
@@ -19,7 +20,19 @@ from serving.engine.supervised import Heard, ProcessSpec, explain_full_disk
 from serving.errors import EngineError
 from serving.unix_http import ask
 
-__all__ = ["ROOM", "ROOM_PER_WORKER", "Launch", "Options", "Programs", "hold_ports", "is_ok"]
+__all__ = [
+    "DRAIN_GRACE_SECONDS",
+    "ROOM",
+    "ROOM_PER_WORKER",
+    "Launch",
+    "Options",
+    "Programs",
+    "hold_ports",
+    "is_ok",
+]
+
+DRAIN_GRACE_SECONDS: Final = 2.0
+"""A worker's own `limits.drain_timeout` passes first; what is left after this is killed."""
 
 ROOM: Final = 16 << 20
 """Free bytes on the data directory's disk: a store, a journal, small models, some to spare."""
@@ -119,41 +132,51 @@ class Launch:
         self._addresses = addresses
         self._store_url = store_url
 
-    def control(self, *more: str) -> ProcessSpec:
-        """The control process."""
+    def control(self, *more: str, generation: int = 0) -> ProcessSpec:
+        """The control process, to go by the settings of a generation."""
         forced = ("--insecure-bind",) if self._options.insecure_bind else ()
         return self._spec(
             "control",
             self._programs.control,
-            ("--admin", self._addresses.admin, *forced, *more),
+            ("--admin", self._addresses.admin, *forced, *_of(generation), *more),
             socket=self._directory.control_socket,
             silent_seconds=self._options.control_silent_seconds,
+            drain_seconds=self._options.drain_seconds,
         )
 
-    def worker(self, number: int) -> ProcessSpec:
-        """Worker `number`."""
+    def worker(self, number: int, generation: int = 0) -> ProcessSpec:
+        """Worker `number`, to go by the settings of a generation."""
         addresses, name = self._addresses, f"worker-{number}"
+        own = ("--worker", str(number), "--http", addresses.http, "--grpc", addresses.grpc)
         spec = self._spec(
             name,
             self._programs.worker,
-            ("--worker", str(number), "--http", addresses.http, "--grpc", addresses.grpc),
+            (*own, *_of(generation)),
             socket=self._directory.worker_socket(number),
             silent_seconds=self._options.worker_silent_seconds,
+            drain_seconds=self._drain_seconds(generation),
         )
         return msgspec.structs.replace(spec, autopsy=Autopsy(self._directory.path, name))
 
-    def host(self, spec: HostSpec, number: int) -> ProcessSpec:
-        """One process of a dedicated version."""
+    def host(self, spec: HostSpec, number: int, generation: int = 0) -> ProcessSpec:
+        """One process of a dedicated version, to go by the settings of a generation."""
         run = self._directory.run
         socket = private_socket(run, spec.id, number)
         return self._spec(
             host_name(spec.id, number),
             self._programs.host,
-            ("--host", spec.id, "--number", str(number)),
+            ("--host", spec.id, "--number", str(number), *_of(generation)),
             socket=socket,
             silent_seconds=self._options.worker_silent_seconds,
+            drain_seconds=self._drain_seconds(generation),
             others=(data_socket(run, spec.id, number),),
         )
+
+    def _drain_seconds(self, generation: int) -> float:
+        applied = read_applied(self._directory.path, generation)
+        if applied is None:
+            return self._options.drain_seconds
+        return applied.gateway.limits.drain_timeout + DRAIN_GRACE_SECONDS
 
     def _spec(
         self,
@@ -163,6 +186,7 @@ class Launch:
         *,
         socket: Path,
         silent_seconds: float,
+        drain_seconds: float,
         others: tuple[Path, ...] = (),
     ) -> ProcessSpec:
         shared = (
@@ -177,10 +201,14 @@ class Launch:
             probe=_health_of(socket, silent_seconds),
             silent_seconds=silent_seconds,
             start_seconds=self._options.start_seconds,
-            drain_seconds=self._options.drain_seconds,
+            drain_seconds=drain_seconds,
             prepare=_without(socket, *others),
             explain=explain_full_disk,
         )
+
+
+def _of(generation: int) -> tuple[str, ...]:
+    return ("--generation", str(generation)) if generation else ()
 
 
 async def is_ok(socket: Path, target: str, timeout_seconds: float) -> bool:

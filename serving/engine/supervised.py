@@ -141,12 +141,16 @@ class SupervisedProcess:
         self._task = asyncio.create_task(self._keep_running(), name=f"supervise {self.spec.name}")
         return self._task
 
-    async def stop(self) -> None:
-        """SIGTERM, wait for the drain, SIGKILL. Returns when the process is gone."""
+    async def stop(self, *, politely: Callable[[], Awaitable[bool]] | None = None) -> None:
+        """SIGTERM, wait for the drain, SIGKILL. Returns when the process is gone.
+
+        `politely` asks it to drain in another way, and says whether it was heard.
+        """
         if self._task is None:
             return
         self._ask_to_stop()
-        self._signal(signal.SIGTERM)
+        if politely is None or not await politely():
+            self._signal(signal.SIGTERM)
         done, _ = await asyncio.wait({self._task}, timeout=self.spec.drain_seconds)
         if not done:
             self._say(f"still busy after {self.spec.drain_seconds:g} s; killed")

@@ -15,6 +15,7 @@ import importlib
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -24,6 +25,7 @@ import grpc
 from serving.config.schema import Limits
 from serving.errors import EngineError
 from serving.worker.grpc_call import InFlight, log_unexpected
+from serving.worker.grpc_goaway import Farewell
 from serving.worker.grpc_server import (
     KEEPALIVE_MS,
     KEEPALIVE_TIMEOUT_MS,
@@ -43,6 +45,7 @@ _IO_THREADS: Final = 1
 _BATCH: Final = 64
 _FLUSH_SECONDS: Final = 0.25
 _QUIET_SECONDS: Final = 1.0
+_FAREWELL_SECONDS: Final = 2.0
 _JOIN_SECONDS: Final = 5.0
 
 _RESOURCE_EXHAUSTED: Final[int] = grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
@@ -53,6 +56,9 @@ _GOING: Final = "the server is shutting down"
 _Metadata = Sequence[tuple[str, str | bytes]]
 _Details = tuple[_Metadata, str, float | None]
 """Metadata, peer, seconds to the deadline."""
+
+_Held = tuple[int, int, bytes, _Details]
+"""The call's number, the method's, the message."""
 
 _Event = tuple[int, int, int, bytes, object, _Details]
 """0 for a call and 1 for its cancellation; the call's number; the method's; message; peer."""
@@ -166,6 +172,9 @@ class NativeServer:
         self._receiver: threading.Thread | None = None
         self._listening: set[int] = set()
         self._stopping = False
+        self._port = 0
+        self._held: dict[str, list[_Held]] = {}
+        """Calls that wait until their connection has been sent away, by peer."""
 
     async def start(self, host: str, port: int, credentials: grpc.ServerCredentials | None) -> int:
         """Listen and serve; give the port taken. Raises EngineError if it cannot be had."""
@@ -197,6 +206,7 @@ class NativeServer:
         )
         self._receiver.start()
         bound: int = front.bound_port
+        self._port = bound
         return bound
 
     def stop_accepting(self) -> None:
@@ -211,12 +221,17 @@ class NativeServer:
     async def stop(self, seconds: float) -> int:
         """Finish what is in flight, at most `seconds`, close; say how many were cut."""
         self.stop_accepting()
-        # Requests on open connections are refused from here on (GOAWAY goes out only at the
-        # end), so a quiet instant is waited for first: then nobody is refused.
-        quiet = min(_QUIET_SECONDS, seconds / 2)
+        began = time.monotonic()
+        left = self._front is None or await self._farewell().say(
+            min(_FAREWELL_SECONDS, seconds / 2)
+        )
+        # Requests on connections that stayed are refused from here on, so a quiet instant is
+        # waited for first: then nobody is refused.
+        quiet = 0.0 if left else min(_QUIET_SECONDS, seconds / 4)
         await self._in_flight.idle(quiet)
+        seconds = max(0.0, seconds - (time.monotonic() - began))
         self._stopping = True
-        grace = seconds - quiet
+        grace = seconds
         streams = asyncio.create_task(self._client_streams.stop(grace))
         # Counted a moment before what is left is cancelled. A task that has not begun is not
         # in flight yet, so tasks are waited for too.
@@ -233,6 +248,21 @@ class NativeServer:
         await asyncio.sleep(_FLUSH_SECONDS)
         await asyncio.to_thread(self._close)
         return cut
+
+    def _farewell(self) -> Farewell:
+        return Farewell(
+            self._port,
+            hold=lambda peer: self._held.update({peer: self._held.get(peer, [])}),
+            release=self._release,
+            busy=lambda: {task.get_name() for task in self._tasks.values()},
+        )
+
+    def _release(self, peer: str) -> None:
+        """Begin the calls that were held back."""
+        loop = asyncio.get_running_loop()
+        for number, method, message, details in self._held.pop(peer, []):
+            answer = self._answers[method](message, NativeCall(self._front, number, details))
+            self._tasks[number] = loop.create_task(answer, name=peer)
 
     def _close(self) -> None:
         if self._front is not None:
@@ -252,7 +282,7 @@ class NativeServer:
 
     def _take(self, loop: asyncio.AbstractEventLoop, events: Sequence[_Event]) -> None:
         """Begin calls and cancel those whose client left or whose deadline passed."""
-        front, tasks, answers = self._front, self._tasks, self._answers
+        front, tasks, answers, held = self._front, self._tasks, self._answers, self._held
         for cancelled, number, method, message, _, details in events:
             if cancelled:
                 # Forgotten here as well: a task that has not begun never gets to do it.
@@ -261,9 +291,12 @@ class NativeServer:
                     task.cancel()
             elif len(message) > self._max_message or self._stopping:
                 self._refuse(NativeCall(front, number, details), message)
+            elif held and details[1] in held:
+                held[details[1]].append((number, method, message, details))
             else:
                 answer = answers[method](message, NativeCall(front, number, details))
-                tasks[number] = loop.create_task(answer)
+                # Named after its peer, which costs less than the name it would be given.
+                tasks[number] = loop.create_task(answer, name=details[1])
 
     def _refuse(self, call: NativeCall, message: bytes) -> None:
         if self._stopping:

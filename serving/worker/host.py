@@ -208,6 +208,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--config", required=True, help="configuration directory")
     parser.add_argument("--host", required=True, help="id of the version in DATA/hosts.json")
     parser.add_argument("--number", required=True, type=int, help="which of its processes")
+    parser.add_argument(
+        "--generation", type=int, default=0, help="settings to go by [default: CONFIG's own]"
+    )
     parser.add_argument("--parent", type=int, help="exit when this process does")
     # It has no business with the store, whose address may hold a password.
     os.environ.pop(STORE_VARIABLE, None)
@@ -225,7 +228,7 @@ def main(argv: list[str] | None = None) -> int:
     name = host_name(arguments.host, arguments.number)
 
     try:
-        settings = load_settings(Path(arguments.config), Path(arguments.data))
+        settings = load_settings(Path(arguments.config), Path(arguments.data), arguments.generation)
         logs.configure(settings.gateway.logs.level, settings.gateway.logs.format, process=name)
 
         async def serve() -> None:

@@ -89,19 +89,22 @@ class HttpListener:
         shared.sweep()
         self._timer = shared.loop.call_later(shared.interval, self._sweep)
 
-    def begin_drain(self) -> None:
+    def begin_drain(self, patience: float = 0.0) -> None:
         """Accept nothing new, and say `connection: close` in every answer from now on.
 
-        A connection that waits for its next request is closed a sweep later, so that one
-        already on its way is still answered.
+        A connection that waits for its next request is closed `patience` seconds and a sweep
+        later. Until then a request is answered: closing a connection on which one is just being
+        sent loses it, and the longer the wait, the fewer are left that could. Asked again with
+        less patience, it waits less.
         """
         shared = self._shared
+        for connection in shared.connections:
+            if connection.idle:
+                ends = shared.soon + shared.interval + patience
+                connection.deadline = min(connection.deadline, ends)
         if shared.draining:
             return
         shared.draining = True
-        for connection in shared.connections:
-            if connection.idle:
-                connection.deadline = shared.soon + shared.interval
         if not self._servers:
             return
         # Closing a socket resets what waits in its accept queue, also when other processes

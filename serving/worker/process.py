@@ -37,6 +37,7 @@ from serving.tasks import end
 from serving.upstream import Upstream
 from serving.upstream.inline import InlineUpstream
 from serving.worker.admission import Admission
+from serving.worker.departure import RELEASE, Departure
 from serving.worker.features import Features
 from serving.worker.first_tries import FirstTries
 from serving.worker.gateway import Gateway
@@ -61,6 +62,8 @@ _BUSY_SECONDS: Final = 2.0
 
 _BACKLOG: Final = 2048
 _CLOSE_SECONDS: Final = 1.0
+_UNACCEPTED_SECONDS: Final = 0.5
+"""Until a drain has closed the listening sockets, and some to spare."""
 
 
 class Worker:
@@ -74,6 +77,7 @@ class Worker:
         self._log = logging.getLogger(self._name)
         self._state: WorkerState = "starting"
         self._busy = 0.0
+        self._patience = 0.0
         self._stop = asyncio.Event()
         self._serving = asyncio.Event()
         clock = SystemClock()
@@ -140,6 +144,8 @@ class Worker:
         wiring: tuple[Any, ...] = (self._gateway, limits, tensor_limits, self._metrics)
         self._http = HttpListener(*wiring, header_names=self._gateway.header_names, clock=clock)
         self._grpc = GrpcListener(*wiring, header_names=self._gateway.header_names, clock=clock)
+        ports = {_host_port(address)[1] for address in (arguments.http, arguments.grpc)}
+        self._departure = Departure(self._data / "run", self._name, ports)
         self._private = PrivateSocket(
             self._data / "run" / f"{self._name}.sock",
             {
@@ -149,13 +155,14 @@ class Worker:
                 "GET /demand": lambda _: (200, self._upstreams.demand()),
                 "GET /recent": self._recent,
                 "POST /drain": self._drain_asked,
+                f"POST {RELEASE}": self._release_asked,
             },
         )
 
     async def run(self) -> None:
         """Serve until SIGTERM or a drain is asked for."""
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        loop.add_signal_handler(signal.SIGTERM, self._drain_now)
         # Ctrl-C reaches the whole terminal group; the engine decides what it means for us.
         loop.add_signal_handler(signal.SIGINT, lambda: None)
         await self._private.start()
@@ -186,10 +193,12 @@ class Worker:
 
     async def _listen(self) -> None:
         self._mirror.start()
-        host, port = _host_port(self._arguments.http)
-        await self._http.start([_shared_socket(host, port)], self._settings.http_tls)
-        host, port = _host_port(self._arguments.grpc)
-        await self._grpc.start(host, port, self._settings.grpc_credentials)
+        async with self._departure.turn():
+            host, port = _host_port(self._arguments.http)
+            await self._http.start([_shared_socket(host, port)], self._settings.http_tls)
+            host, port = _host_port(self._arguments.grpc)
+            await self._grpc.start(host, port, self._settings.grpc_credentials)
+            self._departure.release()  # what one that was killed while it left has left behind
         # What exists now stays: keep it out of every later collection.
         gc.collect()
         gc.freeze()
@@ -208,7 +217,11 @@ class Worker:
         self._state = "draining"
         self._gateway.draining = True
         self._feed.announce()
-        self._http.begin_drain()
+        if self._patience:
+            began = time.monotonic()
+            await self._leave_politely(min(self._patience, timeout / 2))
+            timeout = max(0.0, timeout - (time.monotonic() - began))
+        self._http.begin_drain(min(self._patience, timeout / 2))
         self._grpc.begin_drain()
         abandoned = sum(await asyncio.gather(self._http.drain(timeout), self._grpc.drain(timeout)))
         await self._mirror.stop()
@@ -226,6 +239,18 @@ class Worker:
             self._log.warning("drained; %d requests abandoned after %gs", abandoned, timeout)
         else:
             self._log.info("drained")
+
+    async def _leave_politely(self, patience: float) -> None:
+        """Leave the shared ports to siblings, so that no fresh connection is reset."""
+        async with self._departure.turn():
+            if await self._departure.begin():
+                self._http.begin_drain(patience)
+                self._grpc.begin_drain()
+                self._log.info("leaving; new connections go to other workers")
+                await asyncio.sleep(_UNACCEPTED_SECONDS)
+                await self._departure.end()
+            else:
+                self._log.info("leaving; nobody else takes new connections")
 
     async def _load(self, config: ModelConfig, version: str, staged: StagedVersion) -> Upstream:
         upstream = InlineUpstream(
@@ -274,6 +299,7 @@ class Worker:
             in_flight=self._admission.in_flight,
             busy=round(self._busy, 3),
             node=platform.node(),
+            generation=self._arguments.generation,
             refused_revision=self._feed.refused_revision,
             refused_reason=self._feed.refused_reason,
             not_ready={
@@ -300,9 +326,20 @@ class Worker:
         limit = int(query.get("limit", "100"))
         return 200, self._recorder.recent(max(0, min(limit, 1000)), query.get("model", ""))
 
-    def _drain_asked(self, _: dict[str, str]) -> tuple[int, Any]:
+    def _drain_asked(self, query: dict[str, str]) -> tuple[int, Any]:
+        self._patience = float(query.get("patience", "0"))
         self._stop.set()
         return 200, {"draining": True}
+
+    def _drain_now(self) -> None:
+        self._patience = 0.0
+        if self._state == "draining":
+            self._http.begin_drain()
+        self._stop.set()
+
+    def _release_asked(self, _: dict[str, str]) -> tuple[int, Any]:
+        self._departure.release()
+        return 200, {}
 
     async def _pulse(self) -> None:
         """Measure what only a timer can: loop lag, CPU time, memory."""
@@ -362,6 +399,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         help=f"redis://, rediss:// or unix:// address [default: ${STORE_VARIABLE}]",
     )
     parser.add_argument("--parent", type=int, help="exit when this process does")
+    parser.add_argument(
+        "--generation", type=int, default=0, help="settings to go by [default: CONFIG's own]"
+    )
     return parser.parse_args(argv)
 
 
@@ -375,7 +415,7 @@ def main(argv: list[str] | None = None, *, run: Callable[..., Any] = uvloop.run)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     name = f"worker-{arguments.worker}"
     try:
-        settings = load_settings(Path(arguments.config), Path(arguments.data))
+        settings = load_settings(Path(arguments.config), Path(arguments.data), arguments.generation)
         logs.configure(settings.gateway.logs.level, settings.gateway.logs.format, process=name)
         last_words.leave(Path(arguments.data) / "run" / f"{name}.crash")
 

@@ -13,6 +13,7 @@ from typing import Final
 import grpc
 import msgspec
 
+from serving.config.applied import read_applied
 from serving.config.identity import IdentityTable, OpenTable, TokenTable
 from serving.config.load import load_gateway, load_tokens
 from serving.config.schema import GatewayConfig, Listener, TlsConfig, TokensFile
@@ -98,8 +99,8 @@ class Settings(msgspec.Struct, kw_only=True):
     grpc_credentials: grpc.ServerCredentials | None
 
 
-def load_settings(config: Path, data: Path) -> Settings:
-    """Read `gateway.yaml`, or what it last said if it cannot be read now.
+def load_settings(config: Path, data: Path, generation: int = 0) -> Settings:
+    """Read what was applied as `generation`; for 0 `gateway.yaml`, or what it last said.
 
     The first worker to read it under an engine does so for all: one that is restarted alone
     must not serve by other rules than its siblings. `sluice up` begins anew.
@@ -107,12 +108,11 @@ def load_settings(config: Path, data: Path) -> Settings:
     Raises:
         InvalidConfig: it cannot be read and never could, or names a file that cannot be used.
     """
-    pinned = data / "run" / _LAST_GOOD
-    gateway = _recall(pinned)
-    if gateway is None:
-        gateway = _gateway(config, data / _LAST_GOOD)
-        with contextlib.suppress(OSError):
-            write_whole(pinned, msgspec.json.encode(gateway, enc_hook=enc_hook))
+    applied = read_applied(data, generation)
+    if applied is not None:
+        gateway, config = applied.gateway, Path(applied.directory)
+    else:
+        gateway = _pinned(config, data)
     tokens = config / gateway.auth.tokens if gateway.auth is not None else None
     return Settings(
         gateway=gateway,
@@ -120,6 +120,16 @@ def load_settings(config: Path, data: Path) -> Settings:
         http_tls=server_context("listen.http", gateway.listen.http, config),
         grpc_credentials=_grpc_credentials("listen.grpc", gateway.listen.grpc, config),
     )
+
+
+def _pinned(config: Path, data: Path) -> GatewayConfig:
+    pinned = data / "run" / _LAST_GOOD
+    gateway = _recall(pinned)
+    if gateway is None:
+        gateway = _gateway(config, data / _LAST_GOOD)
+        with contextlib.suppress(OSError):
+            write_whole(pinned, msgspec.json.encode(gateway, enc_hook=enc_hook))
+    return gateway
 
 
 def _gateway(config: Path, remembered: Path) -> GatewayConfig:

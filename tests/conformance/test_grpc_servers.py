@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import struct
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ import pytest
 import trustme
 from conformance.grpc_plane import TwinPlane
 from conformance.grpc_wire import infer_request, wire
+from conformance.test_grpc_hostile import peer
 
 from serving.clock import SystemClock
 from serving.config.schema import Limits
@@ -24,6 +26,7 @@ from serving.worker.grpc import GrpcListener
 from serving.worker.grpc_sockets import listening_sockets
 
 BOUND = 20.0
+GOAWAY = 7
 
 
 @pytest.fixture(params=["pygrpc_native", "grpc.aio"])
@@ -250,3 +253,39 @@ async def test_a_drain_can_be_asked_for_twice_and_before_the_start(
 
     assert results == [0, 0]
     assert await unstarted.drain(1.0) == 0
+
+
+async def test_a_drain_sends_clients_away(tmp_path: Path, native: bool) -> None:
+    """GOAWAY names no stream at first, so that a call that is on its way then is answered too."""
+    async with wire(native, tmp_path) as served, peer(served.port) as one:
+        await frame(one.reader)  # the server greets
+        draining = asyncio.ensure_future(served.listener.drain(BOUND))
+        kind = 0
+        while kind != GOAWAY:
+            kind, payload = await asyncio.wait_for(frame(one.reader), BOUND)
+        one.writer.close()
+
+        assert struct.unpack_from(">II", payload) == (2**31 - 1, 0)
+        assert await asyncio.wait_for(draining, BOUND) == 0
+
+
+async def frame(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    """The next HTTP/2 frame: its type and payload."""
+    length, kind = struct.unpack(">IB", b"\0" + await reader.readexactly(4))
+    await reader.readexactly(5)
+    return kind, await reader.readexactly(length)
+
+
+async def test_calls_of_a_connection_that_is_sent_away_are_answered(tmp_path: Path) -> None:
+    """Those in flight when the drain begins, and those that come before the client has heard."""
+    async with wire(True, tmp_path) as served:
+        waiting = asyncio.ensure_future(served.stub.ModelInfer(infer_request("waiting")))
+        await asyncio.wait_for(served.plane.entered.wait(), BOUND)
+        draining = asyncio.ensure_future(served.listener.drain(BOUND))
+        quick = [asyncio.ensure_future(served.stub.ModelInfer(infer_request())) for _ in range(20)]
+        answers = await asyncio.gather(*quick)
+        served.plane.release.set()
+
+        assert {answer.model_name for answer in answers} == {"identity_fp32"}
+        assert (await waiting).model_name == "waiting"
+        assert await asyncio.wait_for(draining, BOUND) == 0

@@ -358,7 +358,7 @@ async def test_planning_changes_nothing(running: Gateway) -> None:
 
     assert plan == dry
     assert plan["published"] is False
-    assert any(line.endswith("(needs restart)") for line in plan["lines"])
+    assert any(line.endswith("(rolls workers)") for line in plan["lines"])
     assert (await running.get("/api/v1/status"))["revision"] == 1
 
 

@@ -78,7 +78,7 @@ def test_every_kind_of_example_was_found() -> None:
     words = {line.split()[1] for line in ALL if line.startswith("sluice")}
 
     assert words == {
-        *("up", "check", "plan", "apply", "status", "infer", "quarantine", "features"),
+        *("up", "check", "plan", "apply", "roll", "status", "infer", "quarantine", "features"),
         *("simulate", "tokens"),
     }
 

@@ -292,7 +292,11 @@ def test_kustomize_puts_the_digest_wherever_a_name_is_used() -> None:
 
 
 def test_serve_is_told_what_the_engine_would_tell_it(serve: Any, configuration: Path) -> None:
-    """`sluice up --engine ray` on this configuration deploys the same, number for number."""
+    """`sluice up --engine ray` on this configuration deploys the same, number for number.
+
+    Except that it writes a fixed number as a range, so that it can be changed in place; here that
+    is done by editing the manifest.
+    """
     gateway = load_gateway(configuration)
     options = _options(
         Path("/etc/sluice"),
@@ -303,12 +307,16 @@ def test_serve_is_told_what_the_engine_would_tell_it(serve: Any, configuration: 
     )
     engine = RayEngine(options, gateway.engine, lines=lambda *_: None)
     engine._addresses = Addresses(http=options.http, grpc=options.grpc, admin=options.admin)
-    expected = engine._application()
+    expected = engine._application(engine._make_site(), engine._patience())
     [application] = serve["applications"]
     incarnation = application["args"].pop("incarnation")
     expected["args"].pop("incarnation")
+    [_, workers] = expected["deployments"]
+    scaling = workers.pop("autoscaling_config")
+    workers["num_replicas"] = scaling["min_replicas"]
 
     assert application == expected
+    assert scaling["min_replicas"] == scaling["max_replicas"]
     assert isinstance(incarnation, str)
     assert serve["proxy_location"] == "Disabled"
 

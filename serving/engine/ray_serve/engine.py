@@ -20,9 +20,9 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from serving.clock import Clock, SystemClock
+from serving.config.applied import Failure, applied_directory, read_orders, write_failure
 from serving.config.hosts import HOSTS_FILE, HostSpec, read_hosts
 from serving.config.schema import EngineConfig, WorkersConfig
-from serving.engine.autoscale import AVERAGED_SECONDS, REPORT_SECONDS
 from serving.engine.directory import DataDirectory
 from serving.engine.embedded_store import EmbeddedStore, find_server
 from serving.engine.lifecycle import State
@@ -31,7 +31,9 @@ from serving.engine.ports import HeldPort
 from serving.engine.programs import ROOM, ROOM_PER_WORKER, Options, hold_ports
 from serving.engine.ray_serve.cluster import Cluster, application, require_ray
 from serving.engine.ray_serve.host_applications import host_app, host_application, least_cpus
-from serving.engine.ray_serve.keeper import ReplicaReport, Site, read_reports
+from serving.engine.ray_serve.keeper import STOPPING, Site
+from serving.engine.ray_serve.kept import ReplicaReport, read_reports
+from serving.engine.ray_serve.scaling import as_range, scaling
 from serving.engine.refusals import what_control_waits_for
 from serving.engine.report import (
     Addresses,
@@ -40,6 +42,7 @@ from serving.engine.report import (
     process_started,
     write_report,
 )
+from serving.engine.rolling import LOOK_SECONDS
 from serving.engine.stages import Stage, stage_of
 from serving.engine.supervised import SupervisedProcess
 from serving.errors import EngineError, InvalidConfig
@@ -85,6 +88,9 @@ class RayEngine:
         self.options: Final = options
         self.store_url = ""
         self._config = config
+        self._scaling_at_start = as_range(config.workers)
+        # Part of what Serve takes for the code's version, like everything the site says.
+        self._incarnation = secrets.token_hex(8)
         self._lines = lines
         self._on_change = on_change
         self._clock = clock if clock is not None else SystemClock()
@@ -186,20 +192,50 @@ class RayEngine:
             EngineError: Ray does not answer any more. Workers that still run are ended by `stop`.
         """
         cluster, failures, looked = self._existing_cluster(), 0, 0.0
-        while failures < _GONE:
-            await asyncio.sleep(_LOOK_SECONDS)
-            try:
-                await self._follow_hosts()
-                if self._clock.monotonic() - looked < _REPORT_SECONDS:
-                    continue
-                looked = self._clock.monotonic()
-                await self._call(lambda: cluster.state(_NAME))
-                failures = 0
-            except Exception as error:  # noqa: BLE001 - whatever Ray raises, it did not answer
-                failures += 1
-                if failures == 1:
-                    self._lines("engine", f"Ray does not answer: {error}")
+        following = asyncio.create_task(self._follow_number())
+        try:
+            while failures < _GONE:
+                await asyncio.sleep(_LOOK_SECONDS)
+                try:
+                    await self._follow_hosts()
+                    if self._clock.monotonic() - looked < _REPORT_SECONDS:
+                        continue
+                    looked = self._clock.monotonic()
+                    await self._call(lambda: cluster.state(_NAME))
+                    failures = 0
+                except Exception as error:  # noqa: BLE001 - whatever Ray raises, it did not answer
+                    failures += 1
+                    if failures == 1:
+                        self._lines("engine", f"Ray does not answer: {error}")
+        finally:
+            await end(following)
         raise EngineError("Ray has not answered for a while; the gateway is stopped")
+
+    async def _follow_number(self) -> None:
+        """Have Serve keep another number of workers when one is applied, for ever.
+
+        Nothing else of the application changes, so no replica is replaced for it.
+        """
+        seen = 0
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            orders = await asyncio.to_thread(read_orders, self._directory.path)
+            if orders is None or orders.serial == seen or orders.engine != self._incarnation:
+                continue
+            seen = orders.serial
+            if orders.number is None or orders.number == self._config.workers:
+                continue
+            before = self._config
+            self._config = msgspec.structs.replace(before, workers=orders.number)
+            try:
+                await self._call(self._insist_on_fit)
+                await self._deploy()
+            except Exception as error:  # noqa: BLE001 - Ray's own errors are of many kinds
+                self._config = before
+                reason = error.message if isinstance(error, EngineError) else str(error)
+                self._lines("engine", f"the number of workers stays: {reason}")
+                failure = Failure(serial=orders.serial, reason=reason, kept=orders.workers)
+                await asyncio.to_thread(write_failure, self._directory.path, failure)
 
     async def stop(self) -> None:
         """Drain workers and control, end Serve and Ray, then the store; leave nothing."""
@@ -207,6 +243,7 @@ class RayEngine:
         names = [_NAME, *map(host_app, self._hosts)]
         try:
             if cluster is not None and not self._killed.is_set():
+                (self._directory.run / STOPPING).touch()
                 stopping = asyncio.create_task(self._call(partial(cluster.stop, names)))
                 killed = asyncio.create_task(self._killed.wait())
                 await asyncio.wait({stopping, killed}, return_when="FIRST_COMPLETED")
@@ -252,10 +289,7 @@ class RayEngine:
 
     @property
     def _workers(self) -> WorkersConfig:
-        workers = self._config.workers
-        if isinstance(workers, int):
-            return WorkersConfig(min=workers, max=workers)
-        return workers
+        return as_range(self._config.workers)
 
     def _existing_cluster(self) -> Cluster:
         if self._cluster is None:
@@ -320,7 +354,7 @@ class RayEngine:
             http=addresses.http,
             grpc=addresses.grpc,
             admin=addresses.admin,
-            incarnation=secrets.token_hex(8),
+            incarnation=self._incarnation,
             insecure_bind=self.options.insecure_bind,
         )
 
@@ -348,32 +382,10 @@ class RayEngine:
             "name": "Gateway",
             "max_surge_percent": 100,
             "ray_actor_options": {"num_cpus": self._config.worker_cpus},
-            **self._scaling(),
+            **scaling(self._workers, self._scaling_at_start),
             **patience,
         }
         return application(_NAME, _IMPORT_PATH, site, [control, gateway])
-
-    def _scaling(self) -> dict[str, Any]:
-        # Also where the number is fixed: what workers report wakes dedicated versions.
-        workers = self._workers
-        return {
-            "autoscaling_config": {
-                "min_replicas": workers.min,
-                "max_replicas": workers.max,
-                "metrics_interval_s": REPORT_SECONDS,
-                "look_back_period_s": AVERAGED_SECONDS,
-                # The policy has delays of its own, the same as in `sluice simulate autoscale`.
-                "upscale_delay_s": 0.0,
-                "downscale_delay_s": 0.0,
-                "policy": {
-                    "policy_function": "serving.engine.ray_serve.policy:GatewayPolicy",
-                    "policy_kwargs": {
-                        name: float(value) if isinstance(value, float) else value
-                        for name, value in msgspec.structs.asdict(workers).items()
-                    },
-                },
-            }
-        }
 
     def _raise_if_hopeless(self) -> None:
         if self._store is not None and self._store.explanation:
@@ -395,7 +407,8 @@ class RayEngine:
             pid=os.getpid(),
             pid_started=process_started(os.getpid()),
             started_at=self._started_at,
-            configuration=str(self.options.configuration.absolute()),
+            configuration=applied_directory(self._directory.path)
+            or str(self.options.configuration.absolute()),
             data=str(self._directory.path),
             addresses=self.addresses,
             processes=[*store, *(one.process for one in self._reports)],

@@ -1,37 +1,38 @@
 """A replica's process: claimed number, supervision, readiness, and a report for the launcher."""
 
 import asyncio
-import contextlib
-import fcntl
-import os
 import time
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from serving.config.applied import read_failure, startable
 from serving.config.hosts import HostSpec, private_socket, read_hosts
 from serving.config.load import load_gateway
 from serving.engine.directory import DataDirectory
 from serving.engine.embedded_store import EmbeddedStore
 from serving.engine.host_fleet import demand_of
 from serving.engine.lifecycle import State
-from serving.engine.log_lines import prefixed
-from serving.engine.programs import Launch, Options, Programs, is_ok
+from serving.engine.programs import DRAIN_GRACE_SECONDS, Launch, Options, Programs, is_ok
 from serving.engine.ray_serve import demand
+from serving.engine.ray_serve.kept import Kept, claim_number
+from serving.engine.ray_serve.succession import Succession
 from serving.engine.refusals import refusals_of_all, what_workers_say
-from serving.engine.report import Addresses, ProcessReport, process_started
-from serving.engine.supervised import ProcessSpec, SupervisedProcess
+from serving.engine.report import Addresses
+from serving.engine.rolling import retire
 from serving.errors import EngineError
+from serving.tasks import end
 from serving.unix_http import ask
 
-__all__ = ["HostSite", "Keeper", "ReplicaReport", "Site", "read_reports"]
+__all__ = ["STOPPING", "HostSite", "Keeper", "Site"]
+
+STOPPING: Final = "stopping"
+"""In DATA/run while the launcher ends the gateway: no sibling stays to take connections."""
 
 _POLL_SECONDS: Final = 0.05
 _REFUSAL_SECONDS: Final = 0.5
 _GIVE_UP_FAILURES: Final = 3
-_DRAIN_GRACE_SECONDS: Final = 2.0
-_MOST_WORKERS: Final = 256
 
 
 class Site(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,32 +57,6 @@ class HostSite(Site, frozen=True, kw_only=True):
     host: str
 
 
-class ReplicaReport(msgspec.Struct, frozen=True, kw_only=True):
-    """`DATA/run/<process>.replica`: a process as the replica that keeps it sees it."""
-
-    process: ProcessReport
-    supervisor: int
-    supervisor_started: str
-    explanation: str = ""
-    last_lines: list[str] = []
-
-    @property
-    def alive(self) -> bool:
-        """Whether the replica that wrote it still exists."""
-        return process_started(self.supervisor) == self.supervisor_started != ""
-
-
-def read_reports(run: Path) -> list[ReplicaReport]:
-    """What living replicas of this machine have written, by name."""
-    found = []
-    for file in run.glob("*.replica"):
-        with contextlib.suppress(OSError, msgspec.DecodeError):
-            report = msgspec.json.decode(file.read_bytes(), type=ReplicaReport)
-            if report.alive:
-                found.append(report)
-    return sorted(found, key=lambda report: (report.process.name != "control", report.process.name))
-
-
 class Keeper:
     """Keeps one process of a gateway, from `start` to `stop`.
 
@@ -93,60 +68,66 @@ class Keeper:
         gateway = load_gateway(Path(site.configuration))
         self.directory: Final = DataDirectory(Path(site.data))
         self.directory.run.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock: int | None = None
+        self._site = site
+        self._role = role
         self._replica = replica
-        self._file: Path | None = None
         options = Options(
             configuration=Path(site.configuration),
             data=Path(site.data),
             insecure_bind=site.insecure_bind,
-            drain_seconds=gateway.limits.drain_timeout + _DRAIN_GRACE_SECONDS,
+            drain_seconds=gateway.limits.drain_timeout + DRAIN_GRACE_SECONDS,
         )
-        launch = Launch(
+        self._launch = Launch(
             options,
             Programs(),
             self.directory,
             addresses=Addresses(http=site.http, grpc=site.grpc, admin=site.admin),
             store_url=store_of(gateway.store, self.directory),
         )
-        self._serves = ""
-        if role == "control":
-            self._spec: ProcessSpec = launch.control("--incarnation", site.incarnation)
-            self._socket = self.directory.control_socket
-        elif isinstance(site, HostSite):
-            host = _host_of(site)
-            number = self._claim_number(f"host-{host.id}")
-            self._serves = host.name
-            self._spec = launch.host(host, number)
-            self._socket = private_socket(self.directory.run, host.id, number)
-        else:
-            number = self._claim_number("worker")
-            self._spec = launch.worker(number)
-            self._socket = self.directory.worker_socket(number)
-        self._role = role
-        self.process: Final = SupervisedProcess(
-            self._spec, lines=_print_line, on_change=self._changed
+        self._succession = Succession(
+            self.directory.path,
+            site.incarnation,
+            make=self._make,
+            refused=self._refusal_of,
+            start_seconds=options.start_seconds,
         )
-        self._task: asyncio.Task[None] | None = None
+        orders = self._succession.orders()
+        failure = read_failure(self.directory.path)
+        ordered = orders.control if orders and role == "control" else startable(orders, failure)
+        self._kept = self._make(ordered)
+        self._following: asyncio.Task[None] | None = None
         self._measured: tuple[float, float] | None = None
 
-    def _claim_number(self, kind: str) -> int:
-        """The lowest number that no other replica of this machine has.
-
-        A lock, not a list: the kernel lets go of it however its owner ends.
-        """
-        for number in range(_MOST_WORKERS):
-            path = self.directory.run / f"{kind}-{number}.lock"
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(descriptor)
-            else:
-                self._lock = descriptor
-                return number
-        raise EngineError(
-            f"{_MOST_WORKERS} processes of a kind run on {self.directory.real_path} already"
+    def _make(self, generation: int) -> Kept:
+        """A process of a generation, not started."""
+        run, replica, site = self.directory.run, self._replica, self._site
+        if self._role == "control":
+            incarnation = ("--incarnation", site.incarnation)
+            spec = self._launch.control(*incarnation, generation=generation)
+            socket = self.directory.control_socket
+            return Kept(spec, run, socket=socket, replica=replica, generation=generation)
+        if isinstance(site, HostSite):
+            host = _host_of(site)
+            number, lock = claim_number(run, f"host-{host.id}")
+            return Kept(
+                self._launch.host(host, number, generation),
+                run,
+                socket=private_socket(run, host.id, number),
+                replica=replica,
+                generation=generation,
+                number=number,
+                lock=lock,
+                serves=host.name,
+            )
+        number, lock = claim_number(run, "worker")
+        return Kept(
+            self._launch.worker(number, generation),
+            run,
+            socket=self.directory.worker_socket(number),
+            replica=replica,
+            generation=generation,
+            number=number,
+            lock=lock,
         )
 
     async def start(self) -> None:
@@ -156,11 +137,10 @@ class Keeper:
             EngineError: It keeps dying, died for a reason that trying again will not change, or
                 refuses what control published.
         """
-        self._file = self.directory.run / f"{self._spec.name}.replica"
-        self._task = self.process.start()
+        self._kept.member.start()
         judged = time.monotonic()
         try:
-            while not await is_ok(self._socket, "/readyz", 1.0):
+            while not await is_ok(self._kept.member.socket, "/readyz", 1.0):
                 self._raise_if_hopeless()
                 if time.monotonic() - judged > _REFUSAL_SECONDS:
                     await self._raise_if_refused()
@@ -169,15 +149,23 @@ class Keeper:
         except BaseException:
             await self.stop()
             raise
+        follow = self._succession.control if self._role == "control" else self._succession.worker
+        self._following = asyncio.create_task(follow(lambda: self._kept, self._put))
+
+    def _put(self, kept: Kept) -> None:
+        self._kept = kept
+        self._measured = None
 
     async def stop(self) -> None:
         """Drain the process; nothing of it is left afterwards."""
-        await self.process.stop()
-        if self._file is not None:
-            self._file.unlink(missing_ok=True)
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        if self._following is not None:
+            await end(self._following)
+        if self._role == "control" or (self.directory.run / STOPPING).exists():
+            await self._kept.process.stop()
+        else:
+            # Only this worker goes: its siblings take over its connections.
+            await retire(self._kept.member)
+        self._kept.forget()
 
     def raise_if_unhealthy(self) -> None:
         """For Serve's health check: whether this replica still keeps its process.
@@ -188,25 +176,29 @@ class Keeper:
         Raises:
             EngineError: The process fails again and again, or nobody supervises it.
         """
-        if self._task is not None and self._task.done():
-            raise EngineError(f"{self._spec.name} is not supervised any more")
+        task = self._kept.task
+        # Control is between two lives while it is started again.
+        replaced = self._role == "control" and self._kept.process.state is State.STOPPED
+        if task is not None and task.done() and not replaced:
+            raise EngineError(f"{self._kept.member.name} is not supervised any more")
         self._raise_if_hopeless()
 
     async def load(self) -> dict[str, float]:
         """The process's share of a core since the last call, and its requests in flight.
 
-        A worker's also holds, per dedicated version, the requests that want one of its hosts.
+        A worker's also holds, per dedicated version, the requests that want one of its hosts, and
+        the settings that the scaling policy is to go by, if they were changed.
         """
-        return await self._own_load() | await self._demand()
+        return {**await self._load(), **await self._demand(), **self._succession.scaling}
 
     async def _demand(self) -> dict[str, float]:
         if self._role != "worker":
             return {}
-        demands = await demand_of([self._socket])
+        demands = await demand_of([self._kept.member.socket])
         return {demand.PREFIX + id_: number for id_, number in demands.items()}
 
-    async def _own_load(self) -> dict[str, float]:
-        answer = await ask(self._socket, "/load", timeout_seconds=1.0)
+    async def _load(self) -> dict[str, float]:
+        answer = await ask(self._kept.member.socket, "/load", timeout_seconds=1.0)
         now = time.monotonic()
         if answer is None or answer.status != 200:
             self._measured = None
@@ -222,43 +214,32 @@ class Keeper:
         }
 
     def _raise_if_hopeless(self) -> None:
-        report = self.process.report
-        if self.process.explanation and report.state is State.BACKING_OFF:
-            raise EngineError(f"{report.name} does not start: {self.process.explanation}")
+        process = self._kept.process
+        report = process.report
+        if process.explanation and report.state is State.BACKING_OFF:
+            raise EngineError(f"{report.name} does not start: {process.explanation}")
         if report.failures >= _GIVE_UP_FAILURES and report.state in {
             State.STARTING,
             State.BACKING_OFF,
         }:
-            words = "; ".join(list(self.process.last_lines)[-3:]) or "no last words"
+            words = "; ".join(list(process.last_lines)[-3:]) or "no last words"
             raise EngineError(
                 f"{report.name} failed {report.failures} times in a row, last with "
                 f"{report.last_exit}: {words}"
             )
 
     async def _raise_if_refused(self) -> None:
-        if self._role == "host":  # it follows no revision
-            return
-        revision, words = await what_workers_say(self.directory)
-        name = self._spec.name
-        if reasons := refusals_of_all(revision, words, {name: self.process.report.pid}):
-            raise EngineError(f"no worker can serve the configuration: {reasons[0]}")
+        if reason := await self._refusal_of(self._kept):
+            raise EngineError(f"no worker can serve the configuration: {reason}")
 
-    def _changed(self) -> None:
-        if self._file is None:
-            return
-        report = ReplicaReport(
-            process=msgspec.structs.replace(
-                self.process.report, replica=self._replica, serves=self._serves
-            ),
-            supervisor=os.getpid(),
-            supervisor_started=process_started(os.getpid()),
-            explanation=self.process.explanation,
-            last_lines=list(self.process.last_lines),
-        )
-        fresh = self._file.with_suffix(".replica-new")
-        with contextlib.suppress(OSError):  # a full disk costs a report, not the process
-            fresh.write_bytes(msgspec.json.encode(report))
-            fresh.replace(self._file)
+    async def _refusal_of(self, kept: Kept) -> str:
+        """Why a worker will not serve what is published; empty if it will, or has not said."""
+        if self._role == "control":
+            return ""
+        revision, words = await what_workers_say(self.directory)
+        name = kept.member.name
+        reasons = refusals_of_all(revision, words, {name: kept.process.report.pid})
+        return reasons[0] if reasons else ""
 
 
 def _host_of(site: HostSite) -> HostSpec:
@@ -273,8 +254,3 @@ def store_of(configured: str, directory: DataDirectory) -> str:
     if configured != "embedded":
         return configured
     return EmbeddedStore(directory.store, Path()).url
-
-
-def _print_line(process: str, line: str) -> None:
-    # Not sys.stderr: Serve sends that to a file of its own; Ray brings this to the launcher.
-    os.write(2, f"{prefixed(process, line)}\n".encode())

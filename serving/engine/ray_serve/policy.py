@@ -1,15 +1,21 @@
 """Serve's autoscaling policies: hand what processes report to `autoscale.decide`.
 
 Serve pickles this module by value and calls the objects in its controller, every 0.1 s: no I/O.
+
+What a policy is built with is part of what Serve takes for the code's version, so other values
+there would replace every replica. Those that are applied later come with the workers' reports,
+and the bounds with Serve's own configuration.
 """
 
-from typing import Any
+from typing import Any, Final
 
-import msgspec
+from msgspec.structs import replace
 
 from serving.engine.autoscale import Load, Scaling, decide
 
 __all__ = ["GatewayPolicy", "HostPolicy"]
+
+_TOLD: Final = ("target_busy", "target_in_flight", "upscale_delay", "downscale_delay")
 
 
 class GatewayPolicy:
@@ -29,19 +35,21 @@ class GatewayPolicy:
         if not busy:
             return current, dict(context.policy_state or {})
         # Replicas that have not reported yet carry what the others do not.
+        told = {name: max(metrics[name].values()) for name in _TOLD if metrics.get(name)}
+        scaling = replace(
+            self._scaling,
+            min=context.capacity_adjusted_min_replicas,
+            max=context.capacity_adjusted_max_replicas,
+            **told,
+        )
         load = Load(
             busy=sum(busy.values()), in_flight=sum((metrics.get("in_flight") or {}).values())
         )
-        return decide(
-            load, self._scaling, current, context.current_time, context.policy_state or {}
-        )
+        return decide(load, scaling, current, context.current_time, context.policy_state or {})
 
 
 class HostPolicy:
     """For the hosts of one dedicated version, with the settings of `serve.hosts`.
-
-    The bounds come from Serve's own fields: other arguments of a policy are another version of
-    the code to Serve, which then replaces every replica.
 
     Args:
         host: the version's id, see `serving.config.hosts`.
@@ -67,7 +75,7 @@ class HostPolicy:
         }
         return decide(
             load,
-            msgspec.structs.replace(self._scaling, **bounds),
+            replace(self._scaling, **bounds),
             context.target_num_replicas,
             context.current_time,
             context.policy_state or {},

@@ -30,6 +30,8 @@ def parsed() -> argparse.Namespace:
         parser.add_argument(option)
     parser.add_argument("--parent", type=int)
     parser.add_argument("--insecure-bind", action="store_true")
+    parser.add_argument("--generation", type=int, default=0)
+    parser.add_argument("--crash-generation", type=int, help="workers of this one crash")
     parser.add_argument("--crash", action="store_true", help="die at once, with last words")
     parser.add_argument("--crash-worker", default="", help="only this worker crashes")
     parser.add_argument("--never-ready", action="store_true")
@@ -56,7 +58,8 @@ async def main(options: argparse.Namespace) -> None:
     data = Path(options.data)
     name = "control" if options.worker is None else f"worker-{options.worker}"
     note(data, "started", name, os.getpid())
-    if options.crash or options.crash_worker == options.worker is not None:
+    unfit = options.generation and options.generation == options.crash_generation
+    if options.crash or unfit or options.crash_worker == options.worker is not None:
         sys.stderr.write(f"{name} cannot go on: the reason\n")
         raise SystemExit(7)
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
@@ -70,6 +73,8 @@ async def main(options: argparse.Namespace) -> None:
         status = b"503 Service Unavailable" if refused else b"200 OK"
         writer.write(b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body))
         writer.close()
+        if target.startswith(b"/drain"):
+            stop.set()
 
     async def who(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         del reader

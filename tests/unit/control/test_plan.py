@@ -202,16 +202,61 @@ def test_views_are_compared() -> None:
     assert compare(before, snapshot()).lines() == ["- features.person"]
 
 
-def test_gateway_settings_need_a_restart_and_change_nothing_served() -> None:
-    """What running processes were started with is marked, and alone needs no new revision."""
-    one, other = gateway(), gateway(limits={"max_body": "1MiB"}, listen={"http": "127.0.0.1:9000"})
+def test_an_address_needs_a_restart_and_changes_nothing_now() -> None:
+    """Nobody can take it over, so alone it needs no new revision."""
+    one, other = gateway(), gateway(listen={"http": "127.0.0.1:9000"})
     result = compare(snapshot(), snapshot(), (one, other))
 
     assert result.lines() == [
-        "~ gateway.listen.http: 127.0.0.1:8000 -> 127.0.0.1:9000 (needs restart)",
-        "~ gateway.limits.max_body: 16MiB -> 1MiB (needs restart)",
+        "~ gateway.listen.http: 127.0.0.1:8000 -> 127.0.0.1:9000 (needs restart)"
     ]
     assert result.serves_the_same
+    assert not result.is_followed
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (
+            {"limits": {"max_body": "1MiB"}},
+            "~ gateway.limits.max_body: 16MiB -> 1MiB (rolls workers)",
+        ),
+        ({"server_name": "triton"}, "~ gateway.server_name: sluice -> triton (rolls workers)"),
+        ({"engine": {"workers": 2}}, "~ gateway.engine.workers: 1 -> 2"),
+    ],
+)
+def test_settings_that_running_processes_take_over_say_how(
+    settings: dict[str, Any], line: str
+) -> None:
+    """Workers are replaced, or just become more; either is work for the engine."""
+    result = compare(snapshot(), snapshot(), (gateway(), gateway(**settings)))
+
+    assert result.lines() == [line]
+    assert not result.serves_the_same
+    assert result.is_followed
+
+
+def test_certificates_roll_workers_and_an_address_written_another_way_is_no_change() -> None:
+    """`{address: …}` alone says what the address alone says."""
+    long = gateway(listen={"http": {"address": "127.0.0.1:8000"}})
+    tls = {"cert": "a.pem", "key": "a.key"}
+    secure = gateway(listen={"http": {"address": "127.0.0.1:8000", "tls": tls}})
+
+    assert compare(snapshot(), snapshot(), (gateway(), long)).lines() == ["nothing changes"]
+    assert compare(snapshot(), snapshot(), (gateway(), secure)).lines() == [
+        "+ gateway.listen.http.tls: cert a.pem, key a.key (rolls workers)"
+    ]
+
+
+def test_another_directory_counts_where_files_are_named() -> None:
+    """Tokens and certificates are read from the directory that was applied."""
+    plain, tokens = gateway(), gateway(auth={"tokens": "tokens.yaml"})
+    moved = ("/a", "/b")
+
+    assert compare(snapshot(), snapshot(), (plain, plain), moved).changes == []
+    assert compare(snapshot(), snapshot(), (tokens, tokens), moved).lines() == [
+        "~ gateway.files: /a -> /b (rolls workers)"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -281,14 +281,28 @@ async def test_a_plan_changes_nothing(bench: Bench) -> None:
 
 async def test_gateway_settings_are_planned_and_not_published(bench: Bench) -> None:
     """A change that needs a restart is shown by plan and apply, and makes no revision."""
-    bench.directories.made["/limits"] = compiled(
-        gateway=GatewayConfig(limits=Limits(max_elements=5))
-    )
-    outcome = await bench.publisher.apply(Path("/limits"), author="ann")
+    bench.directories.made["/moved"] = compiled(gateway=GatewayConfig(store="redis://elsewhere"))
+    outcome = await bench.publisher.apply(Path("/moved"), author="ann")
 
     assert (outcome.revision, outcome.published) == (1, False)
     [change] = outcome.plan.changes
     assert change.needs_restart
+
+
+async def test_gateway_settings_that_workers_take_over_make_a_revision(bench: Bench) -> None:
+    """The history shows them, and applying them again changes nothing."""
+    bench.directories.made["/limits"] = compiled(
+        gateway=GatewayConfig(limits=Limits(max_elements=5))
+    )
+    first = await bench.publisher.apply(Path("/limits"), author="ann")
+    again = await bench.publisher.apply(Path("/limits"), author="ann")
+
+    assert (first.revision, first.published) == (2, True)
+    assert (again.revision, again.published) == (2, False)
+    assert bench.publisher.running.gateway.limits.max_elements == 5
+    entry = bench.publisher.journal.last
+    assert entry is not None
+    assert entry.gateway.limits.max_elements == 5
 
 
 async def test_without_the_store_nothing_is_changed(bench: Bench) -> None:

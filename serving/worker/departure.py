@@ -1,0 +1,107 @@
+"""How a worker comes to its ports and leaves them without a fresh connection being reset.
+
+One worker of a data directory steers at a time (a lock), as there is one filter a port. The one
+that left cannot take its filter out again, having no socket left: it asks a sibling to.
+"""
+
+import asyncio
+import fcntl
+import os
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from serving.unix_http import ask
+from serving.worker.grpc_sockets import listening_sockets
+from serving.worker.steering import Steering
+
+__all__ = ["RELEASE", "Departure"]
+
+RELEASE: Final = "/steering/release"
+"""Where a worker's private socket is asked to take the filters out."""
+
+_LOCK_SECONDS: Final = 3.0
+_LOCK_POLL_SECONDS: Final = 0.01
+_LINGER_SECONDS: Final = 0.15
+"""Handshakes that had begun end in this time, and what they bring is accepted."""
+_ASK_SECONDS: Final = 1.0
+
+
+class Departure:
+    """Leads new connections to a worker's siblings while it leaves.
+
+    Args:
+        run: where the workers' private sockets are.
+        worker: this one's name.
+        ports: the shared ones.
+    """
+
+    def __init__(self, run: Path, worker: str, ports: set[int]) -> None:
+        self._run = run
+        self._worker = worker
+        self._ports = ports
+
+    def release(self) -> None:
+        """Have the kernel spread connections by its hash again, us included."""
+        for listener in self._listeners():
+            with listener:
+                Steering(listener).release()
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Our turn to come or go; gives up waiting for it after some seconds."""
+        descriptor = os.open(
+            self._run / "steering.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
+        until = time.monotonic() + _LOCK_SECONDS
+        try:
+            while time.monotonic() < until:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    await asyncio.sleep(_LOCK_POLL_SECONDS)
+                else:
+                    break
+            yield
+        finally:
+            os.close(descriptor)
+
+    async def begin(self) -> bool:
+        """Steer past our sockets, and wait until what had come is accepted.
+
+        Returns:
+            Whether new connections go elsewhere now. `end` is called when the sockets are closed.
+        """
+        listeners = self._listeners()
+        try:
+            steered = [await Steering(listener).away() for listener in listeners]
+        finally:
+            for listener in listeners:
+                listener.close()
+        if not (steered and all(steered)):
+            self.release()
+            return False
+        await asyncio.sleep(_LINGER_SECONDS)
+        return True
+
+    async def end(self) -> None:
+        """Have a sibling take the filters out."""
+        for path in sorted(self._run.glob("worker-*.sock")):
+            if path.stem != self._worker:
+                answer = await ask(path, RELEASE, method="POST", timeout_seconds=_ASK_SECONDS)
+                if answer is not None and answer.status == 200:
+                    return
+
+    def _listeners(self) -> list[socket.socket]:
+        found = []
+        for descriptors in listening_sockets().values():
+            one = socket.socket(fileno=os.dup(descriptors[0]))
+            tcp = one.family in {socket.AF_INET, socket.AF_INET6}
+            if tcp and one.getsockname()[1] in self._ports:
+                found.append(one)
+            else:
+                one.close()
+        return found
