@@ -13,7 +13,8 @@ import trustme
 import yaml
 from cryptography.hazmat.primitives import serialization
 
-from serving.config.schema import Listener, TlsConfig
+from serving.config.applied import Applied, write_applied
+from serving.config.schema import AuthConfig, GatewayConfig, Listener, TlsConfig
 from serving.errors import InvalidConfig, Unauthenticated
 from serving.worker.settings import Credentials, load_settings, server_context
 
@@ -107,6 +108,26 @@ def test_an_edited_file_is_what_counts_and_what_is_remembered(config: Path, data
     (config / "gateway.yaml").write_text("a: [")
 
     assert load_settings(config, data).gateway.server_name == "newer"
+
+
+def test_a_generation_goes_by_what_was_applied_and_where(config: Path, data: Path) -> None:
+    """Neither an edit nor the directory that the engine was started with matters then."""
+    applied = data.parent / "applied"
+    applied.mkdir()
+    write_tokens(applied / "tokens.yaml", "ann")
+    write_applied(
+        data,
+        3,
+        Applied(
+            gateway=GatewayConfig(server_name="third", auth=AuthConfig(tokens="tokens.yaml")),
+            directory=str(applied),
+        ),
+    )
+    (config / "gateway.yaml").write_text("a: [")
+    settings = load_settings(config, data, 3)
+
+    assert settings.gateway.server_name == "third"
+    assert known(settings.credentials, "ann")
 
 
 def test_under_one_engine_all_workers_go_by_the_same_file(config: Path, data: Path) -> None:
