@@ -68,8 +68,10 @@ class _File:
             os.pwrite(self._descriptor, text.encode(), 0)
 
     def close(self) -> None:
-        """Let go of the lock."""
-        os.close(self._descriptor)
+        """Let go of the lock; once, as the number may be somebody else's descriptor afterwards."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 class FirstTries:
@@ -122,8 +124,7 @@ class FirstTries:
                 raise
             file.write("loaded")
         finally:
-            with contextlib.suppress(OSError):
-                file.close()
+            file.close()
 
     def may_copy(self, sha256: str) -> bool:
         """Whether a shadow copy may be run now; False while another worker tries the first ones."""
@@ -180,4 +181,7 @@ class FirstTries:
         except BlockingIOError:
             os.close(descriptor)
             return None
+        except OSError:
+            os.close(descriptor)
+            raise
         return _File(descriptor)

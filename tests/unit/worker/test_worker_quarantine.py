@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -162,6 +163,18 @@ async def test_one_worker_loads_first_and_the_others_then(tmp_path: Path) -> Non
     assert order == ["first", "second"]
     async with one.loading("m/v2", SHA), other.loading("m/v2", SHA):
         pass  # together
+
+
+async def test_no_descriptor_is_closed_that_belongs_to_somebody_else(tmp_path: Path) -> None:
+    """A second close would take a socket that was opened meanwhile; libuv aborts for that."""
+    one = tries(tmp_path, 0, serving=False)
+    async with one.loading("m/v2", SHA):
+        pass
+    async with one.loading("m/v2", SHA):  # it is known to load: the lock is let go of at once
+        others = [os.open("/dev/null", os.O_RDONLY) for _ in range(20)]
+
+    for other in others:
+        os.close(other)
 
 
 async def test_a_version_that_another_died_of_loading_is_left_to_it(tmp_path: Path) -> None:
