@@ -129,7 +129,15 @@ class DataDirectory:
                 self._made.pop().rmdir()
 
     def _clear(self) -> None:
-        names = ("*.sock", "*.running", "*.crash", "*.last-crash", "*.trial", "engine.json*", "gateway.json")
+        names = (
+            "*.sock",
+            "*.running",
+            "*.crash",
+            "*.last-crash",
+            "*.trial",
+            "engine.json*",
+            "gateway.json",
+        )
         for leftover in [path for name in names for path in self.run.glob(name)]:
             leftover.unlink(missing_ok=True)
 
