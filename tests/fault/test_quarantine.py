@@ -26,7 +26,7 @@ from load_kit import Load, load
 from ray_kit import BOUND_SECONDS, ON_RAY, eventually
 
 from serving.control.audit import verify
-from serving.engine.ray_serve.keeper import read_reports
+from serving.engine.ray_serve.kept import read_reports
 from serving.engine.report import ProcessReport, read_report
 
 pytestmark = [
