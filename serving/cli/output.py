@@ -6,6 +6,7 @@ appear only on a terminal and never under NO_COLOR.
 
 import enum
 import functools
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 _VERBOSE = "sluice.verbose"
+_FILE_WIDTH = 250
 _Callback = TypeVar("_Callback", bound=Callable[..., Any])
 
 
@@ -168,4 +170,6 @@ def _print(shown: object, *, stderr: bool) -> None:
 
     # Text from files and servers is data: no markup, no guessed colours, no re-wrapping.
     console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _FILE_WIDTH  # nobody looks at its edge: cut nothing off
     console.print(shown, soft_wrap=isinstance(shown, (str, Text)) or None)

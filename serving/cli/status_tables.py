@@ -77,6 +77,7 @@ def _processes(processes: Iterable[ProcessStatus], now: float, *, ray: bool) -> 
         *("process", "pid", "state", "for", "revision", "in flight", "busy", "memory"),
         *(("node", "replica", "restarts") if ray else ("restarts",)),
     )
+    table.columns[0].no_wrap = True
     node = platform.node()
     for process in processes:
         word = process.state
