@@ -90,10 +90,14 @@ async def measure(
 
 def main() -> None:
     """Measure both ways to leave."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--drains", type=int, default=10)
-    parser.add_argument("--clients", type=int, default=16, help="at once, for each port")
-    parser.add_argument("--front", choices=["native", "aio"], default="native")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--drains", type=int, default=10, help="workers that leave (10)")
+    parser.add_argument("--clients", type=int, default=16, help="at once, for each port (16)")
+    parser.add_argument(
+        "--front", choices=["native", "aio"], default="native", help="gRPC's server (native)"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder) / "conf"

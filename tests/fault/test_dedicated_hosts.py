@@ -6,6 +6,8 @@ Faults and changes happen with an open-loop load running; what was seen is print
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +19,11 @@ import pytest
 import yaml
 from load_kit import load
 from onnx import helper
-from ray_kit import ON_RAY, eventually
+from ray_kit import ON_RAY, eventually, left_behind
+
+from serving.engine.local import LocalEngine
+from serving.engine.programs import Options, Programs
+from serving.errors import EngineError
 
 BODY = {"inputs": [{"name": "X", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}]}
 PATH = "/v2/models/m/infer"
@@ -222,3 +228,45 @@ def test_nothing_is_left_of_it(tmp_path: Path) -> None:
         assert running.process.wait(60) == 0
         assert not Path(f"/proc/{host}").exists()
         assert list((running.data / "run").glob("*.sock")) == []
+
+
+async def test_a_version_that_never_starts_ends_the_start(tmp_path: Path) -> None:
+    """With its name and its last words, and nothing is left running."""
+    folder = tmp_path / "conf"
+    gateway_kit.write_gateway(folder)
+    gateway_kit.write_model(folder, "m", {"v1": squarer()}, {}, serve=dedicated())
+    free = {"http": "127.0.0.1:0", "grpc": "127.0.0.1:0", "admin": "127.0.0.1:0"}
+    options = Options(configuration=folder, data=tmp_path / "data", **free)
+    refuse = (sys.executable, "-c", "print('no such device'); raise SystemExit(3)")
+    engine = LocalEngine(options, lines=lambda *_: None, programs=Programs(host=refuse))
+    await engine.start()
+    try:
+        with pytest.raises(EngineError, match=r"\(model m/v1\) failed 3 times") as caught:
+            await engine.until_ready()
+    finally:
+        await engine.stop()
+
+    assert "no such device" in str(caught.value)
+    assert left_behind(tmp_path, 0) == []
+
+
+@pytest.mark.ray
+def test_more_processes_than_cpus_are_refused(tmp_path: Path) -> None:
+    """By Ray's count; with what to change."""
+    folder = tmp_path / "conf"
+    gateway_kit.write_gateway(folder, engine={"kind": "ray", "workers": 1, "worker_cpus": 0.5})
+    serve = dedicated(hosts=200, host_cpus=3)
+    gateway_kit.write_model(folder, "m", {"v1": squarer()}, {}, serve=serve)
+
+    done = subprocess.run(
+        [gateway_kit.SLUICE, "up", folder, "--data", tmp_path / "data"],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert "need 600.5 CPUs" in done.stderr
+    assert "serve.host_cpus" in done.stderr
+    assert left_behind(tmp_path, 0) == []

@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import json
 import os
 import subprocess
 import sys
@@ -151,3 +152,32 @@ def test_cpu_time_of_an_ended_child_is_not_lost(bench: ModuleType) -> None:
 
     assert child.pid not in bench.tree(os.getpid())
     assert sum(bench.cpu_seconds({os.getpid()}).values()) >= before + 0.05
+
+
+def test_the_hop_is_what_worker_and_host_take_more() -> None:
+    """One round of `bench_hop.py`: a host answers on one side only, and is counted."""
+    command = [sys.executable, LOADTESTS / "bench_hop.py", "--rounds", "1", "--seconds", "0.3"]
+    done = subprocess.run(
+        [*command, "--connections", "4", "--json"],
+        check=True,
+        capture_output=True,
+        timeout=110,
+    )
+    found = json.loads(done.stdout)
+    [[inline, hosted]] = found["rounds"]
+    here, there = inline["by_process_us"], hosted["by_process_us"]
+
+    assert "host" not in here
+    assert there["host"] > 0
+    assert found["hop_us"] == [pytest.approx(there["worker"] + there["host"] - here["worker"])]
+
+
+@pytest.mark.parametrize("script", sorted(LOADTESTS.glob("bench*.py")), ids=lambda one: one.stem)
+def test_scripts_say_how_they_are_used(script: Path) -> None:
+    """Those that are run; the others are their parts and say so by having no command."""
+    if "argparse" not in script.read_text():
+        return
+    done = subprocess.run(
+        [sys.executable, script, "--help"], check=True, capture_output=True, text=True, timeout=60
+    )
+    assert f"python loadtests/{script.name}" in done.stdout
