@@ -1,4 +1,4 @@
-"""Takes one question to a host of a `Crew` and brings the answer back, trying once more if it must.
+"""Takes one question to a host and brings the answer back, trying once more if it must.
 
 What a host loses (its connection, not the model's verdict) is tried once more on another, within
 the deadline and a budget; hosts that keep failing rest for a while.
@@ -26,7 +26,7 @@ from serving.protocol.rest_client import decode_answer, decode_error, encode_que
 from serving.types import Signature
 from serving.upstream.balance import RetryBudget, pick
 from serving.upstream.connection import HttpAnswer
-from serving.upstream.crew import Crew
+from serving.upstream.endpoints import Endpoints
 from serving.upstream.host import Host
 
 __all__ = ["Brought", "Courier", "Manner", "Question"]
@@ -87,7 +87,7 @@ class Courier:
         name: for messages, `model 'm' version 'v'`.
         labels: `model` and `version`, for metrics.
         signature: what it takes and gives.
-        crew: who can be asked.
+        endpoints: who can be asked.
         manner: how.
         metrics: where retries and ejections are counted.
         clock: whose monotonic seconds deadlines are in.
@@ -98,7 +98,7 @@ class Courier:
         name: str,
         labels: dict[str, str],
         signature: Signature,
-        crew: Crew,
+        endpoints: Endpoints,
         manner: Manner,
         *,
         metrics: MetricsFile,
@@ -106,7 +106,7 @@ class Courier:
     ) -> None:
         self._name = name
         self._inputs = signature.inputs
-        self._crew = crew
+        self._endpoints = endpoints
         self._manner = manner
         self._now: Callable[[], float] = clock.monotonic
         self._budget = RetryBudget()
@@ -143,7 +143,7 @@ class Courier:
                         continue
                     if (
                         answer.status in _BUSY
-                        and len(self._crew.hosts) > 1
+                        and len(self._endpoints.hosts) > 1
                         and self._may_repeat(question)
                     ):
                         continue
@@ -161,15 +161,15 @@ class Courier:
         )
 
     async def _someone(self, tried: Host | None, question: Question) -> Host:
-        crew = self._crew
+        endpoints = self._endpoints
         while True:
-            host = pick(crew.hosts, self._now(), random.randrange, tried)
+            host = pick(endpoints.hosts, self._now(), random.randrange, tried)
             if host is not None:
                 return host
             cold = self._manner.cold_start - (self._now() - question.asked)
             try:
                 async with asyncio.timeout(max(cold, 0.0)):
-                    await crew.someone()
+                    await endpoints.someone()
             except TimeoutError:
                 raise self.none_there() from None
 
@@ -211,7 +211,7 @@ class Courier:
             host.close()  # nobody listens on that socket any more, nor ever will again
         elif host.health.failed(self._now()):
             self._ejections.inc()
-        self._crew.look()
+        self._endpoints.look()
 
     def _may_repeat(self, question: Question) -> bool:
         if question.repeated or question.shadow or not self._budget.spend():

@@ -26,7 +26,7 @@ from serving.models.batch import cut, join, key, union
 from serving.models.waiting import Inference
 from serving.types import Signature
 from serving.upstream.courier import Brought, Courier, Manner, Question
-from serving.upstream.crew import Crew
+from serving.upstream.endpoints import Endpoints
 
 __all__ = ["Manner", "RemoteUpstream"]
 
@@ -48,13 +48,13 @@ class _Waiting:
 
 
 class RemoteUpstream:
-    """One version behind a `Crew`; see `serving.upstream.Upstream`."""
+    """One version behind its `Endpoints`; see `serving.upstream.Upstream`."""
 
     def __init__(
         self,
         name: tuple[str, str],
         signature: Signature,
-        crew: Crew,
+        endpoints: Endpoints,
         manner: Manner,
         *,
         metrics: MetricsFile,
@@ -65,12 +65,12 @@ class RemoteUpstream:
         self.signature = signature
         self.closed = False
         self._name = f"model '{model}' version '{version}'"
-        self._crew = crew
+        self._endpoints = endpoints
         self._manner = manner
         self._now: Callable[[], float] = clock.monotonic
         self._loop = asyncio.get_running_loop()
         self._courier = Courier(
-            self._name, labels, signature, crew, manner, metrics=metrics, clock=clock
+            self._name, labels, signature, endpoints, manner, metrics=metrics, clock=clock
         )
         self._outputs = tuple(one.name for one in signature.outputs)
         self._inputs = tuple(one.name for one in signature.inputs)
@@ -81,11 +81,11 @@ class RemoteUpstream:
         self._tasks: set[asyncio.Task[None]] = set()
         self._asked_at = -_LATELY_SECONDS
         self._hosts = metrics.gauge("sluice_upstream_hosts", **labels)
-        crew.start()
+        endpoints.start()
 
     def ready(self) -> bool:
         """Whether it is not closed, and there is a host or one may be started for it."""
-        return not self.closed and (bool(self._crew.hosts) or self._manner.own)
+        return not self.closed and (bool(self._endpoints.hosts) or self._manner.own)
 
     @property
     def demand(self) -> float:
@@ -97,7 +97,7 @@ class RemoteUpstream:
         """Wait until a host takes requests. Raises ModelNotReady after `seconds`."""
         try:
             async with asyncio.timeout(seconds):
-                await self._crew.someone()
+                await self._endpoints.someone()
         except TimeoutError:
             raise ModelNotReady(
                 f"{self._name}: none of its processes was ready within {seconds:g} s; "
@@ -149,9 +149,9 @@ class RemoteUpstream:
             raise DeadlineExceeded("the deadline had passed before inference")
         for name in self._texts:
             _check_text(name, feed[name])
-        if not self._crew.hosts:
-            self._crew.look()
-            if not self._crew.hosts and (shadow or self._manner.cold_start <= 0):
+        if not self._endpoints.hosts:
+            self._endpoints.look()
+            if not self._endpoints.hosts and (shadow or self._manner.cold_start <= 0):
                 raise self._courier.none_there(shadow=shadow)
         if self._in_flight >= self._manner.max_in_flight:
             raise Overloaded(
@@ -180,7 +180,7 @@ class RemoteUpstream:
         task.add_done_callback(self._tasks.discard)
 
     def _grouped(self, pending: list[_Waiting]) -> list[list[_Waiting]]:
-        hosts = self._crew.hosts
+        hosts = self._endpoints.hosts
         quick = all(host.health.seconds < _QUICK_SECONDS for host in hosts)
         if not (self.signature.batchable and self._manner.own and (quick or len(hosts) == 1)):
             return [[one] for one in pending]
@@ -271,7 +271,7 @@ class RemoteUpstream:
 
     def publish(self) -> None:
         """Bring the gauge of hosts up to date."""
-        self._hosts.set(0 if self.closed else len(self._crew.hosts))
+        self._hosts.set(0 if self.closed else len(self._endpoints.hosts))
 
     async def close(self) -> None:
         """Finish what is in flight, then let go of the hosts."""
@@ -283,7 +283,7 @@ class RemoteUpstream:
         finally:
             for task in list(self._tasks):
                 task.cancel()
-            await self._crew.close()
+            await self._endpoints.close()
 
 
 def _together(group: Sequence[_Waiting]) -> Question:

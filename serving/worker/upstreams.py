@@ -12,7 +12,7 @@ from serving.config.schema import HostsConfig, ModelConfig
 from serving.config.snapshot import StagedVersion
 from serving.metrics import MetricsFile
 from serving.upstream import Upstream
-from serving.upstream.crew import FixedCrew, SocketCrew
+from serving.upstream.endpoints import FixedEndpoints, SocketEndpoints
 from serving.upstream.remote import Manner, RemoteUpstream
 
 __all__ = ["START_SECONDS", "Upstreams"]
@@ -71,7 +71,7 @@ class Upstreams:
         remote = RemoteUpstream(
             (config.model, version),
             staged.signature,
-            FixedCrew([parse_model_url(url) for url in staged.urls]),
+            FixedEndpoints([parse_model_url(url) for url in staged.urls]),
             Manner(
                 path=None,
                 binary=staged.binary,
@@ -93,7 +93,7 @@ class Upstreams:
         remote = RemoteUpstream(
             (config.model, version),
             staged.signature,
-            SocketCrew(partial(data_sockets, self._run, id_)),
+            SocketEndpoints(partial(data_sockets, self._run, id_)),
             Manner(
                 path=f"/v2/models/{config.model}/versions/{version}/infer",
                 binary=True,

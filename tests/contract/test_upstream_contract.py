@@ -24,7 +24,7 @@ from serving.models.examination import examine
 from serving.protocol.tensors import TensorLimits
 from serving.types import Signature
 from serving.upstream import Inference, Upstream
-from serving.upstream.crew import SocketCrew
+from serving.upstream.endpoints import SocketEndpoints
 from serving.upstream.inline import InlineUpstream
 from serving.upstream.memory import MemoryUpstream
 from serving.upstream.remote import Manner, RemoteUpstream
@@ -105,7 +105,7 @@ class World:
         return RemoteUpstream(
             ("m", "v1"),
             staged.signature,
-            SocketCrew(partial(data_sockets, self.directory, "0")),
+            SocketEndpoints(partial(data_sockets, self.directory, "0")),
             Manner(
                 path="/v2/models/m/versions/v1/infer",
                 binary=True,

@@ -23,7 +23,7 @@ from serving.errors import (
 from serving.metrics import MetricsFile, read
 from serving.types import Signature, TensorMetadata
 from serving.upstream import Inference
-from serving.upstream.crew import SocketCrew
+from serving.upstream.endpoints import SocketEndpoints
 from serving.upstream.remote import Manner, RemoteUpstream
 
 BOUND = 30.0
@@ -122,7 +122,7 @@ class Rig:
         made = RemoteUpstream(
             ("m", "v1"),
             SIGNATURE,
-            SocketCrew(partial(data_sockets, self.folder, "0")),
+            SocketEndpoints(partial(data_sockets, self.folder, "0")),
             Manner(path="/v2/models/m/infer", binary=True, own=True, **settings),
             metrics=self.metrics,
             clock=SystemClock(),
@@ -211,8 +211,8 @@ async def test_slow_models_are_asked_request_by_request(rig: Rig) -> None:
     """So that several hosts share the work."""
     hosts = [await rig.host(), await rig.host()]
     upstream = rig.upstream()
-    upstream._crew.look()
-    for host in upstream._crew.hosts:
+    upstream._endpoints.look()
+    for host in upstream._endpoints.hosts:
         host.health.answered(0.5)
 
     await asyncio.gather(*(send(upstream, number) for number in range(8)))
@@ -269,7 +269,7 @@ async def test_a_busy_host_is_not_asked_twice_if_it_is_the_only_one(rig: Rig) ->
     assert len(busy.questions) == 1
 
     await rig.host()
-    upstream._crew.look()
+    upstream._endpoints.look()
     assert [rows(await send(upstream, 2)) for _ in range(5)] == [[4]] * 5
 
 
@@ -308,14 +308,14 @@ async def test_a_dead_hosts_socket_is_left_alone(rig: Rig) -> None:
     await dead.stop()
     for connection in range(20):
         assert rows(await send(upstream, connection)) == [2 * connection]
-    assert len(upstream._crew.hosts) == 1
+    assert len(upstream._endpoints.hosts) == 1
 
     dead.path.unlink(missing_ok=True)
     again = FakeHost(dead.path, doubled)
     await again.start()
     rig.hosts[0] = again
-    upstream._crew.look()
-    assert len(upstream._crew.hosts) == 2
+    upstream._endpoints.look()
+    assert len(upstream._endpoints.hosts) == 2
     assert len(good.questions) == 20
 
 

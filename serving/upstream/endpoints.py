@@ -9,12 +9,12 @@ from typing import Final, Protocol
 from serving.config.model_url import ModelUrl
 from serving.upstream.host import Host
 
-__all__ = ["Crew", "FixedCrew", "SocketCrew"]
+__all__ = ["Endpoints", "FixedEndpoints", "SocketEndpoints"]
 
 _LOOK_SECONDS: Final = 0.1
 
 
-class Crew(Protocol):
+class Endpoints(Protocol):
     """Who can be asked now."""
 
     @property
@@ -39,7 +39,7 @@ class Crew(Protocol):
         ...
 
 
-class FixedCrew:
+class FixedEndpoints:
     """Servers at addresses that the configuration names."""
 
     def __init__(self, urls: list[ModelUrl]) -> None:
@@ -62,7 +62,7 @@ class FixedCrew:
             host.close()
 
 
-class SocketCrew:
+class SocketEndpoints:
     """Processes of this machine, found by their sockets' names.
 
     A socket is there while its process takes requests: it appears when the model is loaded and
