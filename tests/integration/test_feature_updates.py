@@ -12,6 +12,7 @@ import onnx_models
 import pytest
 import redis
 import yaml
+from ray_kit import ON_RAY
 
 from feature_cache.keys import KeySpace
 
@@ -35,11 +36,13 @@ FOREIGN = {
 }
 
 
-@pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[gateway_kit.Running]:
-    """A gateway with a view that has a stream."""
+@pytest.fixture(scope="module", params=["local", ON_RAY])
+def gateway(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[gateway_kit.Running]:
+    """A gateway with a view that has a stream; with each engine."""
     folder = tmp_path_factory.mktemp("updates") / "conf"
-    gateway_kit.write_gateway(folder)
+    gateway_kit.write_gateway(folder, engine={"kind": request.param, "worker_cpus": 0.5})
     gateway_kit.write_model(folder, "m", {"v1": onnx_models.doubler()}, {})
     (folder / "features").mkdir()
     for view in (VIEW, FOREIGN):

@@ -16,6 +16,7 @@ import gateway_kit
 import httpx
 import numpy as np
 import pytest
+from ray_kit import ON_RAY
 
 from feature_cache.views import FeatureView
 from serving.config.load import load_directory
@@ -27,9 +28,11 @@ SENT = {tensor["name"]: tensor["data"][0] for tensor in PERSON_42}
 VIEWS = load_directory(DEMO).configuration.views
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[gateway_kit.Running]:
-    """The demo on free ports, every request copied to v2."""
+@pytest.fixture(scope="module", params=["local", ON_RAY])
+def demo(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[gateway_kit.Running]:
+    """The demo on free ports, every request copied to v2; with each engine."""
     folder = tmp_path_factory.mktemp("features") / "demo"
     for part in ("models", "features", "artifacts"):
         shutil.copytree(DEMO / part, folder / part)
@@ -37,7 +40,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[gateway_kit.Runni
         view.write_text(view.read_text().replace("seed: ../data/people.parquet\n", ""))
     model = folder / "models" / "employment.yaml"
     model.write_text(model.read_text().replace("percent: 25", "percent: 100"))
-    gateway_kit.write_gateway(folder, features={"timeout": "2s"})
+    engine = {"kind": request.param, "worker_cpus": 0.5}
+    gateway_kit.write_gateway(folder, engine=engine, features={"timeout": "2s"})
     with gateway_kit.running(folder) as running:
         yield running
 
