@@ -20,7 +20,7 @@ import msgspec
 from serving.files import write_whole
 from serving.metrics import FAMILIES, MAGIC, Samples, read, total
 
-__all__ = ["RETIRED", "fold", "is_owned", "totals"]
+__all__ = ["RETIRED", "fitting", "fold", "is_owned", "outliving", "totals"]
 
 RETIRED: Final = "retired.json"
 _PATTERN: Final = "*.metrics"
@@ -57,6 +57,11 @@ def _outlives(name: str) -> bool:
     return FAMILIES[name].kind != "gauge" or name.endswith("_timestamp_seconds")
 
 
+def outliving(samples: Samples) -> Samples:
+    """What stays true of processes that are gone."""
+    return {key: slots for key, slots in samples.items() if _outlives(key[0])}
+
+
 def _read_retired(folder: Path) -> _Retired:
     try:
         return msgspec.json.decode((folder / RETIRED).read_bytes(), type=_Retired)
@@ -78,9 +83,13 @@ def totals(folder: Path) -> Samples:
             continue
     retired = _read_retired(folder)
     folded = set(retired.folded)
-    living = [samples for name, samples in found.items() if name not in folded]
-    known = [{k: v for k, v in one.items() if _fits(k[0], v)} for one in living]
-    return total([retired.as_samples(), *known])
+    living = [fitting(samples) for name, samples in found.items() if name not in folded]
+    return total([retired.as_samples(), *living])
+
+
+def fitting(samples: Samples) -> Samples:
+    """Those of a family and a shape that this release knows."""
+    return {key: slots for key, slots in samples.items() if _fits(key[0], slots)}
 
 
 def fold(folder: Path, owned: Callable[[Path], bool] | None = None) -> int:

@@ -1,6 +1,5 @@
 """`sluice status` for people: a head, the processes, the models."""
 
-import platform
 import time
 from collections.abc import Iterable
 from typing import Final
@@ -12,6 +11,7 @@ from rich.text import Text
 from serving.cli.output import plain_table
 from serving.cli.overview import Overview
 from serving.cli.roll import progress_line
+from serving.config.keys import node_name
 from serving.control.answers import ModelStatus, Status, VersionStatus, WorkerStatus
 from serving.engine.inspection import ProcessStatus
 from serving.engine.report import EngineReport
@@ -78,7 +78,7 @@ def _processes(processes: Iterable[ProcessStatus], now: float, *, ray: bool) -> 
         *(("node", "replica", "restarts") if ray else ("restarts",)),
     )
     table.columns[0].no_wrap = True
-    node = platform.node()
+    node = node_name()
     for process in processes:
         word = process.state
         if process.state == "ready" and process.says not in {"", "ready"}:

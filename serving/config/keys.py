@@ -4,11 +4,16 @@ Everything of this project in the store starts with `sluice:`. Control writes th
 workers write their reports; neither imports the other.
 """
 
+import os
+import platform
 from typing import Final, Literal
 
 import msgspec
 
 __all__ = [
+    "DATA_VARIABLE",
+    "METRICS_KEY",
+    "NODE_VARIABLE",
     "REPORT_SECONDS",
     "SILENT_SECONDS",
     "SNAPSHOT_CHANNEL",
@@ -17,6 +22,7 @@ __all__ = [
     "WORKERS_KEY",
     "WorkerReport",
     "WorkerState",
+    "node_name",
 ]
 
 SNAPSHOT_KEY: Final = "sluice:snapshot"
@@ -33,7 +39,17 @@ Not an argument, because the address may hold a password: everybody on the machi
 /proc/PID/cmdline, only the owner /proc/PID/environ (proc(5))."""
 
 WORKERS_KEY: Final = "sluice:workers"
-"""Hash: worker id to its latest `WorkerReport` as JSON."""
+"""Hash: `WorkerReport.key` to that worker's latest report as JSON."""
+
+METRICS_KEY: Final = "sluice:metrics"
+"""Hash: node to what its processes have counted (`serving.metrics_exchange`), of nodes that control
+does not run on."""
+
+DATA_VARIABLE: Final = "SLUICE_DATA"
+"""Environment variable of a Ray node: its data directory, where that is not the launcher's path."""
+
+NODE_VARIABLE: Final = "SLUICE_NODE"
+"""Environment variable that names this node, where the machine's own name is not unique."""
 
 REPORT_SECONDS: Final = 1.0
 """How often a worker reports when nothing changes; it reports at once when something does."""
@@ -68,3 +84,13 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     refused_revision: int = 0
     refused_reason: str = ""
     not_ready: dict[str, str] = {}
+
+    @property
+    def key(self) -> str:
+        """Tells this worker from those of other nodes, which have the same names."""
+        return f"{self.worker}@{self.node}"
+
+
+def node_name() -> str:
+    """The name of the machine that this process runs on."""
+    return os.environ.get(NODE_VARIABLE) or platform.node()

@@ -6,7 +6,6 @@ this file only gives them Prometheus' shape, and adds what control itself knows.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Final
 
 from prometheus_client import CollectorRegistry
@@ -22,7 +21,6 @@ from prometheus_client.utils import floatToGoString
 
 from serving.config.keys import WorkerReport
 from serving.metrics import FAMILIES, Family, Samples
-from serving.metrics_folder import totals
 
 __all__ = ["STATES", "Page", "families", "own_families"]
 
@@ -134,16 +132,17 @@ class _Once(Collector):
 class Page:
     """The whole page. Reads files: call it from a thread.
 
-    `own` makes control's own metrics at the time of a scrape.
+    `samples` adds up what all processes have counted, `own` makes control's own metrics at the
+    time of a scrape.
     """
 
-    def __init__(self, folder: Path, own: Callable[[], Iterable[Metric]]) -> None:
-        self._folder = folder
+    def __init__(self, samples: Callable[[], Samples], own: Callable[[], Iterable[Metric]]) -> None:
+        self._samples = samples
         self._own = own
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """The page and its content type, in the format that the Accept header asks for."""
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Once([*self._own(), *families(totals(self._folder))]))
+        registry.register(_Once([*self._own(), *families(self._samples())]))
         encoder, content_type = choose_encoder(accept)
         return encoder(registry), content_type

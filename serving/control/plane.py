@@ -9,7 +9,7 @@ from typing import Final
 from prometheus_client.core import Metric
 
 from serving.clock import Clock
-from serving.config.keys import WorkerReport
+from serving.config.keys import WorkerReport, node_name
 from serving.config.schema import GatewayConfig
 from serving.control.audit import AuditLog
 from serving.control.exposition import Page, own_families
@@ -28,7 +28,9 @@ from serving.control.workers import (
     state_of,
 )
 from serving.errors import StoreUnavailable
-from serving.metrics_folder import fold, totals
+from serving.metrics import Samples, total
+from serving.metrics_exchange import decode
+from serving.metrics_folder import fold, outliving, totals
 
 __all__ = ["ControlPlane"]
 
@@ -65,7 +67,8 @@ class ControlPlane:
         self.clock = clock
         self.sockets = data / "run"
         self.rates = Rates()
-        self.page = Page(data / "metrics", self._own_metrics)
+        self._elsewhere: Samples = {}
+        self.page = Page(self._totals, self._own_metrics)
         self._log = logging.getLogger("control")
         self.quarantine = QuarantineKeeper(data, self._log)
         self._metrics_folder = data / "metrics"
@@ -135,7 +138,8 @@ class ControlPlane:
                 await asyncio.to_thread(self.publisher.rolls.keep, reports, now)
             for report in reports:
                 if now - report.reported_at > FORGET_SECONDS:
-                    await self._forget(report.worker)
+                    await self._forget(report.key)
+            await self._hear_other_nodes()
             await asyncio.sleep(_UPKEEP_SECONDS)
 
     async def keep_quarantine(self, audit: AuditLog) -> None:
@@ -157,11 +161,31 @@ class ControlPlane:
     def _count(self) -> None:
         self._metrics_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         fold(self._metrics_folder)
-        self.rates.observe(totals(self._metrics_folder), self.clock.monotonic())
+        self.rates.observe(self._totals(), self.clock.monotonic())
 
-    async def _forget(self, worker: str) -> None:
+    async def _hear_other_nodes(self) -> None:
         try:
-            await self._store.forget(worker)
+            told = await self._store.metrics()
+        except StoreUnavailable:
+            return  # what they said last counts until it answers
+        now = self.clock.wall()
+        alive = {one.node for one in self._reports if state_of(one, now) != "silent"}
+        self._elsewhere = total(
+            [
+                # What a node that has gone counted stays counted; what it held it holds no more.
+                decode(content) if node in alive else outliving(decode(content))
+                for node, content in sorted(told.items())
+                if node != node_name()
+            ]
+        )
+
+    def _totals(self) -> Samples:
+        """What all processes of all nodes have counted. Reads files."""
+        return total([totals(self._metrics_folder), self._elsewhere])
+
+    async def _forget(self, key: str) -> None:
+        try:
+            await self._store.forget(key)
         except StoreUnavailable:
             return  # it will be tried again in a second
 

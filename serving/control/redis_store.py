@@ -18,7 +18,13 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ReadOnlyError, RedisError, WatchError
 from redis.maint_notifications import MaintNotificationsConfig
 
-from serving.config.keys import SNAPSHOT_CHANNEL, SNAPSHOT_KEY, WORKERS_KEY, WorkerReport
+from serving.config.keys import (
+    METRICS_KEY,
+    SNAPSHOT_CHANNEL,
+    SNAPSHOT_KEY,
+    WORKERS_KEY,
+    WorkerReport,
+)
 from serving.config.snapshot import Snapshot
 from serving.config.snapshot_codec import encode_snapshot
 from serving.control.store import Subscription, readable
@@ -148,7 +154,7 @@ class RedisStore:
     async def report(self, report: WorkerReport) -> None:
         """See `Store`."""
         async with _translated():
-            await self._redis.hset(WORKERS_KEY, report.worker, msgspec.json.encode(report))
+            await self._redis.hset(WORKERS_KEY, report.key, msgspec.json.encode(report))
 
     async def workers(self) -> list[WorkerReport]:
         """See `Store`."""
@@ -162,10 +168,20 @@ class RedisStore:
                 continue  # another version's words; it will be silent soon
         return reports
 
-    async def forget(self, worker: str) -> None:
+    async def forget(self, key: str) -> None:
         """See `Store`."""
         async with _translated():
-            await self._redis.hdel(WORKERS_KEY, worker)
+            await self._redis.hdel(WORKERS_KEY, key)
+
+    async def metrics(self) -> dict[str, bytes]:
+        """See `Store`."""
+        async with _translated():
+            entries = await self._redis.hgetall(METRICS_KEY)
+        return {
+            node.decode(errors="replace"): content
+            for node, content in entries.items()
+            if isinstance(node, bytes) and isinstance(content, bytes)
+        }
 
     async def subscribe(self) -> Subscription:
         """See `Store`."""

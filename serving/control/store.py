@@ -70,11 +70,15 @@ class Store(Protocol):
         ...
 
     async def workers(self) -> list[WorkerReport]:
-        """Every worker's latest report, by worker id. Entries that cannot be read are left out."""
+        """Every worker's latest report, by `WorkerReport.key`; without those it cannot read."""
         ...
 
-    async def forget(self, worker: str) -> None:
-        """Remove a worker's report."""
+    async def forget(self, key: str) -> None:
+        """Remove a worker's report, by `WorkerReport.key`."""
+        ...
+
+    async def metrics(self) -> dict[str, bytes]:
+        """What nodes have said of their numbers, by node (`serving.metrics_exchange`)."""
         ...
 
     async def subscribe(self) -> Subscription:
@@ -114,12 +118,14 @@ class MemoryStore:
         self.available = True
         self._snapshot: bytes | None = None
         self._reports: dict[str, WorkerReport] = {}
+        self.node_metrics: dict[str, bytes] = {}
         self._listeners: set[_MemorySubscription] = set()
 
     def clear(self) -> None:
         """Lose everything."""
         self._snapshot = None
         self._reports.clear()
+        self.node_metrics.clear()
 
     def _reach(self) -> None:
         if not self.available:
@@ -149,17 +155,22 @@ class MemoryStore:
     async def report(self, report: WorkerReport) -> None:
         """See `Store`."""
         self._reach()
-        self._reports[report.worker] = report
+        self._reports[report.key] = report
 
     async def workers(self) -> list[WorkerReport]:
         """See `Store`."""
         self._reach()
-        return [self._reports[worker] for worker in sorted(self._reports)]
+        return [self._reports[key] for key in sorted(self._reports)]
 
-    async def forget(self, worker: str) -> None:
+    async def forget(self, key: str) -> None:
         """See `Store`."""
         self._reach()
-        self._reports.pop(worker, None)
+        self._reports.pop(key, None)
+
+    async def metrics(self) -> dict[str, bytes]:
+        """See `Store`."""
+        self._reach()
+        return dict(self.node_metrics)
 
     async def subscribe(self) -> Subscription:
         """See `Store`."""

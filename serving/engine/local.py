@@ -231,7 +231,8 @@ class LocalEngine:
                     tasks, timeout=_LOOK_SECONDS, return_when="FIRST_EXCEPTION"
                 )
                 for task in done:
-                    task.result()
+                    if not task.cancelled():  # `stop` ends the one that looks after model hosts
+                        task.result()
         finally:
             await end(following)
 

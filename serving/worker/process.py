@@ -10,7 +10,6 @@ import contextlib
 import gc
 import logging
 import os
-import platform
 import signal
 import socket
 import sys
@@ -23,7 +22,7 @@ import uvloop
 
 from serving import logs
 from serving.clock import SystemClock
-from serving.config.keys import STORE_VARIABLE, WorkerReport, WorkerState
+from serving.config.keys import STORE_VARIABLE, WorkerReport, WorkerState, node_name
 from serving.config.schema import ModelConfig
 from serving.config.snapshot import Snapshot, StagedVersion
 from serving.errors import SluiceError
@@ -44,6 +43,8 @@ from serving.worker.gateway import Gateway
 from serving.worker.grpc import GrpcListener
 from serving.worker.http import HttpListener
 from serving.worker.mirror import Mirror
+from serving.worker.model_files import at_hand
+from serving.worker.node_metrics import NodeMetrics
 from serving.worker.pipeline import Pipeline
 from serving.worker.private import PrivateSocket
 from serving.worker.quarantine import Quarantine
@@ -169,6 +170,8 @@ class Worker:
         feed = loop.create_task(self._feed.run())
         pulse = loop.create_task(self._pulse())
         quarantine = loop.create_task(self._quarantine.follow(self._rebuild))
+        node_metrics = NodeMetrics(self._data, self._arguments.store, self._log)
+        telling = loop.create_task(node_metrics.run())
         stopping = loop.create_task(self._stop.wait())
         serving = loop.create_task(self._serving.wait())
         try:
@@ -180,7 +183,7 @@ class Worker:
                 feed.result()  # it never ends by itself: this raises
             await self._drain()
         finally:
-            await end(feed, pulse, quarantine, stopping, serving)
+            await end(feed, pulse, quarantine, telling, stopping, serving)
             await self._features.close()
             await self._private.stop()
             self._ledger.settle()
@@ -253,10 +256,11 @@ class Worker:
                 self._log.info("leaving; nobody else takes new connections")
 
     async def _load(self, config: ModelConfig, version: str, staged: StagedVersion) -> Upstream:
+        root = Path(self._arguments.config)
         upstream = InlineUpstream(
             config.model,
             version,
-            staged,
+            await asyncio.to_thread(at_hand, staged, self._data, root),
             config.serve,
             self._metrics,
             SystemClock(),
@@ -298,7 +302,7 @@ class Worker:
             resident_bytes=resident_bytes(),
             in_flight=self._admission.in_flight,
             busy=round(self._busy, 3),
-            node=platform.node(),
+            node=node_name(),
             generation=self._arguments.generation,
             refused_revision=self._feed.refused_revision,
             refused_reason=self._feed.refused_reason,

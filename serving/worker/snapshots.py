@@ -184,10 +184,9 @@ class SnapshotFeed:
         client = connect(self._url)
         try:
             while True:
+                report = self._report()
                 with contextlib.suppress(RedisError, OSError):
-                    await client.hset(
-                        WORKERS_KEY, self._worker, msgspec.json.encode(self._report())
-                    )
+                    await client.hset(WORKERS_KEY, report.key, msgspec.json.encode(report))
                 # Not wait_for: on Python 3.11 it can swallow the cancellation that ends us.
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(REPORT_SECONDS):
@@ -197,7 +196,7 @@ class SnapshotFeed:
             try:
                 # The last word of a worker that stops in order: it is gone.
                 with contextlib.suppress(RedisError, OSError):
-                    await client.hdel(WORKERS_KEY, self._worker)
+                    await client.hdel(WORKERS_KEY, self._report().key)
             finally:
                 with contextlib.suppress(RedisError, OSError):
                     await client.aclose()

@@ -131,8 +131,8 @@ async def test_a_forgotten_worker_is_gone(store: Store) -> None:
     """Forgetting takes one worker, and does not mind an unknown one."""
     await store.report(report("worker-0"))
     await store.report(report("worker-1"))
-    await store.forget("worker-0")
-    await store.forget("worker-9")
+    await store.forget("worker-0@")
+    await store.forget("worker-9@")
 
     assert [one.worker for one in await store.workers()] == ["worker-1"]
 
@@ -161,7 +161,7 @@ async def test_the_keys_are_those_the_workers_read(valkey: Valkey) -> None:
         stored = client.get(SNAPSHOT_KEY)
         assert isinstance(stored, bytes)
         assert b'"revision":7' in stored
-        assert client.hkeys(WORKERS_KEY) == [b"worker-0"]
+        assert client.hkeys(WORKERS_KEY) == [b"worker-0@"]
 
 
 async def test_two_processes_racing_leave_the_highest_revision(valkey: Valkey) -> None:

@@ -20,8 +20,11 @@ def test_every_metric_in_the_table_is_emitted(tmp_path: Path) -> None:
     gateway_kit.write_gateway(folder)
     versions = {"v1": onnx_models.doubler(), "v2": onnx_models.slow(10)}
     gateway_kit.write_model(folder, "m", versions, {"shadow": [{"version": "v2"}]})
+    one = {"v1": onnx_models.doubler()}
+    gateway_kit.write_model(folder, "far", one, {}, serve={"placement": "dedicated"})
     with gateway_kit.running(folder) as gateway:
         assert gateway.infer("m", [ROW])[0] == 200
+        assert gateway.infer("far", [ROW])[0] == 200
         assert gateway.infer("m", [{**ROW, "datatype": "FP64"}])[0] == 400
         found: dict[str, str] = {}
         give_up = time.monotonic() + 30

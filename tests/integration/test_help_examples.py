@@ -19,7 +19,7 @@ from serving.quarantine.decision import Crash, Suspect
 
 DEMO = Path(__file__).parents[2] / "configs" / "demo"
 USUAL_ADMIN = "127.0.0.1:8002"
-ASKING = ("sluice apply", "sluice features erase", "sluice quarantine lift")
+ASKING = ("sluice apply", "sluice roll", "sluice features erase", "sluice quarantine lift")
 FOLLOWED_BY_WORDS = re.compile(r" {3,}[a-z].*")
 
 

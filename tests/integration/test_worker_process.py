@@ -22,7 +22,7 @@ import onnx_models
 import pytest
 from store_kit import ValkeyServer
 
-from serving.config.keys import WORKERS_KEY, WorkerReport
+from serving.config.keys import WORKERS_KEY, WorkerReport, node_name
 from serving.config.snapshot import Snapshot
 from serving.config.snapshot_codec import encode_snapshot
 from serving.control.compile import Compiled, compile_configuration
@@ -174,7 +174,7 @@ class Site:
     def report(self, worker: int) -> WorkerReport | None:
         """What the store knows of a worker."""
         with self.store.client() as client:
-            body = client.hget(WORKERS_KEY, f"worker-{worker}")
+            body = client.hget(WORKERS_KEY, f"worker-{worker}@{node_name()}")
         return None if body is None else msgspec.json.decode(body, type=WorkerReport)
 
     def close(self) -> None:

@@ -1,6 +1,7 @@
 """A replica's process: claimed number, supervision, readiness, and a report for the launcher."""
 
 import asyncio
+import os
 import time
 from pathlib import Path
 from typing import Final
@@ -9,6 +10,7 @@ import msgspec
 
 from serving.config.applied import read_failure, startable
 from serving.config.hosts import HostSpec, private_socket, read_hosts
+from serving.config.keys import DATA_VARIABLE
 from serving.config.load import load_gateway
 from serving.engine.directory import DataDirectory
 from serving.engine.embedded_store import EmbeddedStore
@@ -66,14 +68,15 @@ class Keeper:
 
     def __init__(self, site: Site, *, role: str, replica: str) -> None:
         gateway = load_gateway(Path(site.configuration))
-        self.directory: Final = DataDirectory(Path(site.data))
+        data = Path(os.environ.get(DATA_VARIABLE) or site.data)
+        self.directory: Final = DataDirectory(data)
         self.directory.run.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._site = site
         self._role = role
         self._replica = replica
         options = Options(
             configuration=Path(site.configuration),
-            data=Path(site.data),
+            data=data,
             insecure_bind=site.insecure_bind,
             drain_seconds=gateway.limits.drain_timeout + DRAIN_GRACE_SECONDS,
         )
@@ -107,7 +110,7 @@ class Keeper:
             socket = self.directory.control_socket
             return Kept(spec, run, socket=socket, replica=replica, generation=generation)
         if isinstance(site, HostSite):
-            host = _host_of(site)
+            host = _host_of(self.directory.path, site.host)
             number, lock = claim_number(run, f"host-{host.id}")
             return Kept(
                 self._launch.host(host, number, generation),
@@ -242,11 +245,11 @@ class Keeper:
         return reasons[0] if reasons else ""
 
 
-def _host_of(site: HostSite) -> HostSpec:
-    for spec in read_hosts(Path(site.data)):
-        if spec.id == site.host:
+def _host_of(data: Path, id_: str) -> HostSpec:
+    for spec in read_hosts(data):
+        if spec.id == id_:
             return spec
-    raise EngineError(f"no version with the id {site.host} is to be served by hosts any more")
+    raise EngineError(f"no version with the id {id_} is to be served by hosts any more")
 
 
 def store_of(configured: str, directory: DataDirectory) -> str:

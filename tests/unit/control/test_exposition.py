@@ -6,12 +6,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving.config.keys import WorkerReport
 from serving.control.exposition import STATES, Page, own_families
 from serving.metrics import FAMILIES, MetricsFile
-from serving.metrics_folder import fold
+from serving.metrics_folder import fold, totals
 
 
 def scrape(folder: Path) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     """The page, read by Prometheus' own parser."""
-    body, content_type = Page(folder, lambda: ()).render("")
+    body, content_type = Page(lambda: totals(folder), lambda: ()).render("")
     assert content_type.startswith("text/plain")
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
@@ -82,7 +82,9 @@ def test_a_scrape_is_the_same_before_and_after_a_worker_is_folded(tmp_path: Path
 
 def test_openmetrics_is_answered_to_those_who_ask(tmp_path: Path) -> None:
     """Prometheus asks for OpenMetrics and gets it."""
-    body, content_type = Page(tmp_path, lambda: ()).render("application/openmetrics-text")
+    body, content_type = Page(lambda: totals(tmp_path), lambda: ()).render(
+        "application/openmetrics-text"
+    )
 
     assert content_type.startswith("application/openmetrics-text")
     assert body == b"# EOF\n"
@@ -93,7 +95,7 @@ def test_workers_are_counted_by_state(tmp_path: Path, state: str) -> None:
     """Every state has a line, also those nobody is in."""
     report = WorkerReport(worker="w", state="ready", revision=1, reported_at=1.0)
     page = Page(
-        tmp_path,
+        lambda: totals(tmp_path),
         lambda: own_families(
             version="0.1",
             revision=7,

@@ -88,7 +88,7 @@ async def following(worker: Worker) -> AsyncIterator["asyncio.Task[None]"]:
 def reported(store: ValkeyServer) -> WorkerReport | None:
     """What the store knows of the worker."""
     with store.client() as client:
-        body = client.hget(WORKERS_KEY, NAME)
+        body = client.hget(WORKERS_KEY, f"{NAME}@")
     return None if body is None else msgspec.json.decode(body, type=WorkerReport)
 
 
