@@ -186,15 +186,16 @@ class RayEngine:
         return await what_control_waits_for(self._directory)
 
     async def until_broken(self) -> None:
-        """Raise when Ray is lost for good; returns never otherwise.
+        """Raise when a Ray of our own is lost for good; returns never otherwise.
 
         Raises:
-            EngineError: Ray does not answer any more. Workers that still run are ended by `stop`.
+            EngineError: It does not answer any more. Workers that still run are ended by `stop`.
         """
         cluster, failures, looked = self._existing_cluster(), 0, 0.0
         following = asyncio.create_task(self._follow_number())
         try:
-            while failures < _GONE:
+            # One that was joined may come back: its other nodes serve meanwhile.
+            while failures < _GONE or self._config.address is not None:
                 await asyncio.sleep(_LOOK_SECONDS)
                 try:
                     await self._follow_hosts()
@@ -202,6 +203,8 @@ class RayEngine:
                         continue
                     looked = self._clock.monotonic()
                     await self._call(lambda: cluster.state(_NAME))
+                    if failures:
+                        self._lines("engine", "Ray answers again")
                     failures = 0
                 except Exception as error:  # noqa: BLE001 - whatever Ray raises, it did not answer
                     failures += 1
