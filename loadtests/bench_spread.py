@@ -5,8 +5,8 @@
 
 Opens as many bare listeners on one loopback port as there would be workers, connects, and counts
 who was given how many; again for each trial, with fresh connections. A trial is even if nobody has
-more than twice the mean. Beside it stands what independent draws give (simulated, seeded): the kernel
-hashes addresses and ports, so it can be no better. Needs no gateway; stops by itself.
+more than twice the mean. Beside it stands what independent draws give (simulated, seeded): the
+kernel hashes addresses and ports, so it can be no better. Needs no gateway; stops by itself.
 """
 
 import argparse
