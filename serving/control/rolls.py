@@ -23,7 +23,7 @@ from serving.config.applied import (
     write_orders,
 )
 from serving.config.effects import concerns_control, concerns_workers, names_files
-from serving.config.keys import WorkerReport
+from serving.config.keys import WorkerReport, node_name
 from serving.control.workers import state_of
 
 __all__ = ["RollStatus", "Rolls", "judge"]
@@ -47,14 +47,21 @@ class RollStatus(msgspec.Struct, frozen=True, kw_only=True):
 def judge(
     orders: Orders, reports: Sequence[WorkerReport], now: float, *, own: int, failed: str
 ) -> RollStatus:
-    """Say how far it is. `own` is control's own generation, `now` wall-clock seconds."""
-    living = [one for one in reports if state_of(one, now) != "silent"]
+    """Say how far it is. `own` is control's own generation, `now` wall-clock seconds.
+
+    Workers of other nodes read other orders, or none, and are not waited for.
+    """
+    there = [one for one in reports if state_of(one, now) != "silent"]
+    living = [one for one in there if one.node in {"", node_name()}]
     staying = [one for one in living if one.state != "draining"]
     rolled = [one for one in staying if one.generation >= orders.workers and one.state == "ready"]
     behind = [one for one in living if one.generation < orders.workers]
     control = orders.then_control or own < orders.control
     leaving = any(one.state == "draining" for one in living)
-    enough = len(rolled) == orders.number if isinstance(orders.number, int) else bool(rolled)
+    spread = len(there) > len(living)  # then the number is not this node's alone
+    enough = (
+        spread or len(rolled) == orders.number if isinstance(orders.number, int) else bool(rolled)
+    )
     ordered = orders.serial > 0
     return RollStatus(
         generation=orders.workers,

@@ -144,3 +144,15 @@ def test_orders_that_could_not_be_written_are_written_later(
 
     assert "cannot be told" in caplog.text
     assert read_orders(tmp_path) == rolls.orders
+
+
+def test_workers_of_other_nodes_are_not_waited_for() -> None:
+    """They do not have the orders that control writes on its own disk."""
+    orders = Orders(engine="e", serial=1, workers=2, number=3)
+    here = WorkerReport(worker="worker-0", state="ready", revision=1, reported_at=0.0, generation=2)
+    there = msgspec.structs.replace(here, node="another", generation=0)
+
+    assert not judge(orders, [here], 0.0, own=0, failed="").done
+    assert judge(orders, [here, there], 0.0, own=0, failed="").done
+    behind = msgspec.structs.replace(here, generation=1)
+    assert not judge(orders, [behind, there], 0.0, own=0, failed="").done
