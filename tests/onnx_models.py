@@ -97,6 +97,12 @@ def doubler(width: int = 1) -> bytes:
     )
 
 
+def squarer(width: int = 3) -> bytes:
+    """Takes and gives what `doubler` does, and answers otherwise."""
+    tensors = [tensor(name, "FP32", ["n", width]) for name in ("X", "Y")]
+    return build([helper.make_node("Mul", ["X", "X"], ["Y"])], tensors[:1], tensors[1:])
+
+
 def simple() -> bytes:
     """INPUT0, INPUT1 [n, 16] INT32 to OUTPUT0 (sum) and OUTPUT1 (difference)."""
     return build(

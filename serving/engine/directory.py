@@ -135,6 +135,7 @@ class DataDirectory:
         names = (
             *("*.sock", "*.new", "*.running", "*.crash", "*.last-crash", "*.trial"),
             *("engine.json*", "gateway.json", "steering.lock", "roll.lock", "stopping"),
+            "node-metrics.lock",
             *("orders.json", "roll.json", "settings/*.json"),
         )
         for leftover in [path for name in names for path in self.run.glob(name)]:

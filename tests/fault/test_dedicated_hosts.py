@@ -18,7 +18,6 @@ import onnx_models
 import pytest
 import yaml
 from load_kit import load
-from onnx import helper
 from ray_kit import ON_RAY, eventually, left_behind
 
 from serving.engine.local import LocalEngine
@@ -35,12 +34,6 @@ pytestmark = pytest.mark.timeout(240)
 Say = Callable[[str, object], None]
 
 
-def squarer() -> bytes:
-    """Takes and gives what `doubler` does."""
-    tensors = [onnx_models.tensor(name, "FP32", ["n", 3]) for name in ("X", "Y")]
-    return onnx_models.build([helper.make_node("Mul", ["X", "X"], ["Y"])], tensors[:1], tensors[1:])
-
-
 def dedicated(**more: Any) -> dict[str, Any]:
     """A `serve` section."""
     return {"placement": "dedicated", "host_cpus": 0.1, "deadline": "5s", **more}
@@ -54,7 +47,7 @@ def gateway(
     folder = tmp_path_factory.mktemp("dedicated") / "conf"
     engine = {"kind": request.param, "workers": 2, "worker_cpus": 0.5}
     gateway_kit.write_gateway(folder, engine=engine)
-    versions = {"v1": onnx_models.doubler(3), "v2": squarer()}
+    versions = {"v1": onnx_models.doubler(3), "v2": onnx_models.squarer()}
     gateway_kit.write_model(folder, "m", versions, {}, serve=dedicated(hosts=2))
     one = {"v1": onnx_models.doubler(3)}
     lazy = dedicated(hosts=LAZY, cold_start_timeout="50s", deadline="50s")
@@ -214,7 +207,7 @@ def test_nothing_is_left_of_it(tmp_path: Path) -> None:
     """A gateway that ends takes its hosts along, and one that is killed too."""
     folder = tmp_path / "conf"
     gateway_kit.write_gateway(folder)
-    gateway_kit.write_model(folder, "m", {"v1": squarer()}, {}, serve=dedicated())
+    gateway_kit.write_model(folder, "m", {"v1": onnx_models.squarer()}, {}, serve=dedicated())
     with gateway_kit.running(folder) as running:
         (host,) = hosts(running, "m/v1")
         run = running.data / "run"
@@ -234,7 +227,7 @@ async def test_a_version_that_never_starts_ends_the_start(tmp_path: Path) -> Non
     """With its name and its last words, and nothing is left running."""
     folder = tmp_path / "conf"
     gateway_kit.write_gateway(folder)
-    gateway_kit.write_model(folder, "m", {"v1": squarer()}, {}, serve=dedicated())
+    gateway_kit.write_model(folder, "m", {"v1": onnx_models.squarer()}, {}, serve=dedicated())
     free = {"http": "127.0.0.1:0", "grpc": "127.0.0.1:0", "admin": "127.0.0.1:0"}
     options = Options(configuration=folder, data=tmp_path / "data", **free)
     refuse = (sys.executable, "-c", "print('no such device'); raise SystemExit(3)")
@@ -256,7 +249,7 @@ def test_more_processes_than_cpus_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / "conf"
     gateway_kit.write_gateway(folder, engine={"kind": "ray", "workers": 1, "worker_cpus": 0.5})
     serve = dedicated(hosts=200, host_cpus=3)
-    gateway_kit.write_model(folder, "m", {"v1": squarer()}, {}, serve=serve)
+    gateway_kit.write_model(folder, "m", {"v1": onnx_models.squarer()}, {}, serve=serve)
 
     done = subprocess.run(
         [gateway_kit.SLUICE, "up", folder, "--data", tmp_path / "data"],

@@ -17,7 +17,6 @@ import onnx_models
 import pytest
 import yaml
 from load_kit import Load, load
-from onnx import helper
 from ray_kit import BOUND_SECONDS, eventually, find, replicas
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
@@ -27,19 +26,13 @@ PATH = "/v2/models/m/infer"
 QUIET_SECONDS = 1.0
 
 
-def squarer() -> bytes:
-    """Takes and gives what `doubler` does."""
-    tensors = [onnx_models.tensor(name, "FP32", ["n", 3]) for name in ("X", "Y")]
-    return onnx_models.build([helper.make_node("Mul", ["X", "X"], ["Y"])], tensors[:1], tensors[1:])
-
-
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[gateway_kit.Running]:
     """Two workers, one model with two versions."""
     folder = tmp_path_factory.mktemp("ray") / "conf"
     engine = {"kind": "ray", "workers": 2, "worker_cpus": 0.5}
     gateway_kit.write_gateway(folder, engine=engine)
-    versions = {"v1": onnx_models.doubler(3), "v2": squarer()}
+    versions = {"v1": onnx_models.doubler(3), "v2": onnx_models.squarer()}
     gateway_kit.write_model(folder, "m", versions, {})
     with gateway_kit.running(folder) as running:
         yield running
