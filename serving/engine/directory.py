@@ -104,6 +104,17 @@ class DataDirectory:
             )
         self._clear()
 
+    def visit(self) -> None:
+        """Make it usable on a node where nobody claims it: the directory, and its short name.
+
+        Raises:
+            OSError: it cannot be made.
+            EngineError: the short name's folder is somebody else's.
+        """
+        (self.real_path / "run").mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self.path != self.real_path:
+            _point(self.path, self.real_path)
+
     def release(self) -> None:
         """Remove sockets, report, lock and alias. The data stays. Does nothing if not claimed."""
         if self._lock is None:

@@ -70,7 +70,7 @@ class Keeper:
         gateway = load_gateway(Path(site.configuration))
         data = Path(os.environ.get(DATA_VARIABLE) or site.data)
         self.directory: Final = DataDirectory(data)
-        self.directory.run.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.directory.visit()
         self._site = site
         self._role = role
         self._replica = replica

@@ -165,3 +165,17 @@ def test_a_release_without_data_leaves_no_directory_either(short_home: Path) -> 
     directory.release()
 
     assert list(short_home.iterdir()) == []
+
+
+def test_a_node_that_nobody_claims_the_directory_on_may_use_it(tmp_path: Path) -> None:
+    """Under its short name too, which otherwise only a claim makes; again and again."""
+    real = tmp_path / ("d" * 90) / "data"
+    directory = DataDirectory(real)
+    assert directory.path != real
+
+    directory.visit()
+    directory.visit()
+    (directory.run / "here").touch()
+
+    assert (real / "run" / "here").exists()
+    directory.path.unlink()
