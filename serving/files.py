@@ -1,10 +1,11 @@
-"""Files that are whole or not there, also when the power goes."""
+"""Files that are whole or not there, also when the power goes; and files that are held."""
 
+import fcntl
 import os
 import secrets
 from pathlib import Path
 
-__all__ = ["append_line", "stamp", "write_whole"]
+__all__ = ["append_line", "stamp", "try_lock", "write_whole"]
 
 
 def stamp(path: Path) -> tuple[int, ...] | None:
@@ -72,3 +73,20 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def try_lock(path: Path) -> int | None:
+    """Hold a file, which is made if need be; None if another process does (or this one, already).
+
+    The descriptor holds it: closed, or its process gone however it ended, the file is free. Nobody
+    may remove it while it is in use. Raises OSError.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        if isinstance(error, BlockingIOError):
+            return None
+        raise
+    return descriptor

@@ -14,7 +14,6 @@ What the engine keeps there:
 """
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import stat
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from serving.errors import EngineError
+from serving.files import try_lock
 
 __all__ = ["DataDirectory", "short_alias"]
 
@@ -203,13 +203,7 @@ def _point(alias: Path, target: Path) -> None:
 
 def _lock(path: Path) -> int | None:
     """An open, exclusively locked file, or None if another process holds it."""
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
+    while (descriptor := try_lock(path)) is not None:
         # The engine before us may have removed the file between our open and our lock.
         try:
             current = path.stat().st_ino
@@ -218,3 +212,4 @@ def _lock(path: Path) -> int | None:
         if current == os.fstat(descriptor).st_ino:
             return descriptor
         os.close(descriptor)
+    return None

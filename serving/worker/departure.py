@@ -5,7 +5,6 @@ that left cannot take its filter out again, having no socket left: it asks a sib
 """
 
 import asyncio
-import fcntl
 import os
 import socket
 import time
@@ -14,6 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
+from serving.files import try_lock
 from serving.unix_http import ask
 from serving.worker.grpc_sockets import listening_sockets
 from serving.worker.steering import Steering
@@ -53,21 +53,14 @@ class Departure:
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """Our turn to come or go; gives up waiting for it after some seconds."""
-        descriptor = os.open(
-            self._run / "steering.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-        )
-        until = time.monotonic() + _LOCK_SECONDS
+        path, until = self._run / "steering.lock", time.monotonic() + _LOCK_SECONDS
+        while (lock := try_lock(path)) is None and time.monotonic() < until:  # noqa: ASYNC110
+            await asyncio.sleep(_LOCK_POLL_SECONDS)
         try:
-            while time.monotonic() < until:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    await asyncio.sleep(_LOCK_POLL_SECONDS)
-                else:
-                    break
             yield
         finally:
-            os.close(descriptor)
+            if lock is not None:
+                os.close(lock)
 
     async def begin(self) -> bool:
         """Steer past our sockets, and wait until what had come is accepted.

@@ -14,7 +14,6 @@ may; a second crash puts the version into quarantine.
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import time
 from collections.abc import AsyncIterator, Callable
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from serving.errors import InvalidArtifact
+from serving.files import try_lock
 
 __all__ = ["FirstTries", "Freely"]
 
@@ -174,14 +174,5 @@ class FirstTries:
 
     def _lock(self, sha256: str) -> _File | None:
         """The version's file, or None if another process holds it. Raises OSError."""
-        path = self._run / f"{sha256}.trial"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        except OSError:
-            os.close(descriptor)
-            raise
-        return _File(descriptor)
+        lock = try_lock(self._run / f"{sha256}.trial")
+        return None if lock is None else _File(lock)

@@ -7,19 +7,14 @@ socket. On SIGTERM it takes its socket away, finishes what is in flight, and exi
 import argparse
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import signal
 import socket
-import sys
 import time
 from pathlib import Path
 from typing import Any, Final
 
-import uvloop
-
-from serving import logs
 from serving.clock import SystemClock
 from serving.config.hosts import (
     HostSpec,
@@ -29,22 +24,19 @@ from serving.config.hosts import (
     read_hosts,
 )
 from serving.config.keys import STORE_VARIABLE
-from serving.errors import InvalidArtifact, SluiceError
-from serving.lifeline import die_with_parent
+from serving.errors import InvalidArtifact
 from serving.metrics import MetricsFile
 from serving.protocol.tensors import TensorLimits
 from serving.tasks import end
 from serving.upstream.inline import InlineUpstream
 from serving.worker.host_plane import HostPlane
 from serving.worker.http import HttpListener
+from serving.worker.life import Pulse, exit_now, live, settle_memory
 from serving.worker.private import PrivateSocket
-from serving.worker.settings import Settings, load_settings
-from serving.worker.snapshots import resident_bytes
+from serving.worker.settings import Settings
 
 __all__ = ["ModelHost", "main"]
 
-_PULSE_SECONDS: Final = 0.25
-_BUSY_SECONDS: Final = 2.0
 _NOTICE_SECONDS: Final = 0.25
 """Workers look for sockets ten times a second; before that they still send requests here."""
 
@@ -64,13 +56,13 @@ class ModelHost:
         self._run = self._data / "run"
         self._socket = data_socket(self._run, self.spec.id, arguments.number)
         self._stop = asyncio.Event()
-        self._busy = 0.0
         self._state = "loading"
         folder = self._data / "metrics"
         folder.mkdir(parents=True, exist_ok=True)
         self._metrics = MetricsFile(
             folder / f"{self._name}-{arguments.pid}-{time.time_ns()}.metrics"
         )
+        self._pulse = Pulse(self._metrics)
         clock = SystemClock()
         self._upstream = InlineUpstream(
             self.spec.model,
@@ -114,7 +106,7 @@ class ModelHost:
         # Ctrl-C reaches the whole terminal group; the engine decides what it means for us.
         loop.add_signal_handler(signal.SIGINT, lambda: None)
         await self._private.start()
-        pulse = loop.create_task(self._pulse())
+        pulse = loop.create_task(self._pulse.run())
         stopping = loop.create_task(self._stop.wait())
         loading = loop.create_task(self._upstream.load())
         try:
@@ -132,9 +124,7 @@ class ModelHost:
             self._aside.close()
 
     async def _listen(self) -> None:
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 50)
+        settle_memory()
         # Under its final name only once it accepts: callers connect as soon as they see it.
         self._socket.unlink(missing_ok=True)
         fresh = self._socket.with_suffix(".new")
@@ -173,23 +163,9 @@ class ModelHost:
         return {
             "in_flight": float(self._plane.in_flight),
             "busy_seconds": time.process_time(),
-            "busy": self._busy,
+            "busy": self._pulse.busy,
             "connections": float(self._http.connections),
         }
-
-    async def _pulse(self) -> None:
-        """Measure what only a timer can: CPU time, memory."""
-        loop = asyncio.get_running_loop()
-        busy = self._metrics.counter("sluice_busy_seconds_total")
-        memory = self._metrics.gauge("sluice_resident_memory_bytes")
-        while True:
-            due = loop.time() + _PULSE_SECONDS
-            await asyncio.sleep(_PULSE_SECONDS)
-            used = time.process_time() - busy.value
-            busy.inc(used)
-            elapsed = loop.time() - due + _PULSE_SECONDS
-            self._busy += (used / elapsed - self._busy) * min(1.0, elapsed / _BUSY_SECONDS)
-            memory.set(resident_bytes())
 
 
 def _find(data: Path, id_: str) -> HostSpec:
@@ -221,31 +197,12 @@ def main(argv: list[str] | None = None) -> int:
     """Run until it has drained (exit 0), or say why that is impossible (exit 1)."""
     arguments = _arguments(argv)
     arguments.pid = os.getpid()
-    if arguments.parent is not None:
-        die_with_parent(arguments.parent)
-    with contextlib.suppress(ValueError):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    name = host_name(arguments.host, arguments.number)
 
-    try:
-        settings = load_settings(Path(arguments.config), Path(arguments.data), arguments.generation)
-        logs.configure(settings.gateway.logs.level, settings.gateway.logs.format, process=name)
+    async def serve(settings: Settings) -> None:
+        await ModelHost(arguments, settings).run()
 
-        async def serve() -> None:
-            await ModelHost(arguments, settings).run()
-
-        uvloop.run(serve())
-    except SluiceError as error:
-        print(f"{name}: {error.message}", file=sys.stderr)  # noqa: T201 - the engine shows it
-        return 1
-    except OSError as error:
-        print(f"{name}: {error.strerror or error}", file=sys.stderr)  # noqa: T201
-        return 1
-    return 0
+    return live(host_name(arguments.host, arguments.number), arguments, serve)
 
 
 if __name__ == "__main__":
-    code = main()
-    logging.shutdown()
-    # A run that the drain gave up may still be inside ONNX Runtime; see `serving.worker.process`.
-    os._exit(code)
+    exit_now(main())

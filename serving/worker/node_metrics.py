@@ -6,7 +6,6 @@ is nothing to tell: it reads the files, and folds those of the dead, which is do
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Final
 from redis.exceptions import RedisError
 
 from serving.config.keys import METRICS_KEY, node_name
+from serving.files import try_lock
 from serving.metrics_exchange import encode
 from serving.metrics_folder import fold, totals
 from serving.worker.snapshots import connect
@@ -44,7 +44,7 @@ class NodeMetrics:
         try:
             while True:
                 if lock is None:
-                    lock = self._try_lock()
+                    lock = try_lock(self._run / "node-metrics.lock")
                 if lock is not None and not self._control_is_here():
                     await self._tell()
                 await asyncio.sleep(_TELL_SECONDS)
@@ -54,16 +54,6 @@ class NodeMetrics:
 
     def _control_is_here(self) -> bool:
         return (self._run / "control.sock").exists()
-
-    def _try_lock(self) -> int | None:
-        path = self._run / "node-metrics.lock"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        return descriptor
 
     async def _tell(self) -> None:
         try:

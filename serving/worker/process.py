@@ -7,12 +7,10 @@ finishes what is in flight, and exits 0.
 import argparse
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,13 +18,10 @@ from typing import Any, Final
 
 import uvloop
 
-from serving import logs
 from serving.clock import SystemClock
 from serving.config.keys import STORE_VARIABLE, WorkerReport, WorkerState, node_name
 from serving.config.schema import ModelConfig
 from serving.config.snapshot import Snapshot, StagedVersion
-from serving.errors import SluiceError
-from serving.lifeline import die_with_parent
 from serving.metrics import MetricsFile
 from serving.protocol.tensors import TensorLimits
 from serving.quarantine import last_words
@@ -42,24 +37,21 @@ from serving.worker.first_tries import FirstTries
 from serving.worker.gateway import Gateway
 from serving.worker.grpc import GrpcListener
 from serving.worker.http import HttpListener
+from serving.worker.life import Pulse, exit_now, live, resident_bytes, settle_memory
 from serving.worker.mirror import Mirror
 from serving.worker.model_files import at_hand
 from serving.worker.node_metrics import NodeMetrics
 from serving.worker.pipeline import Pipeline
 from serving.worker.private import PrivateSocket
 from serving.worker.quarantine import Quarantine
-from serving.worker.settings import Settings, load_settings
-from serving.worker.snapshots import SnapshotFeed, resident_bytes
+from serving.worker.settings import Settings
+from serving.worker.snapshots import SnapshotFeed
 from serving.worker.table import Loader
 from serving.worker.tally import Ledger
 from serving.worker.tracing import NoTracing, OtlpTracing
 from serving.worker.upstreams import Upstreams
 
 __all__ = ["Worker", "main"]
-
-_PULSE_SECONDS: Final = 0.25
-_BUSY_SECONDS: Final = 2.0
-"""Time constant of the share of a core that is shown to people."""
 
 _BACKLOG: Final = 2048
 _CLOSE_SECONDS: Final = 1.0
@@ -77,7 +69,6 @@ class Worker:
         self._name = f"worker-{arguments.worker}"
         self._log = logging.getLogger(self._name)
         self._state: WorkerState = "starting"
-        self._busy = 0.0
         self._patience = 0.0
         self._stop = asyncio.Event()
         self._serving = asyncio.Event()
@@ -93,6 +84,7 @@ class Worker:
             if settings.gateway.tracing is not None
             else NoTracing()
         )
+        self._pulse = Pulse(self._metrics, self._publish)
         self._admission = Admission(settings.credentials, limits, self._metrics)
         self._recorder = Recorder(self._metrics)
         self._first_tries = FirstTries(self._data / "run", self._name, self._serving.is_set)
@@ -168,7 +160,7 @@ class Worker:
         loop.add_signal_handler(signal.SIGINT, lambda: None)
         await self._private.start()
         feed = loop.create_task(self._feed.run())
-        pulse = loop.create_task(self._pulse())
+        pulse = loop.create_task(self._pulse.run())
         quarantine = loop.create_task(self._quarantine.follow(self._rebuild))
         node_metrics = NodeMetrics(self._data, self._arguments.store, self._log)
         telling = loop.create_task(node_metrics.run())
@@ -202,10 +194,7 @@ class Worker:
             host, port = _host_port(self._arguments.grpc)
             await self._grpc.start(host, port, self._settings.grpc_credentials)
             self._departure.release()  # what one that was killed while it left has left behind
-        # What exists now stays: keep it out of every later collection.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 50)
+        settle_memory()
         self._state = "ready"
         self._feed.announce()
         self._log.info(
@@ -301,7 +290,7 @@ class Worker:
             pid=self._arguments.pid,
             resident_bytes=resident_bytes(),
             in_flight=self._admission.in_flight,
-            busy=round(self._busy, 3),
+            busy=round(self._pulse.busy, 3),
             node=node_name(),
             generation=self._arguments.generation,
             refused_revision=self._feed.refused_revision,
@@ -322,7 +311,7 @@ class Worker:
         return {
             "in_flight": self._admission.in_flight,
             "busy_seconds": time.process_time(),
-            "busy": self._busy,
+            "busy": self._pulse.busy,
             "connections": self._metrics.gauge("sluice_connections", protocol="http").value,
         }
 
@@ -345,27 +334,14 @@ class Worker:
         self._departure.release()
         return 200, {}
 
-    async def _pulse(self) -> None:
-        """Measure what only a timer can: loop lag, CPU time, memory."""
-        loop = asyncio.get_running_loop()
-        lag = self._metrics.gauge("sluice_loop_lag_seconds")
-        busy = self._metrics.counter("sluice_busy_seconds_total")
-        memory = self._metrics.gauge("sluice_resident_memory_bytes")
-        while True:
-            due = loop.time() + _PULSE_SECONDS
-            await asyncio.sleep(_PULSE_SECONDS)
-            lag.set(max(0.0, loop.time() - due))
-            used = time.process_time() - busy.value
-            busy.inc(used)
-            elapsed = loop.time() - due + _PULSE_SECONDS
-            self._busy += (used / elapsed - self._busy) * min(1.0, elapsed / _BUSY_SECONDS)
-            memory.set(resident_bytes())
-            self._admission.publish()
-            self._recorder.publish()
-            self._features.publish()
-            self._pipeline.publish()
-            self._upstreams.publish()
-            self._settings.credentials.refresh()
+    def _publish(self) -> None:
+        """Bring numbers up to date that are kept elsewhere, and credentials."""
+        self._admission.publish()
+        self._recorder.publish()
+        self._features.publish()
+        self._pipeline.publish()
+        self._upstreams.publish()
+        self._settings.credentials.refresh()
 
 
 def _host_port(address: str) -> tuple[str, int]:
@@ -413,32 +389,14 @@ def main(argv: list[str] | None = None, *, run: Callable[..., Any] = uvloop.run)
     """Run a worker until it has drained (exit 0), or say why that is impossible (exit 1)."""
     arguments = _arguments(argv)
     arguments.pid = os.getpid()
-    if arguments.parent is not None:
-        die_with_parent(arguments.parent)
-    with contextlib.suppress(ValueError):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
     name = f"worker-{arguments.worker}"
-    try:
-        settings = load_settings(Path(arguments.config), Path(arguments.data), arguments.generation)
-        logs.configure(settings.gateway.logs.level, settings.gateway.logs.format, process=name)
+
+    async def serve(settings: Settings) -> None:
         last_words.leave(Path(arguments.data) / "run" / f"{name}.crash")
+        await Worker(arguments, settings).run()
 
-        async def serve() -> None:
-            await Worker(arguments, settings).run()
-
-        run(serve())
-    except SluiceError as error:
-        print(f"{name}: {error.message}", file=sys.stderr)  # noqa: T201 - the engine shows it
-        return 1
-    except OSError as error:
-        print(f"{name}: {error.strerror or error}", file=sys.stderr)  # noqa: T201
-        return 1
-    return 0
+    return live(name, arguments, serve, run)
 
 
 if __name__ == "__main__":
-    code = main()
-    logging.shutdown()
-    # A model run that the drain gave up may still be inside ONNX Runtime, in its own thread;
-    # taking the interpreter down around it would abort the process.
-    os._exit(code)
+    exit_now(main())

@@ -8,7 +8,6 @@ served is ignored.
 import asyncio
 import contextlib
 import logging
-import os
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -33,7 +32,7 @@ from serving.errors import InvalidConfig, SluiceError
 from serving.files import write_whole
 from serving.tasks import end
 
-__all__ = ["SnapshotFeed", "connect", "resident_bytes"]
+__all__ = ["SnapshotFeed", "connect"]
 
 _RECONNECT_SECONDS: Final = 0.5
 _READ_AGAIN_SECONDS: Final = 5.0
@@ -200,9 +199,3 @@ class SnapshotFeed:
             finally:
                 with contextlib.suppress(RedisError, OSError):
                     await client.aclose()
-
-
-def resident_bytes() -> int:
-    """Resident memory of this process."""
-    with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - read once a second
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")

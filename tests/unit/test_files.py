@@ -1,8 +1,9 @@
+import os
 from pathlib import Path
 
 import pytest
 
-from serving.files import append_line, write_whole
+from serving.files import append_line, try_lock, write_whole
 
 
 def test_a_file_is_replaced_as_a_whole_and_only_its_owner_may_read_it(tmp_path: Path) -> None:
@@ -56,3 +57,25 @@ def test_a_line_after_a_torn_one_stands_alone(tmp_path: Path) -> None:
     append_line(path, b"second")
 
     assert path.read_bytes() == b'first\n{"torn\nsecond\n'
+
+
+def test_a_file_is_held_by_one_at_a_time(tmp_path: Path) -> None:
+    """Until its descriptor is closed; nothing stays open of those who came in vain."""
+    path = tmp_path / "lock"
+    lock = try_lock(path)
+    assert lock is not None
+    before = len(list(Path("/proc/self/fd").iterdir()))
+
+    assert [try_lock(path) for _ in range(3)] == [None] * 3
+
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    os.close(lock)
+    again = try_lock(path)
+    assert again is not None
+    os.close(again)
+
+
+def test_where_no_file_can_be_made_nothing_is_held(tmp_path: Path) -> None:
+    """That is an error, and not somebody else's lock."""
+    with pytest.raises(FileNotFoundError):
+        try_lock(tmp_path / "missing" / "lock")

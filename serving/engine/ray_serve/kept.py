@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import fcntl
 import os
 from pathlib import Path
 from typing import Final
@@ -14,6 +13,7 @@ from serving.engine.report import ProcessReport, process_started
 from serving.engine.rolling import Member
 from serving.engine.supervised import ProcessSpec, SupervisedProcess
 from serving.errors import EngineError
+from serving.files import try_lock
 
 __all__ = ["Kept", "ReplicaReport", "claim_number", "read_reports"]
 
@@ -55,14 +55,8 @@ def claim_number(run: Path, kind: str) -> tuple[int, int]:
         EngineError: All are taken.
     """
     for number in range(_MOST_WORKERS):
-        path = run / f"{kind}-{number}.lock"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-        else:
-            return number, descriptor
+        if (lock := try_lock(run / f"{kind}-{number}.lock")) is not None:
+            return number, lock
     raise EngineError(f"{_MOST_WORKERS} processes of a kind run on {run.parent} already")
 
 

@@ -6,7 +6,6 @@ lock), as the local engine does; the first that cannot says so, and the others d
 
 import asyncio
 import contextlib
-import fcntl
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from serving.config.schema import WorkersConfig
 from serving.engine.ray_serve.kept import Kept
 from serving.engine.rolling import LOOK_SECONDS, retire, start_successor
 from serving.errors import EngineError
+from serving.files import try_lock
 
 __all__ = ["Succession"]
 
@@ -117,14 +117,9 @@ class Succession:
     @contextlib.asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
         path = self._data / "run" / "roll.lock"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        while (lock := try_lock(path)) is None:  # noqa: ASYNC110 - another process has it
+            await asyncio.sleep(_TURN_SECONDS)
         try:
-            while True:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    await asyncio.sleep(_TURN_SECONDS)
             yield
         finally:
-            os.close(descriptor)
+            os.close(lock)

@@ -17,7 +17,8 @@ from serving.config.snapshot_codec import decode_snapshot, encode_snapshot
 from serving.errors import InvalidArtifact
 from serving.tasks import end
 from serving.worker import snapshots
-from serving.worker.snapshots import SnapshotFeed, resident_bytes
+from serving.worker.life import resident_bytes
+from serving.worker.snapshots import SnapshotFeed
 
 NAME = "worker-0"
 

@@ -162,7 +162,8 @@ async def test_one_worker_loads_first_and_the_others_then(tmp_path: Path) -> Non
 
     assert order == ["first", "second"]
     async with one.loading("m/v2", SHA), other.loading("m/v2", SHA):
-        pass  # together
+        order.append("together")
+    assert order[2:] == ["together"]
 
 
 async def test_no_descriptor_is_closed_that_belongs_to_somebody_else(tmp_path: Path) -> None:
