@@ -37,9 +37,13 @@ class HostList:
         """Have the engine start what this snapshot needs, before any worker is told of it."""
         await asyncio.to_thread(self._write, wanted_hosts(snapshot), keep=True)
 
+    def is_settled(self, snapshot: Snapshot) -> bool:
+        """Whether nothing but what this snapshot needs is listed."""
+        return self._settled >= snapshot.revision
+
     async def settle(self, snapshot: Snapshot, reports: Sequence[WorkerReport]) -> None:
         """Let the others go once that harms nobody."""
-        if self._settled >= snapshot.revision or not may_let_go(snapshot.revision, reports):
+        if self.is_settled(snapshot) or not may_let_go(snapshot.revision, reports):
             return
         if await asyncio.to_thread(self._write, wanted_hosts(snapshot), keep=False):
             self._settled = snapshot.revision

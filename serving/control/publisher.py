@@ -192,11 +192,7 @@ class Publisher:
                 await subscription.next(_LOOK_SECONDS)
                 async with self._one_at_a_time:
                     await self._reconcile()
-                    reports = await self._store.workers()
-                    if self._stock.may_hold_leftovers:
-                        await self._stock.clear(reports)
-                    if self.current is not None:
-                        await self._hosts.settle(self.current, reports)
+                    await self._tidy_up()
                 if not self.store_up:
                     self._log.warning("the store answers again")
                 self.store_up = True
@@ -209,6 +205,18 @@ class Publisher:
                         await subscription.close()
                     subscription = None
                 await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _tidy_up(self) -> None:
+        """Let go of what only older revisions needed, once no worker serves one."""
+        current = self.current
+        unsettled = current is not None and not self._hosts.is_settled(current)
+        if not (unsettled or self._stock.may_hold_leftovers):
+            return
+        reports = await self._store.workers()
+        if self._stock.may_hold_leftovers:
+            await self._stock.clear(reports)
+        if current is not None:
+            await self._hosts.settle(current, reports)
 
     async def _adopt_if_ahead(self) -> None:
         stored = await self._store.snapshot()

@@ -157,7 +157,7 @@ class HostFleet:
                         await self._scale(version, demand.get(version.spec.id, 0.0))
             if due:
                 measured = now
-            generation = self._generation()
+            generation = self._generation() if self._versions else 0
             for version in self._versions.values():
                 self._fit(version, generation)
             await asyncio.sleep(_LOOK_SECONDS)

@@ -11,12 +11,12 @@ from serving.clock import Clock
 from serving.errors import (
     DeadlineExceeded,
     InferenceFailed,
-    InvalidRequest,
     ModelNotReady,
     ServingError,
 )
 from serving.models.waiting import Inference
 from serving.types import Signature
+from serving.upstream.terms import Terms
 
 __all__ = ["MemoryUpstream"]
 
@@ -48,9 +48,8 @@ class MemoryUpstream:
         self.signature = signature
         self._function = function
         self._clock = clock
-        self._max_rows = max_batch_size
+        self._terms = Terms(signature, "the model", max_batch_size)
         self._names = tuple(one.name for one in signature.outputs)
-        self._texts = [one.name for one in signature.inputs if one.datatype == "BYTES"]
         self._in_flight = 0
         self._closed = False
         self._idle = asyncio.Event()
@@ -72,15 +71,7 @@ class MemoryUpstream:
         now = self._clock.monotonic()
         if self._closed:
             raise ModelNotReady("the model has been unloaded")
-        if self.signature.batchable and not 0 < rows <= self._max_rows:
-            raise InvalidRequest(
-                f"the request has {rows} rows; 1 to {self._max_rows} are taken "
-                "(serve.max_batch_size)"
-            )
-        if deadline <= now:
-            raise DeadlineExceeded("the deadline had passed before inference")
-        for name in self._texts:
-            _check_text(name, feed[name])
+        self._terms.insist(feed, rows, deadline - now)
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[Inference] = loop.create_future()
         self._in_flight += 1
@@ -133,12 +124,3 @@ class MemoryUpstream:
         if self._in_flight:
             self._idle.clear()
             await self._idle.wait()
-
-
-def _check_text(name: str, data: NDArray[Any]) -> None:
-    for i, element in enumerate(data.flat):
-        try:
-            if isinstance(element, bytes):
-                element.decode()
-        except UnicodeDecodeError as error:
-            raise InvalidRequest(f"input '{name}': element {i} is not valid UTF-8") from error

@@ -27,6 +27,7 @@ from serving.models.waiting import Inference
 from serving.types import Signature
 from serving.upstream.courier import Brought, Courier, Manner, Question
 from serving.upstream.endpoints import Endpoints
+from serving.upstream.terms import Terms
 
 __all__ = ["Manner", "RemoteUpstream"]
 
@@ -66,6 +67,7 @@ class RemoteUpstream:
         self.closed = False
         self._name = f"model '{model}' version '{version}'"
         self._endpoints = endpoints
+        self._terms = Terms(signature, self._name, manner.max_rows)
         self._manner = manner
         self._now: Callable[[], float] = clock.monotonic
         self._loop = asyncio.get_running_loop()
@@ -74,7 +76,6 @@ class RemoteUpstream:
         )
         self._outputs = tuple(one.name for one in signature.outputs)
         self._inputs = tuple(one.name for one in signature.inputs)
-        self._texts = [one.name for one in signature.inputs if one.datatype == "BYTES"]
         self._pending: list[_Waiting] = []
         self._in_flight = 0
         self._idle = asyncio.Event()
@@ -140,15 +141,7 @@ class RemoteUpstream:
         """Refuse at once what cannot be answered."""
         if self.closed:
             raise ModelNotReady(f"{self._name} is being unloaded")
-        if self.signature.batchable and not 0 < rows <= self._manner.max_rows:
-            raise InvalidRequest(
-                f"the request has {rows} rows; {self._name} takes 1 to {self._manner.max_rows} "
-                "(serve.max_batch_size)"
-            )
-        if deadline <= now:
-            raise DeadlineExceeded("the deadline had passed before inference")
-        for name in self._texts:
-            _check_text(name, feed[name])
+        self._terms.insist(feed, rows, deadline - now)
         if not self._endpoints.hosts:
             self._endpoints.look()
             if not self._endpoints.hosts and (shadow or self._manner.cold_start <= 0):
@@ -335,12 +328,3 @@ def _refuse(group: Sequence[_Waiting], error: BaseException) -> None:
             else:
                 fresh = error
             one.waiter.set_exception(fresh)
-
-
-def _check_text(name: str, data: NDArray[Any]) -> None:
-    for i, element in enumerate(data.flat):
-        try:
-            if isinstance(element, bytes):
-                element.decode()
-        except UnicodeDecodeError as error:
-            raise InvalidRequest(f"input '{name}': element {i} is not valid UTF-8") from error

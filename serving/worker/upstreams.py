@@ -65,6 +65,7 @@ class Upstreams:
             remote.publish()
         # A closed one has published that it has no hosts.
         self._all = [remote for remote in self._all if not remote.closed]
+        self._own = {id_: remote for id_, remote in self._own.items() if not remote.closed}
 
     def _external(self, config: ModelConfig, version: str, staged: StagedVersion) -> Upstream:
         serve = config.serve

@@ -5,9 +5,9 @@ from typing import Any, Final
 import msgspec
 
 from serving.config.hosts import HostSpec, scaling_of
-from serving.engine.autoscale import AVERAGED_SECONDS, REPORT_SECONDS, Scaling
 from serving.engine.ray_serve.cluster import application
 from serving.engine.ray_serve.keeper import HostSite, Site
+from serving.engine.ray_serve.scaling import autoscaled
 
 __all__ = ["host_app", "host_application", "least_cpus"]
 
@@ -27,7 +27,10 @@ def host_application(site: Site, spec: HostSpec, patience: dict[str, Any]) -> di
         spec: the version.
         patience: Serve's bounds on starts, stops and health checks.
     """
-    scaling = Scaling(**msgspec.structs.asdict(scaling_of(spec)))
+    scaling = scaling_of(spec)
+    # Not the bounds: they change whenever the version gets or loses its traffic.
+    settings = {"host": spec.id, **msgspec.structs.asdict(scaling)}
+    del settings["min"], settings["max"]
     return application(
         host_app(spec),
         _IMPORT_PATH,
@@ -37,20 +40,7 @@ def host_application(site: Site, spec: HostSpec, patience: dict[str, Any]) -> di
                 "name": "Host",
                 "max_surge_percent": 100,
                 "ray_actor_options": {"num_cpus": float(spec.serve.host_cpus)},
-                # Without `initial_replicas`: Serve goes back to that with every change of bounds.
-                "autoscaling_config": {
-                    "min_replicas": scaling.min,
-                    "max_replicas": scaling.max,
-                    "metrics_interval_s": REPORT_SECONDS,
-                    "look_back_period_s": AVERAGED_SECONDS,
-                    # The policy has delays of its own.
-                    "upscale_delay_s": 0.0,
-                    "downscale_delay_s": 0.0,
-                    "policy": {
-                        "policy_function": "serving.engine.ray_serve.policy:HostPolicy",
-                        "policy_kwargs": {"host": spec.id, **_plain(scaling)},
-                    },
-                },
+                **autoscaled((scaling.min, scaling.max), "HostPolicy", settings),
                 **patience,
             }
         ],
@@ -60,11 +50,3 @@ def host_application(site: Site, spec: HostSpec, patience: dict[str, Any]) -> di
 def least_cpus(specs: list[HostSpec]) -> float:
     """CPUs that the processes which always run reserve."""
     return sum(scaling_of(spec).min * float(spec.serve.host_cpus) for spec in specs)
-
-
-def _plain(scaling: Scaling) -> dict[str, int | float]:
-    return {
-        name: float(value) if isinstance(value, float) else value
-        for name, value in msgspec.structs.asdict(scaling).items()
-        if name not in {"min", "max"}
-    }

@@ -1,4 +1,4 @@
-"""The number of workers as Serve is told it: a range, also where it is fixed.
+"""The number of replicas as Serve is told it: a range, also where it is fixed.
 
 Serve takes the policy's arguments for part of the code: with other ones it replaces every replica.
 So they stay what they were at the start, what is applied later reaches the policy with the
@@ -7,6 +7,7 @@ number is a range of one, so that it can become a wider one the same way. `initi
 out, because Serve sets the number to it whenever bounds change.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -14,7 +15,7 @@ import msgspec
 from serving.config.schema import WorkersConfig
 from serving.engine.autoscale import AVERAGED_SECONDS, REPORT_SECONDS
 
-__all__ = ["as_range", "scaling"]
+__all__ = ["as_range", "autoscaled", "scaling"]
 
 
 def as_range(workers: int | WorkersConfig) -> WorkersConfig:
@@ -29,20 +30,33 @@ def scaling(workers: WorkersConfig, at_start: WorkersConfig) -> dict[str, Any]:
         workers: what holds now.
         at_start: what held when the application was first deployed.
     """
+    settings = msgspec.structs.asdict(at_start)
+    return autoscaled((workers.min, workers.max), "GatewayPolicy", settings)
+
+
+def autoscaled(bounds: tuple[int, int], policy: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a deployment that a policy scales.
+
+    Args:
+        bounds: least and most replicas.
+        policy: a class of `policy`.
+        settings: what that is built with; plain values, durations as floats.
+    """
+    least, most = bounds
     return {
         "autoscaling_config": {
-            "min_replicas": workers.min,
-            "max_replicas": workers.max,
+            "min_replicas": least,
+            "max_replicas": most,
             "metrics_interval_s": REPORT_SECONDS,
             "look_back_period_s": AVERAGED_SECONDS,
             # The policy has delays of its own, the same as in `sluice simulate autoscale`.
             "upscale_delay_s": 0.0,
             "downscale_delay_s": 0.0,
             "policy": {
-                "policy_function": "serving.engine.ray_serve.policy:GatewayPolicy",
+                "policy_function": f"serving.engine.ray_serve.policy:{policy}",
                 "policy_kwargs": {
                     name: float(value) if isinstance(value, float) else value
-                    for name, value in msgspec.structs.asdict(at_start).items()
+                    for name, value in settings.items()
                 },
             },
         }
