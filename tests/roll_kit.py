@@ -58,11 +58,10 @@ def edit(file: Path, **more: Any) -> None:
 
 
 def apply(gateway: gateway_kit.Running, directory: Path) -> dict[str, Any]:
-    """Apply, and wait until every process goes by it, if it takes the engine to do something."""
+    """Apply, and wait until every process goes by it."""
     status, answer = gateway.apply(directory)
     assert status == 200, answer
-    if any("gateway." in line for line in answer["lines"]):
-        eventually(lambda: rolled(gateway)["done"], "everything follows")
+    eventually(lambda: rolled(gateway)["done"], "everything follows")
     assert isinstance(answer, dict)
     return answer
 

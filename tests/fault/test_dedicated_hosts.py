@@ -17,7 +17,7 @@ import gateway_kit
 import onnx_models
 import pytest
 import yaml
-from load_kit import load
+from load_kit import Load, load
 from ray_kit import ON_RAY, eventually, left_behind
 
 from serving.engine.local import LocalEngine
@@ -106,39 +106,33 @@ def _rows(gateway: gateway_kit.Running) -> float:
     )
 
 
-def test_a_killed_host_costs_no_request(gateway: gateway_kit.Running, record_property: Say) -> None:
-    """What it had is asked of the other, and it is started again."""
+def harmed(gateway: gateway_kit.Running, harm: signal.Signals, record: Say) -> Load:
+    """One of two hosts gets a signal under load; waits until there are two good ones again."""
     eventually(lambda: len(hosts(gateway, "m/v1")) == 2, "two hosts")
     victim = hosts(gateway, "m/v1")[0]
 
+    def healed() -> bool:
+        now = hosts(gateway, "m/v1")
+        return victim not in now and len(now) == 2
+
     with load(gateway.http, PATH, BODY) as running:
         time.sleep(QUIET_SECONDS)
-        os.kill(victim, signal.SIGKILL)
-        seconds = eventually(
-            lambda: victim not in hosts(gateway, "m/v1") and len(hosts(gateway, "m/v1")) == 2,
-            "two hosts again",
-        )
+        os.kill(victim, harm)
+        seconds = eventually(healed, "two hosts again")
         time.sleep(QUIET_SECONDS)
+    record("seen", f"{running.summary()}; healed after {seconds:.1f} s")
+    return running
 
-    record_property("seen", f"{running.summary()}; healed after {seconds:.1f} s")
-    assert running.failures == []
+
+def test_a_killed_host_costs_no_request(gateway: gateway_kit.Running, record_property: Say) -> None:
+    """What it had is asked of the other, and it is started again."""
+    assert harmed(gateway, signal.SIGKILL, record_property).failures == []
 
 
 def test_a_host_that_hangs_is_replaced(gateway: gateway_kit.Running, record_property: Say) -> None:
     """Requests that it holds wait for their deadline; the others go to its sibling."""
-    eventually(lambda: len(hosts(gateway, "m/v1")) == 2, "two hosts")
-    victim = hosts(gateway, "m/v1")[0]
+    running = harmed(gateway, signal.SIGSTOP, record_property)
 
-    with load(gateway.http, PATH, BODY) as running:
-        time.sleep(QUIET_SECONDS)
-        os.kill(victim, signal.SIGSTOP)
-        seconds = eventually(
-            lambda: victim not in hosts(gateway, "m/v1") and len(hosts(gateway, "m/v1")) == 2,
-            "two hosts again",
-        )
-        time.sleep(QUIET_SECONDS)
-
-    record_property("seen", f"{running.summary()}; healed after {seconds:.1f} s")
     late = max((one.due for one in running.failures), default=0.0)
     assert late <= running.outcomes[-1].due - QUIET_SECONDS / 2, "it still fails after healing"
     assert running.answered > len(running.outcomes) / 2

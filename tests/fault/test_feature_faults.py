@@ -215,7 +215,10 @@ async def test_random_cancellations_never_hand_a_reply_to_another(
                 assert failed or entry.value == b"v%d" % n
                 answered += not failed
 
-        for turn in range(400):
+        turn = 0
+        # On a busy machine most reads time out, so it takes more turns.
+        while turn < 400 or (answered <= 10_000 and turn < 8_000):
+            turn += 1
             proxy.delay = draw.choice([0, 0, 0.001, 0.005])
             tasks = [asyncio.ensure_future(call()) for _ in range(50)]
             await asyncio.sleep(draw.random() * 0.003)
@@ -227,7 +230,7 @@ async def test_random_cancellations_never_hand_a_reply_to_another(
             assert not wrong, f"turn {turn}: {wrong[0]!r}"
         reader.close()
 
-    assert answered > 1_000  # on a busy machine most reads time out
+    assert answered > 10_000
 
 
 async def test_no_caller_waits_much_longer_than_its_deadline(

@@ -181,6 +181,10 @@ def test_a_roll_that_cannot_succeed_keeps_what_runs(
     assert "the workers were not replaced" in shown.stdout
     assert processes(gateway, "worker-") | processes(gateway, "control") == before
     seen.assert_none_lost()
+    again = sluice(gateway, "roll", "--yes")  # with the program mended
+    assert again.returncode == 0, again.stderr
+    eventually(lambda: rolled(gateway)["done"], "every process is new")
+    assert not before & (processes(gateway, "worker-") | processes(gateway, "control"))
 
 
 def test_new_code_replaces_every_process(gateway: Changing, record_property: Say) -> None:
