@@ -38,7 +38,7 @@ class Effect(StrEnum):
     """Somebody has to start the gateway again."""
 
 
-_ROLLING: Final = {"server_name", "limits", "auth", "features", "tracing", "logs"}
+_ROLLING: Final = {"server_name", "limits", "auth", "features", "tracing", "log", "logs"}
 
 
 def effect_of(subject: str) -> Effect:

@@ -11,6 +11,8 @@ import msgspec
 from msgspec import Meta
 
 from feature_cache.views import FeatureView
+from serving.config.monitoring import LogConfig, ModelLog, MonitoringConfig
+from serving.config.section import Name, Percent, Section, Sha256
 from serving.config.units import ByteSize, Seconds
 
 __all__ = [
@@ -41,14 +43,7 @@ __all__ = [
     "WorkersConfig",
 ]
 
-Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-Percent = Annotated[float, Meta(ge=0, le=100)]
-Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 EntityType = Literal["INT32", "INT64", "BYTES"]
-
-
-class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A mapping in YAML. Unknown keys are errors."""
 
 
 # --- gateway.yaml ---------------------------------------------------------------------------
@@ -255,6 +250,9 @@ class GatewayConfig(Section, frozen=True, kw_only=True):
 
     tracing: TracingConfig | None = None
     """Absent: no traces, and no cost."""
+
+    log: LogConfig | None = None
+    """The prediction log. Absent: no prediction is kept on disk."""
 
     logs: LogsConfig = LogsConfig()
     """The processes' own logs."""
@@ -475,6 +473,12 @@ class ModelConfig(Section, frozen=True, kw_only=True):
 
     traffic: TrafficConfig
     """Which version answers whom."""
+
+    log: ModelLog = ModelLog()
+    """What is kept of its predictions, where `gateway.yaml` has a `log`."""
+
+    monitoring: MonitoringConfig | None = None
+    """Drift, performance and retraining. Absent: none of them."""
 
 
 class Configuration(Section, frozen=True, kw_only=True):
