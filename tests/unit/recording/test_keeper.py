@@ -86,8 +86,7 @@ def test_what_a_killed_writer_left_open_is_recovered_to_the_last_whole_row(tmp_p
         log.offer(log_kit.answer(plan, number))
     log_kit.until(lambda: log.counts()["logged"] == 20)
     log.publish()
-    for number in range(3):
-        log._slots[0] += 1  # offered, and never written
+    log._slots[0] += 3  # offered, and never written
     bury(tmp_path)
     [segment] = (tmp_path / "log/segments/node/w-dead").glob("*.open")
     with segment.open("ab") as file:
@@ -153,7 +152,7 @@ def test_a_disk_that_refuses_leaves_the_segment(
     log.offer(log_kit.answer(log_kit.plan(), 1))
     log.close()
 
-    def full(descriptor: int) -> None:
+    def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
