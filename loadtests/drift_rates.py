@@ -35,14 +35,15 @@ sys.path.insert(0, str(DEMO))
 import census  # noqa: E402 - a script of the demo, found by the line above
 
 from serving.drift.bins import Counts, compile_bins  # noqa: E402
-from serving.drift.freezing import freeze  # noqa: E402
 from serving.drift.distributions import chi_square_tail  # noqa: E402
+from serving.drift.freezing import freeze  # noqa: E402
 from serving.drift.statistics import (  # noqa: E402
     ReferenceCounts,
     compare,
     compare_columns,
     dispersion,
     q_values,
+    reference_counts,
 )
 
 SIZES: Final = (100, 200, 500, 1000, 5000)
@@ -80,12 +81,7 @@ class Frozen:
     def __init__(self, world: World, rows: Rows) -> None:
         self.columns = freeze({name: values[rows] for name, values in world.columns.items()})
         self.bins = {name: compile_bins(one) for name, one in self.columns.items()}
-        self.references = [
-            ReferenceCounts(
-                np.array(one.counts), len(one.special), one.kind == "numeric", one.seen_once
-            )
-            for one in self.columns.values()
-        ]
+        self.references = [reference_counts(one) for one in self.columns.values()]
 
     def codes(self, world: World, rows: Rows) -> Codes:
         """Bin of each row and column, shape [rows, columns]."""
@@ -177,19 +173,21 @@ class Verdicts(NamedTuple):
 def judge(references: list[ReferenceCounts], blocks: list[Counts]) -> Verdicts:
     """Judge a window by every rule."""
     totals = [one.sum(0) for one in blocks]
-    shares = [(r.counts / r.counts.sum(), t / t.sum()) for r, t in zip(references, totals)]
-    plain = [compare(one, total[None]) for one, total in zip(references, totals)]
+    shares = [
+        (r.counts / r.counts.sum(), t / t.sum()) for r, t in zip(references, totals, strict=True)
+    ]
+    plain = [compare(one, total[None]) for one, total in zip(references, totals, strict=True)]
     full = compare_columns(references, blocks)
     scaled = [
         p_value(p.statistic * p.dof / compare(r, b).overdispersion, p.dof, p.rare_p)
-        for r, b, p in zip(references, blocks, plain)
+        for r, b, p in zip(references, blocks, plain, strict=True)
     ]
     named = [
         q < ALPHA and one.psi_star > MIN_EFFECT
-        for q, one in zip(q_values([one.p for one in full]), full)
+        for q, one in zip(q_values([one.p for one in full]), full, strict=True)
     ]
     return Verdicts(
-        psi=max(psi(p, q, t.sum()) for (p, q), t in zip(shares, totals)) >= 0.1,
+        psi=max(psi(p, q, t.sum()) for (p, q), t in zip(shares, totals, strict=True)) >= 0.1,
         js=max(jensen_shannon(p, q) for p, q in shares) >= 0.1,
         uncorrected=any(one.p < 0.05 for one in plain),
         independent=min(q_values([one.p for one in plain])) < ALPHA,
@@ -262,7 +260,7 @@ def months(chance: np.random.Generator, frozen: Frozen, codes: Codes) -> None:
 
 
 def cut_ages(chance: np.random.Generator, frozen: Frozen, codes: Codes) -> None:
-    """The survey wrote ages above 93 as 94 in 2015 and as 95 in 2018: undo the most visible part."""
+    """The survey wrote the highest ages as 94 in 2015 and as 95 in 2018; undo that."""
     del chance
     above = codes[:, 0] == 3
     codes[above, 0] = frozen.bins["AGEP"].size - 1
@@ -288,9 +286,7 @@ POWER: Final = (
 )
 
 
-def trials(
-    world: World, case: Case, n: int, windows: int, seed: int = 1
-) -> Iterator[Verdicts]:
+def trials(world: World, case: Case, n: int, windows: int, seed: int = 1) -> Iterator[Verdicts]:
     """Verdicts on so many windows of n rows."""
     chance = np.random.default_rng([seed, n, *case.name.encode()])
     learned = np.flatnonzero(world.year == 2015)
@@ -300,7 +296,7 @@ def trials(
             frozen = Frozen(world, reference)
             if case.year != 2015:
                 pool = np.flatnonzero(world.year == case.year)
-            references = seasoned(world, case, frozen, pool, n, chance)
+            references = seasoned(world, case, frozen, pool, n=n, chance=chance)
         codes = frozen.codes(world, case.draw(chance, pool, n))
         if case.change is not None:
             case.change(chance, frozen, codes)
@@ -308,7 +304,7 @@ def trials(
 
 
 def seasoned(
-    world: World, case: Case, frozen: Frozen, pool: Rows, n: int, chance: np.random.Generator
+    world: World, case: Case, frozen: Frozen, pool: Rows, *, n: int, chance: np.random.Generator
 ) -> list[ReferenceCounts]:
     """The reference, with the overdispersion that past windows show, if there are any."""
     if not case.past:
@@ -318,7 +314,7 @@ def seasoned(
     ]
     return [
         replace(one, overdispersion=dispersion(np.concatenate(column), one))
-        for one, *column in zip(frozen.references, *past)
+        for one, *column in zip(frozen.references, *past, strict=True)
     ]
 
 
@@ -339,7 +335,11 @@ def rate(verdicts: list[Verdicts], rule: str) -> str:
 
 
 def table(
-    world: World, cases: tuple[Case, ...], sizes: tuple[int, ...], rules: dict[str, str], windows: int
+    world: World,
+    cases: tuple[Case, ...],
+    sizes: tuple[int, ...],
+    rules: dict[str, str],
+    windows: int,
 ) -> None:
     """Run the cases and print one row for each case and rule: percent of windows."""
     print(f"\n{'case':32} {'rule':26}" + "".join(f"{f'n={n}':>19}" for n in sizes))
@@ -374,13 +374,13 @@ def main() -> None:
     ours = {"ours": "this test", "told": "… and PSI* > 0.01"}
     if "alarms" in chosen:
         fixed = {"psi": "PSI ≥ 0.1", "js": "Jensen-Shannon ≥ 0.1", "uncorrected": "χ², p < 0.05"}
-        table(world, ALARMS, SIZES, fixed | ours, options.windows)
+        table(world, ALARMS, SIZES, fixed | ours, windows=options.windows)
     if "traffic" in chosen:
         rules = {"independent": "as if independent", "first_order": "χ² / φ, each alone"} | ours
-        table(world, TRAFFIC, (500, 1000, 5000), rules, options.windows)
+        table(world, TRAFFIC, (500, 1000, 5000), rules, windows=options.windows)
     if "power" in chosen:
         rules = {"psi": "PSI ≥ 0.1", "js": "Jensen-Shannon ≥ 0.1"} | ours
-        table(world, POWER, SIZES, rules, max(1, options.windows // 4))
+        table(world, POWER, SIZES, rules, windows=max(1, options.windows // 4))
     note(f"{time.monotonic() - began:.0f} s\n")
 
 

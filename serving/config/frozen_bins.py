@@ -21,6 +21,7 @@ from msgspec import Meta
 from serving.errors import InvalidConfig
 
 __all__ = [
+    "MAX_REFERENCE_BYTES",
     "SPECIAL",
     "ColumnKind",
     "FrozenColumn",
@@ -41,6 +42,9 @@ SPECIAL: Final[dict[ColumnKind, tuple[str, ...]]] = {
 """The first bins of each kind of column: what is no ordinary value."""
 
 T = TypeVar("T")
+MAX_REFERENCE_BYTES: Final = 16 << 20
+"""Largest reference read; that of the demo's 18 columns has 4 kB."""
+
 _PLACE: Final = re.compile(r" - at `\$\.?(.*)`$")
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from serving.config.frozen_bins import FrozenColumn, Reference
 from serving.drift.bins import Counts
-from serving.drift.statistics import Comparison, ReferenceCounts, compare_columns, q_values
+from serving.drift.statistics import Comparison, compare_columns, q_values, reference_counts
 
 __all__ = [
     "ColumnDrift",
@@ -153,9 +153,7 @@ def report(
             words="nothing was counted yet",
         )
     last = judged[-1]
-    columns = [
-        _column(name, reference.columns[name], judged, options) for name in last.comparisons
-    ]
+    columns = [_column(name, reference.columns[name], judged, options) for name in last.comparisons]
     columns.sort(key=lambda one: (not one.drifting[-1], -one.psi_star, one.q, one.name))
     levels = {one.level for one in columns}
     return DriftReport(
@@ -214,7 +212,7 @@ def _judge(reference: Reference, window: Window, options: DriftOptions) -> _Judg
                 "these are the counts of another reference"
             )
     compared = compare_columns(
-        [_counts(reference.columns[name]) for name in names],
+        [reference_counts(reference.columns[name]) for name in names],
         [window.blocks[name] for name in names],
     )
     q = dict(zip(names, q_values([one.p for one in compared]), strict=True))
@@ -224,16 +222,6 @@ def _judge(reference: Reference, window: Window, options: DriftOptions) -> _Judg
         for name in names
     }
     return _Judged(window, comparisons, q, drifting)
-
-
-def _counts(column: FrozenColumn) -> ReferenceCounts:
-    return ReferenceCounts(
-        np.array(column.counts, np.int64),
-        len(column.special),
-        column.kind == "numeric",
-        column.seen_once,
-        column.overdispersion,
-    )
 
 
 def _column(

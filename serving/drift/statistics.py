@@ -29,10 +29,19 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.config.frozen_bins import FrozenColumn
 from serving.drift.bins import Counts
 from serving.drift.distributions import chi_square_tail, f_tail, more_than_expected
 
-__all__ = ["Comparison", "ReferenceCounts", "compare", "compare_columns", "dispersion", "q_values"]
+__all__ = [
+    "Comparison",
+    "ReferenceCounts",
+    "compare",
+    "compare_columns",
+    "dispersion",
+    "q_values",
+    "reference_counts",
+]
 
 LEAST_EXPECTED: Final = 5.0
 """Rows expected in a bin for χ² to hold; the rule of thumb since Cochran (1954)."""
@@ -59,6 +68,17 @@ class ReferenceCounts(msgspec.Struct, frozen=True):
     ordered: bool
     seen_once: int = 0
     overdispersion: float = 1.0
+
+
+def reference_counts(column: FrozenColumn) -> ReferenceCounts:
+    """What a frozen column says to the tests."""
+    return ReferenceCounts(
+        np.array(column.counts, np.int64),
+        len(column.special),
+        column.kind == "numeric",
+        column.seen_once,
+        column.overdispersion,
+    )
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -175,8 +195,7 @@ def dispersion(windows: Counts, reference: ReferenceCounts) -> float:
 
 
 def _groups(reference: ReferenceCounts, ratio: float) -> tuple[Counts, Counts]:
-    """Pool bins: indicator matrices [bins, groups] for the test of the values, [bins, 1] for the
-    exact one."""
+    """Pool bins for both tests; indicator matrices of shape [bins, groups] and [bins, 1]."""
     counts, special = reference.counts, reference.special
     expected = counts * ratio
     order = list(range(special, len(counts)))
