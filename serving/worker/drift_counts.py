@@ -1,11 +1,10 @@
 """Counts what the prediction log is shown, by the bins of each model's reference."""
 
-import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from serving.config.frozen_bins import encode_reference
+from serving.config.frozen_bins import digest_of
 from serving.drift.bins import Counts
 from serving.drift.counting import Counting
 from serving.drift.counts_file import CountKey, CountsFile
@@ -43,8 +42,8 @@ class DriftCounts:
             if len(self._known) >= _PLANS:  # of tables replaced long ago
                 self._known.clear()
             counting = Counting(plan.reference, plan)
-            digest = hashlib.sha256(encode_reference(plan.reference)).hexdigest()
-            key = CountKey(plan.model, plan.version, role, digest[:16], counting.layout)
+            digest = digest_of(plan.reference)
+            key = CountKey(plan.model, plan.version, role, digest, counting.layout)
             # Holds the plan too: an id is only its own while it lives.
             known = plan, counting, self._file.vector(key)
             self._known[id(plan), role] = known
