@@ -179,6 +179,7 @@ class Loader:
                             staged=staged,
                             upstream=upstream,
                             join=join,
+                            rows=join.row_plan(config, version, staged),
                             metrics=self._metrics,
                             ledger=self._ledger,
                             wall=self._wall,
