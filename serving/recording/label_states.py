@@ -139,15 +139,12 @@ def label_states(connection: "duckdb.DuckDBPyConnection", horizon: float) -> dic
     [row] = fetch(
         connection,
         """
-        WITH keys AS (
-            SELECT max(revision) AS revision FROM __labels
-            GROUP BY prediction_id, "row", entity, "time"
-        ), fates AS (
-            SELECT k.revision, bool_or(t.told_at - a.made BETWEEN -$early AND $horizon) AS joined,
+        WITH fates AS (
+            SELECT bool_or(t.told_at - a.made BETWEEN -$early AND $horizon) AS joined,
                 bool_or(t.told_at - a.made > $horizon) AS late, count(a.id) AS found
-            FROM keys k LEFT JOIN told t ON t.revision = k.revision
+            FROM __labels l LEFT JOIN told t ON t.revision = l.revision
                 LEFT JOIN answered a ON a.stem = t.stem AND a.prow = t.prow
-            GROUP BY k.revision
+            GROUP BY l.prediction_id, l."row", l.entity, l."time"
         )
         SELECT count(*) AS kept, count(*) FILTER (joined) AS joined,
             count(*) FILTER (NOT joined AND late) AS late,
