@@ -34,7 +34,7 @@ def test_a_proven_gap_is_found_in_the_measure_where_it_is() -> None:
     assert beyond(groups) == {("c", "selection_rate")}
 
 
-def test_groups_within_the_tolerance_are_told_of_more_often_than_it_allows() -> None:
+def test_alike_groups_raise_few_alerts() -> None:
     """Ten alike groups, 200 times: an alert in at most 5 % of them, as Benjamini-Hochberg says.
 
     More than 20 of 200 come by chance once in 500 times, were it exactly 5 %; with groups that are
