@@ -23,7 +23,7 @@ MONITORING: dict[str, Any] = {
 
 
 class LabelGateway:
-    """Control on a real socket with a real store; the log is written by `log_kit`."""
+    """Control on a real socket with a real store; the log is written by `parquet_log`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -5,12 +5,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import log_kit
+import parquet_log
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from label_kit import LabelGateway
-from log_kit import START, prediction_id, row
+from parquet_log import START, prediction_id, row
 
 BEGAN = datetime.fromtimestamp(START, UTC)
 
@@ -19,7 +19,9 @@ BEGAN = datetime.fromtimestamp(START, UTC)
 async def gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LabelGateway]:
     """A gateway that has answered about people 0 to 59, a minute apart; files are made here."""
     made = LabelGateway(tmp_path)
-    log_kit.write_log(made.log, [row(START + 60 * one, one, score=one / 60) for one in range(60)])
+    parquet_log.write_log(
+        made.log, [row(START + 60 * one, one, score=one / 60) for one in range(60)]
+    )
     await made.start()
     here = tmp_path / "here"
     here.mkdir()
@@ -144,7 +146,7 @@ async def test_a_dry_run_keeps_nothing(gateway: LabelGateway) -> None:
 
 async def test_slices_and_time_have_tables(gateway: LabelGateway) -> None:
     """One line a group; the notes say that there are no labels."""
-    log_kit.write_log(
+    parquet_log.write_log(
         gateway.log,
         [row(START + one, 200 + one, **{"feature.sex": 1 + one % 2}) for one in range(10)],
         "sexes",

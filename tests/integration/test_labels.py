@@ -3,10 +3,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import log_kit
+import parquet_log
 import pytest
 from label_kit import LabelGateway, figure
-from log_kit import START, prediction_id, row
+from parquet_log import START, prediction_id, row
 
 from serving.recording.labels import LabelStore
 
@@ -15,7 +15,7 @@ from serving.recording.labels import LabelStore
 async def gateway(tmp_path: Path) -> AsyncIterator[LabelGateway]:
     """A gateway with ten answered predictions, a minute apart, of people 0 to 9."""
     made = LabelGateway(tmp_path)
-    log_kit.write_log(made.log, [row(START + 60 * one, one) for one in range(10)])
+    parquet_log.write_log(made.log, [row(START + 60 * one, one) for one in range(10)])
     await made.start()
     yield made
     await made.close()
@@ -103,7 +103,7 @@ async def test_an_entity_and_a_time_mean_the_newest_prediction_before_it(
     """Not one after it, not one older than the tolerance; shadows get the label as well."""
     person = {"entity.person_id": 500}
     shadow = {"version": "v2", "role": "shadow", "prediction_id": prediction_id(START + 20, 81)}
-    log_kit.write_log(
+    parquet_log.write_log(
         gateway.log,
         [
             row(START, 80, score=0.1, **person),
@@ -136,7 +136,7 @@ async def test_an_orphan_is_joined_when_its_prediction_appears(gateway: LabelGat
     await gateway.send(of(42, 1))
     before = await gateway.performance()
 
-    log_kit.write_log(gateway.log, [row(START + 60 * 42, 42)], "later")
+    parquet_log.write_log(gateway.log, [row(START + 60 * 42, 42)], "later")
     after = await gateway.performance()
 
     assert (before["labels"]["orphan"], before["labelled"]) == (1, 0)

@@ -2,11 +2,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import log_kit
 import numpy as np
+import parquet_log
 import pytest
 from label_kit import LabelGateway, figure
-from log_kit import START, prediction_id, row
+from parquet_log import START, prediction_id, row
 from sklearn import metrics
 
 from serving.control.label_desk import taken
@@ -26,12 +26,12 @@ async def gateway(tmp_path: Path) -> AsyncIterator[LabelGateway]:
 
 def traffic(gateway: LabelGateway, **fields: Any) -> tuple[np.ndarray, np.ndarray]:
     """Log scored rows, one a minute; scores as float32 has them, and the truth."""
-    scores, true = log_kit.scored(COUNT, seed=3)
+    scores, true = parquet_log.scored(COUNT, seed=3)
     rows = [
         row(START + 60 * one, one, score=float(scores[one]), **fields, **{"feature.sex": one % 2})
         for one in range(COUNT)
     ]
-    log_kit.write_log(gateway.log, rows)
+    parquet_log.write_log(gateway.log, rows)
     return scores.astype(np.float32), true
 
 
@@ -93,7 +93,7 @@ async def test_weights_undo_what_sampling_did(gateway: LabelGateway) -> None:
     rows = [row(START + one, one, score=0.9, sample_weight=1.0) for one in range(50)] + [
         row(START + one, one, score=0.1, sample_weight=5.0) for one in range(50, 60)
     ]
-    log_kit.write_log(gateway.log, rows)
+    parquet_log.write_log(gateway.log, rows)
     await gateway.start()
 
     [group] = (await gateway.performance())["groups"]
@@ -115,7 +115,7 @@ async def test_one_person_asked_about_often_is_one_person(gateway: LabelGateway)
         )
         for one in range(2000)
     ]
-    log_kit.write_log(gateway.log, rows)
+    parquet_log.write_log(gateway.log, rows)
     await gateway.start()
 
     [group] = (await gateway.performance())["groups"]
@@ -137,7 +137,7 @@ async def test_slices_are_compared_and_only_a_proven_gap_is_an_alert(
         )
         for one in range(COUNT)
     ]  # fmt: skip
-    log_kit.write_log(gateway.log, rows)
+    parquet_log.write_log(gateway.log, rows)
     await gateway.start({"prediction": {"score": "probabilities[1]"}, "slices": ["sex", "age"]})
 
     report = await gateway.performance(by="slice")
@@ -172,13 +172,13 @@ async def test_versions_that_are_labelled_differently_are_told_of(
     gateway: LabelGateway,
 ) -> None:
     """Every row of v1 has a label and half of v2's: their figures are of different rows."""
-    scores, true = log_kit.scored(COUNT)
+    scores, true = parquet_log.scored(COUNT)
     versions = [("v1", "production") if one % 2 else ("v2", "canary") for one in range(COUNT)]
     rows = [
         row(START + 60 * one, one, score=float(scores[one]), version=version, role=role)
         for one, (version, role) in enumerate(versions)
     ]
-    log_kit.write_log(gateway.log, rows)
+    parquet_log.write_log(gateway.log, rows)
     await gateway.start()
     tell(gateway, true, [one for one in range(COUNT) if one % 4])
 
@@ -204,7 +204,7 @@ async def test_the_delay_curve_counts_rows_that_are_old_enough(gateway: LabelGat
 
 async def test_regression_and_words_as_labels(gateway: LabelGateway) -> None:
     """Errors of a number; a class's name stands for its place."""
-    log_kit.write_log(
+    parquet_log.write_log(
         gateway.log,
         [row(START + one, one, **{"output.probabilities": [0.0, one]}) for one in range(40)],
     )
@@ -235,7 +235,7 @@ async def test_what_is_not_there_is_named(gateway: LabelGateway) -> None:
     empty = await gateway.performance()
     without = row(START, 1)
     del without["output.label"]
-    log_kit.write_log(gateway.log, [without])
+    parquet_log.write_log(gateway.log, [without])
     lacking = await gateway.http.get("/api/v1/performance/demo", headers=read)
     unknown = await gateway.http.get("/api/v1/performance/nobody", headers=read)
     by = await gateway.http.get("/api/v1/performance/demo?by=mood", headers=read)
