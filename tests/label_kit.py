@@ -34,7 +34,7 @@ class LabelGateway:
         self._stack = AsyncExitStack()
 
     async def start(
-        self, monitoring: dict[str, Any] | None = None, *, log: bool = True, **model: Any
+        self, monitoring: dict[str, Any] | None = None, *, logs: bool = True, **model: Any
     ) -> None:
         """Start control with the model `demo`, a classifier of three features."""
         self.config.artifact("v1", onnx_models.mlp(3))
@@ -59,7 +59,7 @@ class LabelGateway:
         (self.config.root / "tokens.yaml").write_text(yaml.safe_dump({"tokens": tokens}))
         # Rows of tests are of days long gone.
         self.config.gateway(
-            auth={"tokens": "tokens.yaml"}, **({"log": {"retention": "36500d"}} if log else {})
+            auth={"tokens": "tokens.yaml"}, **({"log": {"retention": "36500d"}} if logs else {})
         )
         await self.run()
 

@@ -17,9 +17,11 @@ from serving.control.joiner_process import Joiner
 from serving.errors import InvalidRequest, ModelNotFound, Overloaded
 from serving.performance.report import PerformanceReport
 from serving.performance.slices import Tolerance
+from serving.recording.columns import Digest, digest_with
 from serving.recording.joined import JoinPlan
 from serving.recording.label import Label, Taken, Unfit, check
 from serving.recording.labels import LabelStore, LabelStoreBusy
+from serving.recording.layout import LogFolder
 from serving.recording.outcomes import OUTCOMES, Outcome, outcomes
 
 __all__ = ["InvalidLabel", "LabelDesk", "LabelsTaken", "UnknownPrediction", "taken"]
@@ -122,7 +124,7 @@ class LabelDesk:
         """
         log = self._log()
         now = int(self._clock.wall() * 1e6)
-        known = {name: taken(config) for name, config in self._models().items()}
+        known = await asyncio.to_thread(self._known, log)
         labels, places, invalid = await asyncio.to_thread(
             _checked, items, known, now, model, source
         )
@@ -149,6 +151,15 @@ class LabelDesk:
             )
             self._count(invalid, items, known, model)
         return _answer(labels, places, decided, invalid)
+
+    def _known(self, log: Path) -> dict[str, Taken]:
+        """What labels may be, by model. Reads the log's key where a model hides its entities."""
+        known = {}
+        for name, config in self._models().items():
+            hides = any(config.log.fields.get(key) == "hash" for key in config.entity)
+            digest = digest_with(LogFolder(log).hash_key()) if hides else None
+            known[name] = taken(config, digest)
+        return known
 
     def _count(
         self, invalid: Sequence[InvalidLabel], items: Sequence[Any], known: Any, model: str
@@ -244,7 +255,7 @@ class LabelDesk:
             decision=prediction.decision if prediction is not None else "",
             score=prediction.score if prediction is not None else "",
             threshold=prediction.threshold if prediction is not None else 0.5,
-            entity=sorted(config.entity),
+            entity=sorted(taken(config).entity),
             slices=slices if by == "slice" else [],
             horizon=float(labels.horizon),
             since=max(0.0, now - last) if last is not None else 0.0,
@@ -263,14 +274,26 @@ class LabelDesk:
         return (await self._joiner.ask(log, order, Told)).report
 
 
-def taken(config: ModelConfig) -> Taken:
-    """What labels of a model may be, by its configuration."""
+def taken(config: ModelConfig, digest: Digest | None = None) -> Taken:
+    """What labels of a model may be, by its configuration.
+
+    Args:
+        config: the model's.
+        digest: of keys that the log does not keep as they are.
+    """
+    policies = config.log.fields
     monitoring = config.monitoring
     prediction = monitoring.prediction if monitoring is not None else None
     return Taken(
         task=prediction.task if prediction is not None else "",
         classes=_class_numbers(config),
-        entity=dict(config.entity),
+        # By a key that the log drops nothing can be found.
+        entity={name: kind for name, kind in config.entity.items() if policies.get(name) != "drop"},
+        hidden={
+            name: digest
+            for name in config.entity
+            if digest is not None and policies.get(name) == "hash"
+        },
         horizon=float((monitoring.labels if monitoring is not None else LabelsConfig()).horizon),
     )
 

@@ -1,7 +1,7 @@
 """What came true of one prediction, as it is sent, checked and kept."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import Any, Final
@@ -59,13 +59,15 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
     """What labels of one model may be.
 
     `task` is empty where nothing is said about it. `classes` gives class names their number.
-    `entity` is the keys that the model is asked with, `INT64`, `INT32` or `BYTES`. `horizon`
-    is in seconds.
+    `entity` is the keys that the model is asked with and the log has, `INT64`, `INT32` or `BYTES`;
+    `hidden` those of them that the log keeps a digest of, and what makes it. `horizon` is in
+    seconds.
     """
 
     task: str = ""
     classes: Mapping[str, int] = {}
     entity: Mapping[str, str] = {}
+    hidden: Mapping[str, Callable[[Any], str]] = {}
     horizon: float
 
 
@@ -223,7 +225,10 @@ def _entity(value: Any, taken: Taken) -> str:
             raise Unfit(f"the key {name} is {kind}, and {str(key)[:64]!r} is none")
         if isinstance(key, str):
             _utf8(name, key)
-    return entity_text(value)
+    hidden = taken.hidden
+    return entity_text(
+        {name: hidden[name](key) if name in hidden else key for name, key in value.items()}
+    )
 
 
 def entity_text(entity: Mapping[str, object]) -> str:

@@ -8,7 +8,9 @@ import pytest
 from label_kit import LabelGateway, figure
 from parquet_log import START, prediction_id, row
 
+from serving.recording.columns import digest_with
 from serving.recording.labels import LabelStore
+from serving.recording.layout import LogFolder
 
 
 @pytest.fixture
@@ -131,6 +133,26 @@ async def test_an_entity_and_a_time_mean_the_newest_prediction_before_it(
     assert figure(groups["shadow"], "accuracy")["value"] == 0.0
 
 
+async def test_a_hidden_key_is_found_by_its_digest(tmp_path: Path) -> None:
+    """Where the log keeps a digest of a key, the store of labels does too."""
+    gateway = LabelGateway(tmp_path)
+    digest = digest_with(LogFolder(gateway.log).hash_key())
+    hidden = {"entity.person_id": digest(7)}
+    parquet_log.write_log(gateway.log, [row(START, 0, **hidden)])
+    await gateway.start(
+        {"prediction": {"score": "probabilities[1]"}}, log={"fields": {"person_id": "hash"}}
+    )
+    item = {"entity": {"person_id": 7}, "time": int((START + 9) * 1e3), "label": 1, "model": "demo"}
+
+    answer = await gateway.send({**item, "label_time": int((START + 9) * 1e3)})
+    journal = (gateway.log / "labels" / "journal.jsonl").read_text()
+    await gateway.close()
+
+    assert counted(answer) == {"joined": 1}
+    assert digest(7) in journal
+    assert "person_id=7" not in journal
+
+
 async def test_an_orphan_is_joined_when_its_prediction_appears(gateway: LabelGateway) -> None:
     """It is kept, told of as an orphan until then, and counts afterwards."""
     await gateway.send(of(42, 1))
@@ -216,7 +238,7 @@ async def test_another_writer_of_the_store_is_noticed(gateway: LabelGateway) -> 
 async def test_without_a_log_labels_are_refused(tmp_path: Path) -> None:
     """There is nothing to join them with; the message says what to do."""
     gateway = LabelGateway(tmp_path)
-    await gateway.start(log=False)
+    await gateway.start(logs=False)
 
     answer = await gateway.send(of(0, 1))
     await gateway.close()
