@@ -28,6 +28,7 @@ from serving.control.page_routes import PageRoutes
 from serving.control.plane import ControlPlane
 from serving.control.quarantine_routes import QuarantineRoutes
 from serving.control.repository_routes import RepositoryRoutes
+from serving.control.retraining_routes import RetrainingRoutes
 from serving.control.status_routes import StatusRoutes
 from serving.errors import (
     BodyTooLarge,
@@ -86,6 +87,7 @@ def operations_of(plane: ControlPlane) -> list[Operation]:
         *DriftRoutes(plane).operations(),
         *FeatureRoutes(plane).operations(),
         *LabelRoutes(plane).operations(),
+        *RetrainingRoutes(plane).operations(),
     ]
     pages.described = operations
     return operations

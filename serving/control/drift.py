@@ -1,11 +1,13 @@
 """Watches the traffic of every model that has a reference: takes counts, judges, remembers.
 
-What it concludes is shown by `/api/v1/drift`, `/metrics` and the log; who acts on it is told by
-`listen`. Everything it knows is in files, so a restart goes on where this process ended.
+Drift, data quality, harm by labels and lost records are weighed together, every part of a window.
+What it concludes is shown by `/api/v1/drift`, `/metrics` and the log; `serving.control.retraining`
+acts on it. Everything it knows is in files, so a restart goes on where this process ended.
 """
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -17,6 +19,8 @@ from serving.config.frozen_bins import Reference, digest_of
 from serving.config.monitoring import MonitoringConfig
 from serving.config.snapshot import Snapshot
 from serving.control.drift_parts import DriftParts
+from serving.control.harm_state import Harm
+from serving.control.monitoring_events import MonitoringEvent, MonitoringEvents, Place
 from serving.drift.standing import Standing, standing
 from serving.drift.verdict import Evidence, Tolerances, Verdict, judge
 from serving.drift.windows import BLOCKS, Part, stretches
@@ -43,18 +47,37 @@ class DriftMonitor:
     Args:
         folder: where workers count.
         current: what is published; None before the first time.
+        harm: by version, how a model's losses stand.
+        lost: records that the prediction log has dropped, ever. Reads files.
+        events: where changes of level are kept.
         clock: the time.
     """
 
-    def __init__(self, folder: Path, current: Callable[[], Snapshot | None], clock: Clock) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        current: Callable[[], Snapshot | None],
+        harm: Callable[[str], Mapping[str, Harm]],
+        lost: Callable[[], int],
+        events: MonitoringEvents,
+        clock: Clock,
+    ) -> None:
         self._folder = folder
         self._current = current
+        self._harm = harm
+        self._lost = lost
         self._clock = clock
+        self.events = events
+        self._losses: deque[tuple[float, int]] = deque()
+        """When, and how many records were lost by then."""
         self._store: DriftParts | None = None
         self._parts: list[Part] = []
         self._digests: dict[int, tuple[Reference, str]] = {}
-        self.watched: dict[tuple[str, str, str], Watched] = {}
+        self.watched: dict[Place, Watched] = {}
         """By model, version and role."""
+        self.verdicts: dict[Place, Verdict] = {}
+        """Of those, and of production where a model has labels and no reference."""
 
     async def keep(self) -> None:
         """Take counts and judge, for ever; an error costs a turn."""
@@ -70,9 +93,24 @@ class DriftMonitor:
     def turn(self) -> None:
         """Take what was counted and judge every model anew. Blocks on the disk."""
         snapshot = self._current()
-        if snapshot is None or not _watched(snapshot):
-            return
         now = self._clock.wall()
+        if snapshot is None:
+            return
+        windows = [
+            float(config.monitoring.window)
+            for config in snapshot.models.values()
+            if config.monitoring is not None
+        ]
+        if not windows:
+            return
+        self._losses.append((now, self._lost()))
+        while len(self._losses) > 2 and self._losses[1][0] < now - max(windows):
+            self._losses.popleft()
+        if _watched(snapshot):
+            self._take(snapshot, now)
+        self._judge(snapshot, now)
+
+    def _take(self, snapshot: Snapshot, now: float) -> None:
         longest = max(float(one.window) for one in _watched(snapshot).values())
         oldest = now - longest * _WINDOWS
         if self._store is None:
@@ -83,10 +121,9 @@ class DriftMonitor:
         if part is not None:
             self._parts.append(part)
         self._parts = [one for one in self._parts if one.end > oldest]
-        self._judge(snapshot, now)
 
     def _judge(self, snapshot: Snapshot, now: float) -> None:
-        found: dict[tuple[str, str, str], Watched] = {}
+        found: dict[Place, Watched] = {}
         for name, monitoring in _watched(snapshot).items():
             reference = snapshot.references[name]
             digest = self._digest(reference)
@@ -106,25 +143,72 @@ class DriftMonitor:
                     found=stretches(self._parts, key, float(monitoring.window))[-_WINDOWS:],
                     at=now,
                 )
-                found[name, key.version, key.role] = _weighed(monitoring, one)
-        for place, watched in found.items():
-            self._tell(place, watched)
-        self.watched = found
+                verdict = self._weighed(name, key.version, monitoring, one, now)
+                found[name, key.version, key.role] = Watched(standing=one, verdict=verdict)
+        verdicts = {place: watched.verdict for place, watched in found.items()}
+        for name, config in snapshot.models.items():
+            version = config.traffic.production
+            if config.monitoring is not None and config.monitoring.retrain is not None:
+                verdicts.setdefault(
+                    (name, version, "production"),
+                    self._weighed(name, version, config.monitoring, None, now),
+                )
+        for place, verdict in verdicts.items():
+            self._tell(place, verdict, now)
+        self.watched, self.verdicts = found, verdicts
 
-    def _tell(self, place: tuple[str, str, str], watched: Watched) -> None:
+    def _tell(self, place: Place, verdict: Verdict, now: float) -> None:
         """Say it when the level changes, not every time."""
-        before = self.watched.get(place)
-        level = watched.verdict.level
-        if level == (before.verdict.level if before is not None else "none"):
+        level = verdict.level
+        if level == self.events.levels.get(place, "none"):
             return
-        words = "; ".join(watched.verdict.reasons) or "nothing drifts any more"
+        model, version, role = place
+        event = MonitoringEvent(
+            at=now, model=model, version=version, role=role, level=level, reasons=verdict.reasons
+        )
+        self.events.record(event)
         _LOG.log(
             logging.WARNING if level in {"alert", "trigger"} else logging.INFO,
             "%s %s (%s): %s: %s",
             *place,
             level,
-            words,
+            "; ".join(verdict.reasons) or "nothing is wrong any more",
         )
+
+    def _weighed(
+        self,
+        model: str,
+        version: str,
+        monitoring: MonitoringConfig,
+        one: Standing | None,
+        now: float,
+    ) -> Verdict:
+        prediction, retrain = monitoring.prediction, monitoring.retrain
+        harm = self._harm(model).get(version)
+        limits = Tolerances(
+            min_coverage=monitoring.labels.min_coverage,
+            score=prediction.score if prediction is not None else "",
+        )
+        if retrain is not None:
+            limits = msgspec.structs.replace(
+                limits, tolerance=retrain.tolerance, min_labels=retrain.min_labels
+            )
+        return judge(
+            Evidence(
+                drift=one.drift if one is not None else None,
+                quality=one.quality if one is not None else None,
+                realised=harm.realised if harm is not None else None,
+                change_seen=harm.change_seen if harm is not None else None,
+                coverage=harm.coverage if harm is not None else None,
+                due=harm.due if harm is not None else 0,
+                lost_records=self._lost_since(now - float(monitoring.window)),
+            ),
+            limits,
+        )
+
+    def _lost_since(self, moment: float) -> int:
+        before = [lost for at, lost in self._losses if at <= moment] or [self._losses[0][1]]
+        return max(0, self._losses[-1][1] - before[-1])
 
     def _digest(self, reference: Reference) -> str:
         known = self._digests.get(id(reference))
@@ -135,22 +219,11 @@ class DriftMonitor:
     def _part_seconds(self) -> float:
         snapshot = self._current()
         windows = [
-            float(monitoring.window)
-            for monitoring in (_watched(snapshot).values() if snapshot is not None else ())
+            float(config.monitoring.window)
+            for config in (snapshot.models.values() if snapshot is not None else ())
+            if config.monitoring is not None
         ]
         return max(_LEAST_SECONDS, min(windows, default=_LEAST_SECONDS * BLOCKS) / BLOCKS)
-
-
-def _weighed(monitoring: MonitoringConfig, one: Standing) -> Watched:
-    prediction = monitoring.prediction
-    verdict = judge(
-        Evidence(drift=one.drift, quality=one.quality),
-        Tolerances(
-            min_coverage=monitoring.labels.min_coverage,
-            score=prediction.score if prediction is not None else "",
-        ),
-    )
-    return Watched(standing=one, verdict=verdict)
 
 
 def _watched(snapshot: Snapshot) -> Mapping[str, MonitoringConfig]:

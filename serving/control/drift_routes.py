@@ -1,5 +1,7 @@
 """How traffic compares with each model's reference."""
 
+from typing import Final
+
 from starlette.responses import Response
 
 from serving.control.answers import DriftAnswer
@@ -8,6 +10,9 @@ from serving.control.plane import ControlPlane
 from serving.errors import NotFound
 
 __all__ = ["DriftRoutes"]
+
+_EVENTS: Final = 50
+"""Changes of level that are shown."""
 
 
 class DriftRoutes:
@@ -52,4 +57,21 @@ class DriftRoutes:
             words = "no request was counted yet"
         else:
             words = ""
-        return json_response(DriftAnswer(model=model, watched=found, words=words))
+        monitoring = snapshot.models[model].monitoring
+        retrained = monitoring is not None and monitoring.retrain is not None
+        plane = self._plane
+        return json_response(
+            DriftAnswer(
+                model=model,
+                watched=found,
+                words=words,
+                harm=[
+                    harm
+                    for one, harm in sorted(plane.harm.of(model).items())
+                    if version in ("", one)
+                ],
+                harm_problem=plane.harm.problems.get(model, "") if retrained else "",
+                retraining=await plane.retraining.status(model) if retrained else None,
+                events=plane.drift.events.newest(model, _EVENTS),
+            )
+        )

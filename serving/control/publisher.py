@@ -44,6 +44,9 @@ _RETRY_SECONDS: Final = 0.2
 _LOOK_SECONDS: Final = 1.0
 """How often the store is compared with what should be in it."""
 
+_BACK: Final = 100
+"""Entries of the journal that are searched for a directory."""
+
 Compile = Callable[[Path], Compiled]
 
 
@@ -115,6 +118,14 @@ class Publisher:
     def running(self) -> Applied:
         """`gateway.yaml` as the processes go by it, with its secrets."""
         return self._running
+
+    def configured_in(self) -> Path:
+        """The directory that what is served came from. Reads the disk. Raises OSError."""
+        last = self._journal.last
+        if last is not None and not last.directory:  # a load, an unload, or found in the store
+            found = [one.directory for one in self._journal.newest(_BACK) if one.directory]
+            return Path(found[-1] if found else self._running.directory)
+        return Path(last.directory if last is not None else self._running.directory)
 
     @property
     def revision(self) -> int:
