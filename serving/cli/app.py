@@ -32,6 +32,7 @@ COMMANDS: Final[dict[str, str]] = {
     "labels": "Say what came true of predictions.",
     "performance": "Show how well a model does, by the labels it has.",
     "drift": "Freeze what traffic is compared with.",
+    "retraining": "Show and steer requests for training.",
     "simulate": "Try a policy on a recorded or made-up load.",
     "tokens": "Make credentials for callers.",
 }

@@ -36,8 +36,8 @@ class Harm(msgspec.Struct, frozen=True, kw_only=True):
     baseline_labels: int = 0
     losses: int = 0
     """Single losses seen in the order of their labels."""
-    change_seen: bool | None = None
-    """Whether those show a change for the worse; None as long as there was none."""
+    change_seen: bool = False
+    """Whether those show a change for the worse."""
     change: Change | None = None
     due: int = 0
     coverage: float | None = None
@@ -137,7 +137,7 @@ def _harm(
         baseline_end=baseline.end if baseline else None,
         baseline_labels=baseline.losses.rows if baseline else 0,
         losses=stream.losses if stream else 0,
-        change_seen=stream.worse if stream else None,
+        change_seen=stream is not None and stream.worse,
         change=stream.change if stream else None,
         due=one.due,
         coverage=one.coverage,

@@ -74,8 +74,10 @@ class Told(msgspec.Struct, frozen=True, kw_only=True, tag="told"):
 
 
 class VersionLosses(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one version's file: windows oldest first; `due` rows past the horizon and how many of
-    them, in weight, have a label; single losses in the order of their labels.
+    """What one version's file lost.
+
+    `windows` are in order of time, single losses in that of their labels. `due` rows are past the
+    horizon; `coverage` is the share of those, by weight, that has a label.
     """
 
     version: str
@@ -87,8 +89,10 @@ class VersionLosses(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LossesTold(msgspec.Struct, frozen=True, kw_only=True, tag="losses_told"):
-    """`newest` is the revision of the newest label, joined or not; `read` the one up to which
-    single losses are here; `more`: others wait.
+    """Losses of every version.
+
+    `newest` is the revision of the newest label, joined or not; `read` the one up to which single
+    losses are here; `more`: others wait.
     """
 
     versions: list[VersionLosses]
