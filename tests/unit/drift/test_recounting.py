@@ -1,11 +1,9 @@
 """Counting rows of the log again gives what the workers had counted."""
 
-from pathlib import Path
-
+import drift_kit
 import log_kit
 import numpy as np
 import pyarrow as pa
-import test_counting
 
 from feature_cache.status import Status
 from serving.drift.counting import Counting
@@ -16,12 +14,12 @@ from serving.recording.schema import schema_of
 VIEW_OF = {"AGEP": "person", "SEX": "person"}
 
 
-def test_it_counts_what_a_worker_counts(tmp_path: Path) -> None:
+def test_it_counts_what_a_worker_counts() -> None:
     """Columns, the view's rows, statuses and ages, role by role; refusals are passed over."""
-    plan, reference = test_counting.plan(), test_counting.reference()
+    plan, reference = drift_kit.plan(), drift_kit.reference()
     offers = [
-        test_counting.with_status(log_kit.answer(plan, 0, rows=2), Status.OK, Status.NOT_FOUND),
-        test_counting.with_status(log_kit.answer(plan, 10), Status.OK | Status.STALE),
+        drift_kit.with_status(log_kit.answer(plan, 0, rows=2), Status.OK, Status.NOT_FOUND),
+        drift_kit.with_status(log_kit.answer(plan, 10), Status.OK | Status.STALE),
         *(log_kit.answer(plan, number) for number in range(20, 60)),
     ]
     shadow = [log_kit.answer(plan, number, role="shadow") for number in range(5)]
@@ -53,7 +51,7 @@ def test_it_counts_what_a_worker_counts(tmp_path: Path) -> None:
 
 def test_rows_fall_into_the_parts_of_their_time() -> None:
     """Whatever order they are read in."""
-    plan, reference = test_counting.plan(), test_counting.reference()
+    plan, reference = drift_kit.plan(), drift_kit.reference()
     start = log_kit.NOON - log_kit.NOON % 3600
     offers = [log_kit.answer(plan, n, at=start + 60 * minute) for n, minute in enumerate((5, 1, 1))]
     batch = record_batch(offers, schema_of(plan), 1.0, digest_with(b"k" * 32))
@@ -68,7 +66,7 @@ def test_rows_fall_into_the_parts_of_their_time() -> None:
 
 def test_a_column_that_the_log_does_not_have_is_not_counted() -> None:
     """A field that privacy drops, say: the others are counted all the same."""
-    plan, reference = test_counting.plan(), test_counting.reference()
+    plan, reference = drift_kit.plan(), drift_kit.reference()
     batch = record_batch(
         [log_kit.answer(plan, 1)], schema_of(plan), 1.0, digest_with(b"k" * 32)
     ).drop_columns(["feature.SEX", "status.person", "age.person"])
