@@ -14,7 +14,6 @@ from typing import Any
 import monitoring_kit
 import pytest
 from control_kit import ConfigDirectory, Valkey
-from monitoring_kit import PREDICTION
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
@@ -32,7 +31,12 @@ class Home:
         self.data = folder / "data"
         self.config = ConfigDirectory(folder / "config")
         self.config.gateway(listen={"admin": "127.0.0.1:0"}, log={})
-        self.config.model(monitoring={"prediction": PREDICTION, "retrain": {"webhook": url}})
+        self.config.model(
+            monitoring={
+                "prediction": {"task": "regression", "decision": "Y"},
+                "retrain": {"webhook": url, "metric": "absolute_error"},
+            }
+        )
         self.valkey = Valkey(folder / "valkey")
 
     def start(self) -> "subprocess.Popen[bytes]":
@@ -45,7 +49,19 @@ class Home:
             ],
             stderr=subprocess.DEVNULL,
         )
-        until(lambda: self.ask("GET", "/api/v1/retraining/demo")[0] == 200, "control is up")
+        try:
+            until(
+                lambda: (
+                    process.poll() is not None
+                    or self.ask("GET", "/api/v1/retraining/demo")[0] == 200
+                ),
+                "control is up",
+            )
+            assert process.poll() is None, "control has ended"
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
         return process
 
     def ask(self, method: str, path: str) -> tuple[int, Any]:
@@ -92,6 +108,7 @@ def test_a_killed_control_delivers_at_least_once_with_one_id(
             second.wait()
         finally:
             first.kill()
+            first.wait()
             home.valkey.stop()
 
         bodies = {body for _, _, body in receiver.requests}
@@ -124,6 +141,7 @@ def test_a_decision_that_was_only_written_is_sent(tmp_path: Path) -> None:
             second.wait()
         finally:
             second.kill()
+            second.wait()
             home.valkey.stop()
 
         assert [body for _, _, body in receiver.requests] == [b'{"id":"0b5e"}']
