@@ -34,7 +34,9 @@ DIGEST = "d" * 64
 class Watch:
     """One model `demo` with v1 in production, predictions ten seconds apart from `START` on."""
 
-    def __init__(self, folder: Path, monitoring: dict[str, Any] | None = None, **retrain: Any):
+    def __init__(
+        self, folder: Path, monitoring: dict[str, Any] | None = None, **retrain: Any
+    ) -> None:
         self.data = folder / "data"
         self.log = self.data / "predictions"
         self.config = ConfigDirectory(folder / "config")

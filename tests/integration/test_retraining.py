@@ -74,7 +74,9 @@ async def test_labels_that_flip_ask_once_within_the_cooldown(
     assert event["data"]["version"] == "v1"
     assert event["data"]["labels"] >= 500
     assert event["data"]["evidence"]["growth"] > 0.2
-    assert event["data"]["evidence"]["change"]["after"] > event["data"]["evidence"]["change"]["before"]
+    assert (
+        event["data"]["evidence"]["change"]["after"] > event["data"]["evidence"]["change"]["before"]
+    )
     verbs = [line["verb"] for line in watch.audit()]
     assert verbs == ["retraining asked", "retraining delivered"]
 

@@ -43,9 +43,7 @@ def retrain(**options: Any) -> RetrainConfig:
 
 async def deliver(folder: Path, *, loopback: bool = True, **options: Any) -> str:
     """One attempt."""
-    return await Courier(loopback=loopback).deliver(
-        retrain(**options), folder, IDENTIFIER, EVENT
-    )
+    return await Courier(loopback=loopback).deliver(retrain(**options), folder, IDENTIFIER, EVENT)
 
 
 @pytest.fixture
