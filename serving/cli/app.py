@@ -33,6 +33,7 @@ COMMANDS: Final[dict[str, str]] = {
     "performance": "Show how well a model does, by the labels it has.",
     "drift": "Freeze what traffic is compared with.",
     "retraining": "Show and steer requests for training.",
+    "candidate": "Add a newly trained model file as a shadow.",
     "simulate": "Try a policy on a recorded or made-up load.",
     "tokens": "Make credentials for callers.",
 }

@@ -21,6 +21,7 @@ from serving.config.effects import names_files, taken_over
 from serving.config.schema import GatewayConfig
 from serving.config.snapshot import Snapshot
 from serving.config.snapshot_codec import decode_snapshot, encode_snapshot
+from serving.control.candidates import shadows, unseen
 from serving.control.compile import Compiled
 from serving.control.host_list import HostList
 from serving.control.journal import Action, Entry, Journal
@@ -369,7 +370,22 @@ class Publisher:
 
     async def _compiled(self, directory: Path) -> Compiled:
         async with self._stock.staging:
-            return await asyncio.to_thread(self._compile, directory)
+            compiled = await asyncio.to_thread(self._compile, directory)
+        await asyncio.to_thread(self._refuse_unseen, compiled)
+        return compiled
+
+    def _refuse_unseen(self, compiled: Compiled) -> None:
+        """Refuse a candidate that gets answers to give before it was a shadow. Reads the disk."""
+        wanted = unseen(compiled.configuration.models, compiled.staged, self.current)
+        if not wanted:
+            return
+        seen = {
+            place
+            for entry in self._journal.newest(len(self._journal.revisions))
+            for place in shadows(entry.snapshot)
+        }
+        if problems := [words for place, words in wanted.items() if place not in seen]:
+            raise InvalidConfig(problems[0], tuple(problems))
 
     def expect(self, revision: int | None) -> None:
         """Raise Conflict unless `revision` is current (None: any), ModelNotReady before start."""
