@@ -68,14 +68,14 @@ def candidate(
       sluice candidate employment configs/demo/artifacts/employment-v2.onnx \\
           --version v3 --config configs/demo --data configs/demo
     """  # noqa: D301  - \b keeps click from re-wrapping the examples
-    brought = _bring(directory, model, file, version, golden, percent)
+    brought = _bring(directory, model, file, version=version, golden=golden, percent=percent)
     output.answer(brought, lambda: _words(brought))
     if applied:
         _apply(directory, brought, where, output)
 
 
 def _bring(
-    directory: Path, model: str, file: Path, version: str, golden: Path | None, percent: float
+    directory: Path, model: str, file: Path, *, version: str, golden: Path | None, percent: float
 ) -> "Brought":
     from tempfile import TemporaryDirectory
 

@@ -14,6 +14,7 @@ from serving.config.check import check, check_signatures
 from serving.config.facts import gather
 from serving.config.load import Loaded, load_directory, resolve_artifacts
 from serving.config.problems import raise_errors
+from serving.config.schema import ModelConfig
 from serving.config.shadow_edit import CannotEdit, add_shadow
 from serving.errors import InvalidArtifact, InvalidConfig
 from serving.files import write_whole
@@ -66,19 +67,7 @@ def bring(
         InvalidArtifact: the file must not be served, or a golden example differs.
         InvalidConfig: the configuration is broken, or would be with it.
     """
-    loaded = load_directory(root)
-    raise_errors(check(loaded, gather(loaded)))
-    config = loaded.configuration.models.get(model)
-    if config is None:
-        known = ", ".join(sorted(loaded.configuration.models))
-        raise InvalidConfig(f"there is no model '{model[:128]}'; there is {known or 'none'}")
-    if not _NAME.match(version):
-        raise InvalidConfig("a version's name is lower-case letters, digits, `.`, `_` and `-`")
-    if version in config.versions:
-        raise InvalidConfig(f"'{model}' has a version `{version}` already: new bytes, new version")
-    beside = resolve_artifacts(loaded).get((model, config.traffic.production))
-    if beside is None:
-        raise InvalidConfig(f"production of '{model}' is no file, so there is no folder for one")
+    loaded, config, beside = _place(root, model, version)
     sha256 = artifact.digest(file)
     artifact.check(file, sha256, checked_dir=checked)
     yaml_file = loaded.root / loaded.model_files[model]
@@ -119,6 +108,24 @@ def bring(
         percent=percent,
         golden=examples is not None,
     )
+
+
+def _place(root: Path, model: str, version: str) -> tuple[Loaded, ModelConfig, Path]:
+    """The configuration, the model, and the file beside which the new one goes."""
+    loaded = load_directory(root)
+    raise_errors(check(loaded, gather(loaded)))
+    config = loaded.configuration.models.get(model)
+    if config is None:
+        known = ", ".join(sorted(loaded.configuration.models))
+        raise InvalidConfig(f"there is no model '{model[:128]}'; there is {known or 'none'}")
+    if not _NAME.match(version):
+        raise InvalidConfig("a version's name is lower-case letters, digits, `.`, `_` and `-`")
+    if version in config.versions:
+        raise InvalidConfig(f"'{model}' has a version `{version}` already: new bytes, new version")
+    beside = resolve_artifacts(loaded).get((model, config.traffic.production))
+    if beside is None:
+        raise InvalidConfig(f"production of '{model}' is no file, so there is no folder for one")
+    return loaded, config, beside
 
 
 def _copy(source: Path, target: Path, sha256: str, made: list[Path]) -> None:
