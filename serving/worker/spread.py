@@ -93,7 +93,7 @@ class Spreading:
         self._connections = 0
         self._siblings = False
         self._refused: set[int] = set()
-        """Who could not be given one since our last sign of life: not asked again until the next."""
+        """Who could not be given one; asked again after our next sign of life."""
         self._table: SpreadTable | None = None
         """Set while we take part."""
         self._inbox: socket.socket
