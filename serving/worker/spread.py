@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from serving.metrics import MetricsFile
-from serving.worker.spread_choice import SLACK, choose
+from serving.worker.spread_choice import choose, is_even
 from serving.worker.spread_table import WORKERS, SpreadTable
 
 __all__ = ["Alone", "Spread", "Spreading"]
@@ -91,9 +91,8 @@ class Spreading:
         self._me = me
         self._handed_over = metrics.counter("sluice_connections_handed_over_total")
         self._connections = 0
-        self._siblings = False
-        self._refused: set[int] = set()
-        """Who could not be given one; asked again after our next sign of life."""
+        self._others: list[int] = []
+        """Siblings that are alive; who cannot be given one is left out until our next beat."""
         self._table: SpreadTable | None = None
         """Set while we take part."""
         self._inbox: socket.socket
@@ -114,15 +113,14 @@ class Spreading:
         self._outbox = _datagrams()
         asyncio.get_running_loop().add_reader(self._inbox, self._take)
         table.count(self._connections)
-        table.took_all()
         self._table = table
         self.beat()
 
     def beat(self) -> None:
         """Show the siblings that we are alive; to be called several times a second."""
         if self._table is not None:
-            self._siblings = self._table.beat()
-            self._refused.clear()
+            self._others = self._table.beat()
+            self._take()
 
     def count(self, connections: int) -> None:
         """Note how many connections there are now."""
@@ -132,10 +130,13 @@ class Spreading:
 
     def elsewhere(self) -> int | None:
         """Who would better serve one more connection; None: nobody."""
-        if not self._siblings or self._connections <= SLACK or self._table is None:
+        table, others, mine = self._table, self._others, self._connections
+        # A cheap look first: what waits for others can only make it more even.
+        if table is None or not others or is_even(mine, table.opens(others)):
             return None
-        loads = self._table.loads()
-        return choose(self._me, [one for one in loads if one.number not in self._refused])
+        ready = table.ready(others)
+        place = choose(mine, list(ready.values()))
+        return None if place is None else list(ready)[place]
 
     def give(self, receiver: int, descriptor: int) -> bool:
         """Hand a connection over; on True it is theirs, and ours is to be closed silently."""
@@ -145,17 +146,17 @@ class Spreading:
         rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))
         table.giving(receiver)
         try:
-            self._outbox.sendmsg([b"1"], [rights], 0, str(self._path(receiver)))
+            self._outbox.sendmsg([b"1"], [rights], 0, self._path(receiver))
         except OSError:
             table.giving(receiver, -1)
-            self._refused.add(receiver)
+            self._others.remove(receiver)
             return False
         self._handed_over.inc()
         return True
 
     def leave(self) -> None:
         """Give nothing and be given nothing from now on; what waits for us is served."""
-        table, self._table = self._table, None
+        table, self._table, self._others = self._table, None, []
         if table is None:
             return
         table.leave()
@@ -165,7 +166,7 @@ class Spreading:
         self._take_waiting()
         self._inbox.close()
         self._outbox.close()
-        self._path(self._me).unlink(missing_ok=True)
+        Path(self._path(self._me)).unlink(missing_ok=True)
 
     def _take(self) -> None:
         self._take_waiting()
@@ -189,21 +190,21 @@ class Spreading:
                 [descriptor] = array.array("i", data)
                 self._adopt(socket.socket(fileno=descriptor))
 
-    def _path(self, number: int) -> Path:
-        return self._run / f"spread-{number}.sock"
+    def _path(self, number: int) -> str:
+        return f"{self._run}/spread-{number}.sock"
 
 
 def _datagrams() -> socket.socket:
     return socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
 
 
-def _bound(path: Path) -> socket.socket:
+def _bound(path: str) -> socket.socket:
     """A socket under that name that only the user may send to; a dead worker's is replaced."""
-    path.unlink(missing_ok=True)
+    Path(path).unlink(missing_ok=True)
     bound = _datagrams()
     previous = os.umask(0o177)
     try:
-        bound.bind(str(path))
+        bound.bind(path)
     except BaseException:
         bound.close()
         raise

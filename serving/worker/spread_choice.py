@@ -2,58 +2,43 @@
 
 The kernel spreads connections over the sockets of a port by a hash, which is no more even than
 dice (docs/decisions.md has the numbers). So whoever accepts one looks at the counts, and hands it
-to the worker with the fewest if that has clearly fewer. Always handing it on would even out a
-little more, and cost a wake-up of another process for nearly every connection.
+to the worker with the fewest if it has clearly more itself. To hand on whatever evens things out,
+however little, would wake another process for nearly every connection.
 
-With exact counts a worker keeps a connection only up to `fewest + 1 + max(1, fewest / 4)`, and
-nobody who is handed one comes above that. The fewest is at most the mean, so nobody gets more than
-twice the mean once there are two connections a worker.
+With exact counts nobody keeps a connection that brings it above five quarters of the mean, or two
+above the fewest, and nobody is handed one that does. So once there are two connections a worker,
+nobody has more than twice the mean.
 """
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
-__all__ = ["SLACK", "Load", "choose"]
+__all__ = ["choose", "is_even"]
 
-SLACK: Final = 1
-"""This many more than the fewest are kept without looking further."""
+_MORE: Final = 1
+"""Who has at most so many more than the fewest, before the new one, keeps it."""
 
-_SLACK_SHARE: Final = 4
-"""And a quarter more: with hundreds of connections a few do not matter."""
-
-_MOST_WAITING: Final = 4
-"""More than that wait to be taken: it is stopped or very busy, or everybody has just seen that
-it has the fewest. Counts both what a stopped worker can swallow and what a storm moves in vain."""
+_SHARE: Final = 5 / 4
+"""So does who comes to at most so many times the mean by it."""
 
 
-class Load(NamedTuple):
-    """One worker as its siblings see it."""
-
-    number: int
-    """The worker's."""
-    open: int
-    """Connections that it serves."""
-    waiting: int
-    """Connections that were handed to it and that it has not taken yet."""
+def is_even(mine: int, others: Sequence[int]) -> bool:
+    """Whether who has `mine` connections may keep one more that is counted nowhere yet."""
+    mean = (mine + sum(others) + 1) / (len(others) + 1)
+    return mine <= min(others) + _MORE or mine + 1 <= _SHARE * mean
 
 
-def choose(me: int, loads: Sequence[Load]) -> int | None:
-    """Say who serves a connection that worker `me` has accepted; None: it does itself.
+def choose(mine: int, others: Sequence[int]) -> int | None:
+    """Say whose a connection becomes that was just accepted, and is counted nowhere yet.
 
     Args:
-        me: the worker that asks.
-        loads: those who take connections, in the order of their numbers; the new one is nowhere
-            counted. Where `me` is missing or alone, it serves.
+        mine: the connections of the worker that accepted it.
+        others: those of the workers that it can be handed to. Of several with the fewest the
+            first one is taken: with the same order everywhere, all would choose the same.
+
+    Returns:
+        The place in `others`; None if it stays where it is.
     """
-    mine = next((one.open + one.waiting for one in loads if one.number == me), None)
-    if mine is None or mine <= SLACK:
+    if not others or is_even(mine, others):
         return None
-    fewest, chosen = mine, None
-    # Beginning behind oneself: whoever looks at the same time begins elsewhere.
-    start = next((at for at, one in enumerate(loads) if one.number > me), 0)
-    for one in (*loads[start:], *loads[:start]):
-        if one.open + one.waiting < fewest and one.waiting < _MOST_WAITING:
-            fewest, chosen = one.open + one.waiting, one.number
-    if mine <= fewest + max(SLACK, fewest // _SLACK_SHARE):
-        return None
-    return chosen
+    return min(range(len(others)), key=others.__getitem__)

@@ -1,27 +1,24 @@
 """How many connections each worker of a node has: a small file that all of them have mapped.
 
-One row of 64-bit integers a worker: when it last showed a sign of life (monotonic nanoseconds; 0
-while it takes nothing), its open connections, how many it has taken, and then, by giver, how many
-were handed to it. Each cell has one writer: a row's first three its worker, the others their giver.
-So nothing is locked, and a worker that is stopped at any place holds nobody up.
+One row of 64-bit integers a worker: when it last showed a sign of life (monotonic nanoseconds), its
+open connections, how many of those it was given it has taken, and then, by giver, how many it was
+given. Each cell has one writer: a row's first three its worker, the others their giver. So nothing
+is locked, and a worker that is stopped at any place holds nobody up.
 
-What waits for a worker is the sum of what it was given less what it has taken. Having found its
-queue empty it writes that sum down as taken, so a giver that was killed between counting and giving
-(or the other way round) is right again with the next connection or sign of life.
+What was given to a worker and not taken counts as its own for everybody. Who finds its queue empty
+writes down as taken all that was given, so a giver that was killed between counting and giving (or
+the other way round) is right again with the next connection or sign of life.
 
 The kernel's boot is part of the file's name: clocks of another boot, or of another machine that
 shares the directory, mean nothing here.
 """
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from serving.mapped import map_shared
-from serving.worker.spread_choice import Load
 
 __all__ = ["WORKERS", "SpreadTable"]
 
@@ -31,8 +28,15 @@ WORKERS: Final = 320
 STALE_SECONDS: Final = 0.8
 """Three signs of life late. A worker in a long run of a model is left alone meanwhile."""
 
+MOST_WAITING: Final = 4
+"""Who has taken none of so many is stopped or very busy. This also bounds what a stopped worker
+can swallow, and what is moved in vain when a storm reaches one worker before the others."""
+
 _BEAT, _OPEN, _TAKEN, _GIVEN = range(4)
 _WIDTH: Final = _GIVEN + WORKERS
+_GONE: Final = 1
+"""A sign of life that is too old for ever; 0 is of a worker that never was."""
+
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -51,22 +55,32 @@ class SpreadTable:
         boot = _BOOT.read_text()[:8] if _BOOT.exists() else "any"
         memory = map_shared(run / f"spread-{boot}.table", 8 * WORKERS * _WIDTH)
         self._me = me
-        self._rows = np.frombuffer(memory, np.int64).reshape(WORKERS, _WIDTH)
-        self._mine = memoryview(memory).cast("q")[me * _WIDTH : (me + 1) * _WIDTH]
-        self._cells = memoryview(memory).cast("q")
-        self._top = me + 1
+        self._cells = cells = memoryview(memory).cast("q")
+        self._mine = cells[me * _WIDTH : (me + 1) * _WIDTH]
+        # Columns, by worker.
+        self._beats = cells[_BEAT::_WIDTH]
+        self._opens = cells[_OPEN::_WIDTH]
+        self._taken = cells[_TAKEN::_WIDTH]
+        self._given_by_me = cells[_GIVEN + me :: _WIDTH]
+        self._top = WORKERS
+        """As of our last beat there was nobody with this number or a higher one, ever."""
 
-    def beat(self) -> bool:
-        """Show a sign of life: give to me. Returns whether anybody else shows one."""
+    def beat(self) -> list[int]:
+        """Show a sign of life: give to me.
+
+        Returns:
+            The others that show one, those with higher numbers than mine first.
+        """
         now = time.monotonic_ns()
         self._mine[_BEAT] = now
-        alive = _fresh(self._rows[:, _BEAT], now)
-        self._top = int(alive[-1]) + 1
-        return len(alive) > 1
+        beats, since, me = self._beats.tolist(), _since(now), self._me
+        self._top = 1 + max(number for number, beat in enumerate(beats) if beat)
+        alive = [number for number, beat in enumerate(beats) if beat > since]
+        return [one for one in alive if one > me] + [one for one in alive if one < me]
 
     def leave(self) -> None:
         """Be given nothing from now on."""
-        self._mine[_BEAT] = 0
+        self._mine[_BEAT] = _GONE
 
     def count(self, connections: int) -> None:
         """Say how many connections I have."""
@@ -74,26 +88,31 @@ class SpreadTable:
 
     def took_all(self) -> None:
         """Say that nothing waits for me."""
-        self._mine[_TAKEN] = int(self._rows[self._me, _GIVEN:].sum())
+        self._mine[_TAKEN] = sum(self._mine[_GIVEN : _GIVEN + self._top])
 
     def giving(self, receiver: int, number: int = 1) -> None:
-        """Count a connection as handed to `receiver`; -1 if that came to nothing."""
-        self._cells[receiver * _WIDTH + _GIVEN + self._me] += number
+        """Count a connection as given to `receiver`; -1 if that came to nothing."""
+        self._given_by_me[receiver] += number
 
-    def loads(self) -> list[Load]:
-        """Everybody who shows signs of life and takes connections, by number; me among them."""
-        rows = self._rows[: self._top]
-        numbers = _fresh(rows[:, _BEAT], time.monotonic_ns())
-        rows = rows[numbers]
-        waiting = rows[:, _GIVEN:].sum(axis=1) - rows[:, _TAKEN]
-        return [
-            Load(number, count, max(0, wait))
-            for number, count, wait in zip(
-                numbers.tolist(), rows[:, _OPEN].tolist(), waiting.tolist(), strict=True
-            )
-        ]
+    def opens(self, workers: Sequence[int]) -> list[int]:
+        """How many connections these workers have, what waits for them not counted."""
+        opens = self._opens
+        return [opens[worker] for worker in workers]
+
+    def ready(self, workers: Sequence[int]) -> dict[int, int]:
+        """Those of these workers that can be given one, and how many connections they have."""
+        beats, opens, since = self._beats, self._opens, _since(time.monotonic_ns())
+        return {
+            worker: opens[worker] + max(0, waiting)
+            for worker in workers
+            if beats[worker] > since and (waiting := self._waiting(worker)) < MOST_WAITING
+        }
+
+    def _waiting(self, worker: int) -> int:
+        start = worker * _WIDTH + _GIVEN
+        return sum(self._cells[start : start + self._top]) - self._taken[worker]
 
 
-def _fresh(beats: NDArray[np.int64], now: int) -> NDArray[np.intp]:
-    """Where signs of life are young enough; `now` in monotonic nanoseconds."""
-    return np.flatnonzero((beats > 0) & (beats > now - int(STALE_SECONDS * 1e9)))
+def _since(now: int) -> int:
+    """The sign of life, at monotonic nanoseconds `now`, that is just too old."""
+    return max(_GONE, now - int(STALE_SECONDS * 1e9))
