@@ -5,6 +5,7 @@ shakes hands keeps the connection; with TLS the handshake begins here, on a sock
 """
 
 import asyncio
+import contextlib
 import os
 import socket
 import ssl as tls
@@ -45,7 +46,9 @@ class Arrivals(asyncio.Protocol):
             return
         descriptor: int = transport.get_extra_info("socket").fileno()
         if receiver is None or not shared.spread.give(receiver, descriptor):
-            self.adopt(socket.socket(fileno=os.dup(descriptor)))
+            # No descriptor is free: closed, as the loop does with what it cannot accept.
+            with contextlib.suppress(OSError):
+                self.adopt(socket.socket(fileno=os.dup(descriptor)))
         # Ours alone: another descriptor of the connection is with who serves it, so that the
         # client sees neither a FIN nor a reset.
         cast("asyncio.Transport", transport).abort()

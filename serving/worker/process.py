@@ -136,7 +136,7 @@ class Worker:
             max_json_depth=limits.max_json_depth,
         )
         wiring: tuple[Any, ...] = (self._gateway, limits, tensor_limits, self._metrics)
-        self._spread = Spreading(self._data / "run", arguments.worker, self._metrics)
+        self._spread = Spreading(self._data / "run", arguments.worker, self._metrics, clock)
         self._http = HttpListener(
             *wiring, header_names=self._gateway.header_names, clock=clock, spread=self._spread
         )

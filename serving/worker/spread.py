@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol
 
+from serving.clock import Clock
 from serving.metrics import MetricsFile
 from serving.worker.spread_choice import choose, is_even
 from serving.worker.spread_table import WORKERS, SpreadTable
@@ -84,11 +85,13 @@ class Spreading:
         run: where the table and the sockets are.
         me: the worker's number.
         metrics: where connections handed over are counted.
+        clock: by which siblings are taken for alive.
     """
 
-    def __init__(self, run: Path, me: int, metrics: MetricsFile) -> None:
+    def __init__(self, run: Path, me: int, metrics: MetricsFile, clock: Clock) -> None:
         self._run = run
         self._me = me
+        self._clock = clock
         self._handed_over = metrics.counter("sluice_connections_handed_over_total")
         self._connections = 0
         self._others: list[int] = []
@@ -105,7 +108,7 @@ class Spreading:
             return
         self._adopt = adopt
         try:
-            table = SpreadTable(self._run, self._me)
+            table = SpreadTable(self._run, self._me, self._clock)
             self._inbox = _bound(self._path(self._me))
         except OSError as error:
             _log.warning("connections are not spread over workers: %s", error.strerror)
@@ -149,7 +152,7 @@ class Spreading:
             self._outbox.sendmsg([b"1"], [rights], 0, self._path(receiver))
         except OSError:
             table.giving(receiver, -1)
-            self._others.remove(receiver)
+            self._others = [other for other in self._others if other != receiver]
             return False
         self._handed_over.inc()
         return True

@@ -1,9 +1,9 @@
 """How many connections each worker of a node has: a small file that all of them have mapped.
 
-One row of 64-bit integers a worker: when it last showed a sign of life (monotonic nanoseconds), its
-open connections, how many of those it was given it has taken, and then, by giver, how many it was
-given. Each cell has one writer: a row's first three its worker, the others their giver. So nothing
-is locked, and a worker that is stopped at any place holds nobody up.
+Columns of 64-bit integers, a cell a worker: when it last showed a sign of life (monotonic
+nanoseconds), its open connections, and how many of those it was given it has taken. Then a row for
+each worker: how many it was given, by giver. Each cell has one writer, its worker or the giver. So
+nothing is locked, and a worker that is stopped at any place holds nobody up.
 
 What was given to a worker and not taken counts as its own for everybody. Who finds its queue empty
 writes down as taken all that was given, so a giver that was killed between counting and giving (or
@@ -13,17 +13,17 @@ The kernel's boot is part of the file's name: clocks of another boot, or of anot
 shares the directory, mean nothing here.
 """
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from serving.clock import Clock
 from serving.mapped import map_shared
 
 __all__ = ["WORKERS", "SpreadTable"]
 
 WORKERS: Final = 320
-"""Rows: the configuration allows 256 workers, and a roll has some more."""
+"""Cells: the configuration allows 256 workers, and a roll has some more."""
 
 STALE_SECONDS: Final = 0.8
 """Three signs of life late. A worker in a long run of a model is left alone meanwhile."""
@@ -32,8 +32,6 @@ MOST_WAITING: Final = 4
 """Who has taken none of so many is stopped or very busy. This also bounds what a stopped worker
 can swallow, and what is moved in vain when a storm reaches one worker before the others."""
 
-_BEAT, _OPEN, _TAKEN, _GIVEN = range(4)
-_WIDTH: Final = _GIVEN + WORKERS
 _GONE: Final = 1
 """A sign of life that is too old for ever; 0 is of a worker that never was."""
 
@@ -46,22 +44,24 @@ class SpreadTable:
     Args:
         run: the folder of the file.
         me: this worker's number, below `WORKERS`.
+        clock: everybody's monotonic one.
 
     Raises:
         OSError: the file cannot be made, as on a full disk.
     """
 
-    def __init__(self, run: Path, me: int) -> None:
+    def __init__(self, run: Path, me: int, clock: Clock) -> None:
         boot = _BOOT.read_text()[:8] if _BOOT.exists() else "any"
-        memory = map_shared(run / f"spread-{boot}.table", 8 * WORKERS * _WIDTH)
+        memory = map_shared(run / f"spread-{boot}.table", 8 * WORKERS * (3 + WORKERS))
+        cells = memoryview(memory).cast("q")
         self._me = me
-        self._cells = cells = memoryview(memory).cast("q")
-        self._mine = cells[me * _WIDTH : (me + 1) * _WIDTH]
-        # Columns, by worker.
-        self._beats = cells[_BEAT::_WIDTH]
-        self._opens = cells[_OPEN::_WIDTH]
-        self._taken = cells[_TAKEN::_WIDTH]
-        self._given_by_me = cells[_GIVEN + me :: _WIDTH]
+        self._clock = clock
+        self._beats, self._opens, self._taken, self._given = (
+            cells[:WORKERS],
+            cells[WORKERS : 2 * WORKERS],
+            cells[2 * WORKERS : 3 * WORKERS],
+            cells[3 * WORKERS :],
+        )
         self._top = WORKERS
         """As of our last beat there was nobody with this number or a higher one, ever."""
 
@@ -71,28 +71,28 @@ class SpreadTable:
         Returns:
             The others that show one, those with higher numbers than mine first.
         """
-        now = time.monotonic_ns()
-        self._mine[_BEAT] = now
-        beats, since, me = self._beats.tolist(), _since(now), self._me
+        now, me = self._now(), self._me
+        self._beats[me] = now
+        beats, since = self._beats.tolist(), _since(now)
         self._top = 1 + max(number for number, beat in enumerate(beats) if beat)
         alive = [number for number, beat in enumerate(beats) if beat > since]
         return [one for one in alive if one > me] + [one for one in alive if one < me]
 
     def leave(self) -> None:
         """Be given nothing from now on."""
-        self._mine[_BEAT] = _GONE
+        self._beats[self._me] = _GONE
 
     def count(self, connections: int) -> None:
         """Say how many connections I have."""
-        self._mine[_OPEN] = connections
+        self._opens[self._me] = connections
 
     def took_all(self) -> None:
         """Say that nothing waits for me."""
-        self._mine[_TAKEN] = sum(self._mine[_GIVEN : _GIVEN + self._top])
+        self._taken[self._me] = self._given_to(self._me)
 
     def giving(self, receiver: int, number: int = 1) -> None:
         """Count a connection as given to `receiver`; -1 if that came to nothing."""
-        self._given_by_me[receiver] += number
+        self._given[receiver * WORKERS + self._me] += number
 
     def opens(self, workers: Sequence[int]) -> list[int]:
         """How many connections these workers have, what waits for them not counted."""
@@ -101,16 +101,21 @@ class SpreadTable:
 
     def ready(self, workers: Sequence[int]) -> dict[int, int]:
         """Those of these workers that can be given one, and how many connections they have."""
-        beats, opens, since = self._beats, self._opens, _since(time.monotonic_ns())
+        beats, opens, taken = self._beats, self._opens, self._taken
+        since = _since(self._now())
         return {
             worker: opens[worker] + max(0, waiting)
             for worker in workers
-            if beats[worker] > since and (waiting := self._waiting(worker)) < MOST_WAITING
+            if beats[worker] > since
+            and (waiting := self._given_to(worker) - taken[worker]) < MOST_WAITING
         }
 
-    def _waiting(self, worker: int) -> int:
-        start = worker * _WIDTH + _GIVEN
-        return sum(self._cells[start : start + self._top]) - self._taken[worker]
+    def _now(self) -> int:
+        return int(self._clock.monotonic() * 1e9)
+
+    def _given_to(self, worker: int) -> int:
+        start = worker * WORKERS
+        return sum(self._given[start : start + self._top])
 
 
 def _since(now: int) -> int:
