@@ -2,6 +2,7 @@
 
     python loadtests/bench_spread.py                       # 4, 8 and 16 workers, 32 connections
     python loadtests/bench_spread.py --at-once             # connections begun together
+    python loadtests/bench_spread.py --grpc native         # gRPC's port; or aio
     python loadtests/bench_spread.py --kernel-only --connections 200 --trials 1000 --json
 
 Opens as many bare listeners on one loopback port as there would be workers, connects, and counts
@@ -9,7 +10,7 @@ who was given how many; again for each trial, with fresh connections. A trial is
 more than twice the mean. Beside it stands what independent draws give (simulated, seeded): the
 kernel hashes addresses and ports, so it can be no better. Then the same with a real gateway
 (`sluice up`, local engine): each connection is asked something and answered, and each worker says
-on its private socket how many it has. Stops by itself.
+on its private socket how many it has; of gRPC's the kernel says it. Stops by itself.
 """
 
 import argparse
@@ -21,7 +22,8 @@ import socket
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,9 @@ from serving.unix_http import ask
 _ANY_PORT = ("127.0.0.1", 0)
 _SIMULATED = 20_000
 _ASK = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 _SETTLED_SECONDS = 10.0
+_ESTABLISHED = "01"
 
 
 def listeners(stack: ExitStack, number: int) -> list[socket.socket]:
@@ -93,8 +97,8 @@ def kernel_alone(workers: int, connections: int, trials: int) -> list[list[int]]
         return [trial(servers, connections) for _ in range(trials)]
 
 
-def connected(stack: ExitStack, address: str, number: int, *, at_once: bool) -> list[socket.socket]:
-    """That many connections, each of which was answered once."""
+def connect(stack: ExitStack, address: str, number: int, words: bytes, *, at_once: bool) -> None:
+    """Make that many connections, each of which is answered once."""
     host, _, port = address.rpartition(":")
     clients = [stack.enter_context(socket.socket()) for _ in range(number)]
     for one in clients:
@@ -102,13 +106,12 @@ def connected(stack: ExitStack, address: str, number: int, *, at_once: bool) -> 
         one.connect_ex((host, int(port)))
     for one in clients:
         one.settimeout(_SETTLED_SECONDS)
-        one.sendall(_ASK)  # waits for the connection to be there
+        one.sendall(words)  # waits for the connection to be there
     for one in clients:
-        assert one.recv(4096).startswith(b"HTTP/1.1 200"), "a connection was not answered"
-    return clients
+        assert one.recv(4096), "a connection was not answered"
 
 
-async def held(run: Path, workers: int) -> list[int]:
+async def http_held(run: Path, workers: int) -> list[int]:
     """How many connections each worker says it has."""
     answers = await asyncio.gather(
         *(
@@ -119,30 +122,59 @@ async def held(run: Path, workers: int) -> list[int]:
     return [int(json.loads(one.body)["connections"]) for one in answers if one is not None]
 
 
-def settled(run: Path, workers: int, connections: int) -> list[int]:
-    """The same, as soon as they add up."""
+def held_on(port: int, pids: list[int]) -> list[int]:
+    """How many connections to a port each process has, by the kernel's tables (proc_pid_fd(5))."""
+    tables = (Path("/proc/net") / name for name in ("tcp", "tcp6"))
+    lines = [line.split() for table in tables for line in table.read_text().splitlines()[1:]]
+    links = {
+        f"socket:[{line[9]}]"
+        for line in lines
+        if line[3] == _ESTABLISHED and int(line[1].rpartition(":")[2], 16) == port
+    }
+    return [sum(link in links for link in open_links(pid)) for pid in pids]
+
+
+def open_links(pid: int) -> Iterator[str]:
+    """What a process's descriptors point at."""
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed since it was listed
+            yield str(entry.readlink())
+
+
+def settled(held: Callable[[], list[int]], connections: int) -> list[int]:
+    """What each worker has, as soon as it adds up."""
     until = time.monotonic() + _SETTLED_SECONDS
-    while sum(counts := asyncio.run(held(run, workers))) != connections:
-        assert time.monotonic() < until, f"{connections} connections, the workers say {counts}"
+    while sum(counts := held()) != connections:
+        assert time.monotonic() < until, f"{connections} connections, the workers have {counts}"
     return counts
 
 
-def with_gateway(
-    workers: int, connections: int, trials: int, *, at_once: bool
-) -> tuple[list[list[int]], int]:
+def with_gateway(workers: int, options: argparse.Namespace) -> tuple[list[list[int]], int]:
     """Who had how many, by trial; and how many connections were handed over in all."""
     found = []
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder) / "conf"
-        gateway_kit.write_gateway(directory, engine={"workers": workers})
+        # Beyond loopback grpc.aio serves; the clients come over loopback all the same.
+        host = "0.0.0.0" if options.grpc == "aio" else "127.0.0.1"  # noqa: S104
+        listen = {"http": "127.0.0.1:0", "grpc": f"{host}:0", "admin": "127.0.0.1:0"}
+        gateway_kit.write_gateway(directory, listen=listen, engine={"workers": workers})
         gateway_kit.write_model(directory, "m", {"v1": onnx_models.doubler(3)}, {})
-        with gateway_kit.running(directory) as gateway:
-            run = gateway.data / "run"
-            for _ in range(trials):
+        with gateway_kit.running(directory, "--insecure-bind") as gateway:
+            address, words = gateway.http, _ASK
+            if options.grpc:
+                address, words = gateway.grpc.replace(host, "127.0.0.1"), _GREETING
+            pids = gateway.pids("worker-")
+
+            def held() -> list[int]:
+                if options.grpc:
+                    return held_on(int(address.rpartition(":")[2]), pids)
+                return asyncio.run(http_held(gateway.data / "run", workers))
+
+            for _ in range(options.trials):
                 with ExitStack() as stack:
-                    connected(stack, gateway.http, connections, at_once=at_once)
-                    found.append(settled(run, workers, connections))
-                settled(run, workers, 0)
+                    connect(stack, address, options.connections, words, at_once=options.at_once)
+                    found.append(settled(held, options.connections))
+                settled(held, 0)
             text = gateway.ask(f"{gateway.admin}/metrics", token=gateway.token)[1]
     handed = [
         float(line.split()[-1])
@@ -168,7 +200,7 @@ def measure(options: argparse.Namespace, workers: int) -> dict[str, Any]:
         "kernel": summary(kernel_alone(workers, connections, trials)),
     }
     if not options.kernel_only:
-        counts, handed = with_gateway(workers, connections, trials, at_once=options.at_once)
+        counts, handed = with_gateway(workers, options)
         result["gateway"] = summary(counts) | {"handed_over": handed / (trials * connections)}
     return result
 
@@ -182,6 +214,7 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=32, help="clients' connections (32)")
     parser.add_argument("--trials", type=int, default=100, help="repetitions (100)")
     parser.add_argument("--at-once", action="store_true", help="begin a trial's all together")
+    parser.add_argument("--grpc", choices=["native", "aio"], help="gRPC's port, by this server")
     parser.add_argument("--kernel-only", action="store_true", help="start no gateway")
     parser.add_argument("--json", action="store_true", help="print one JSON list and no table")
     options = parser.parse_args()
