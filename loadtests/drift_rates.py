@@ -13,7 +13,7 @@ Tables:
   alarms    nothing changed: how often does a report name any column, beside fixed thresholds
   traffic   nothing changed, but rows come in households, batches, or again and again
   power     something did change
-  harm      the four years: does drift, or the model's error, say that the model got worse
+
 """
 
 import argparse
@@ -365,7 +365,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--windows", type=int, default=2000, help="windows a rate of false alarms")
-    parser.add_argument("--only", default="alarms,traffic,power,harm", help="tables to print")
+    parser.add_argument("--only", default="alarms,traffic,power", help="tables to print")
     parser.add_argument("--data", type=Path, default=census.DATA, help="the census, as the demo's")
     options = parser.parse_args()
     chosen = options.only.split(",")
