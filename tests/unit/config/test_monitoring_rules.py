@@ -109,8 +109,10 @@ def test_a_reference_that_is_not_there_is_an_error_at_its_line(root: Path) -> No
     (root / "reference.json").unlink()
 
     assert findings(root) == [
-        "models/m.yaml:10:14: error: monitoring.reference: the reference cannot be read: there is "
-        "no such file (`sluice drift freeze` makes one)"
+        (
+            "models/m.yaml:10:14: error: monitoring.reference: the reference cannot be read: there is "
+            "no such file (`sluice drift freeze` makes one)"
+        )
     ]
 
 
@@ -160,9 +162,7 @@ def test_numbers_where_the_feature_is_text_are_an_error(root: Path) -> None:
     columns = REFERENCE.columns | {"town": REFERENCE.columns["age"]}
     write(root, replace(REFERENCE, columns=columns))
 
-    assert (
-        "column `town` of the reference is float, but person.town is string" in findings(root)[0]
-    )
+    assert "column `town` of the reference is float, but person.town is string" in findings(root)[0]
 
 
 @pytest.mark.parametrize(
@@ -171,26 +171,34 @@ def test_numbers_where_the_feature_is_text_are_an_error(root: Path) -> None:
         (
             "important: [age]",
             "important: [agee]",
-            "11:15: error: monitoring.important[0]: the reference has no column `agee` "
-            "(did you mean `age`?)",
+            (
+                "11:15: error: monitoring.important[0]: the reference has no column `agee` "
+                "(did you mean `age`?)"
+            ),
         ),
         (
             "slices: [town, id]",
             "slices: [town, idd]",
-            "13:18: error: monitoring.slices[1]: `idd` is no entity key, feature or output of this "
-            "model (did you mean `id`?)",
+            (
+                "13:18: error: monitoring.slices[1]: `idd` is no entity key, feature or output of this "
+                "model (did you mean `id`?)"
+            ),
         ),
         (
             "fields: {town: hash}",
             "fields: {towne: hash}",
-            "8:23: error: log.fields.towne: `towne` is no entity key, feature or output of this "
-            "model (did you mean `town`?)",
+            (
+                "8:23: error: log.fields.towne: `towne` is no entity key, feature or output of this "
+                "model (did you mean `town`?)"
+            ),
         ),
         (
             "decision: label",
             "decision: labl",
-            "12:26: error: monitoring.prediction.decision: the model file has no output `labl` "
-            "(did you mean `label`?)",
+            (
+                "12:26: error: monitoring.prediction.decision: the model file has no output `labl` "
+                "(did you mean `label`?)"
+            ),
         ),
         (
             "probabilities[1]",

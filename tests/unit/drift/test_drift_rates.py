@@ -65,14 +65,17 @@ def test_regulars_are_no_drift_once_past_windows_are_known(rates: ModuleType, wo
     assert hits(rates, world, rates.TRAFFIC[6], 1000, 30) <= 3
 
 
+def test_nor_once_some_hours_have_gone_by(rates: ModuleType, world: Any) -> None:
+    """A day of windows before tells the same, without a log."""
+    assert hits(rates, world, rates.TRAFFIC[8], 1000, 30) <= 3
+
+
 @pytest.mark.parametrize(
     ("case", "n", "least"),
     [(0, 100, 52), (2, 500, 58), (3, 200, 58), (4, 5000, 58)],
     ids=["nulls", "new category", "months", "2018"],
 )
-def test_what_changed_is_seen(
-    rates: ModuleType, world: Any, case: int, n: int, least: int
-) -> None:
+def test_what_changed_is_seen(rates: ModuleType, world: Any, case: int, n: int, least: int) -> None:
     """Out of 60 windows."""
     assert hits(rates, world, rates.POWER[case], n, 60) >= least
 

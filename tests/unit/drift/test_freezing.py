@@ -6,7 +6,6 @@ import pytest
 from serving.drift.freezing import freeze, freeze_column
 
 
-
 @pytest.fixture
 def chance() -> np.random.Generator:
     """The same draws for each test."""

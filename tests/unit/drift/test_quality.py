@@ -120,9 +120,7 @@ def test_another_type_is_found_and_is_the_worst() -> None:
 
 def test_without_statuses_every_row_was_fine() -> None:
     """A reference frozen from a table knows of no store."""
-    bare = Reference(
-        model="m", rows=10_000, created="", source="table", columns=REFERENCE.columns
-    )
+    bare = Reference(model="m", rows=10_000, created="", source="table", columns=REFERENCE.columns)
 
     assert assess(bare, view(OK=900, NOT_FOUND__DEFAULTED=100)).broken
 

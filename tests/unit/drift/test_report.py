@@ -124,6 +124,16 @@ def test_a_proven_shift_too_small_to_matter_is_not_told() -> None:
     assert told.level == "inform"
 
 
+def test_a_drift_that_stays_is_still_seen_after_a_day() -> None:
+    """The windows before tell how restless traffic is; a step among them does not hide itself."""
+    windows = [hour(i, older=5 if i >= 10 else 0) for i in range(24)]
+
+    [age] = [one for one in report(REFERENCE, windows, OPTIONS).columns if one.name == "age"]
+
+    assert age.since == 10 * HOUR
+    assert age.level == "alert"
+
+
 def test_counts_of_another_reference_are_refused() -> None:
     """They would be compared with bins they were not counted into."""
     window = Window(start=0, end=1, blocks={"age": np.ones((1, 3), np.int64)})

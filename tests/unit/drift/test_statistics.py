@@ -13,6 +13,7 @@ from serving.drift.statistics import (
     compare_columns,
     dispersion,
     q_values,
+    unrest,
 )
 
 EVEN = ReferenceCounts(np.array([0, 0, 0, 4000, 3000, 3000]), 3, ordered=False)
@@ -162,6 +163,36 @@ def test_the_dispersion_of_alike_windows_is_one() -> None:
     assert dispersion(alike, EVEN) < 2
     assert dispersion(apart, EVEN) > 10
     assert dispersion(apart[:3], EVEN) == 1, "three windows are too few to tell"
+
+
+def restless(chance: np.random.Generator, effect: int, windows: int = 24) -> np.ndarray:
+    """Windows of 3,000 rows that are worth a few times fewer."""
+    ordinary = chance.multinomial(3000 // effect, [0.4, 0.3, 0.3], size=windows) * effect
+    return np.hstack((np.zeros((windows, 3), np.int64), ordinary))
+
+
+def test_unrest_is_how_much_more_than_chance_windows_differ() -> None:
+    """Five times, where each row came five times, at whatever moment."""
+    chance = np.random.default_rng(7)
+
+    calm = unrest([EVEN] * 9, [restless(chance, 1) for _ in range(9)])
+    busy = unrest([EVEN] * 9, [restless(chance, 5) for _ in range(9)])
+
+    assert calm < 1.5
+    assert 4 < busy < 7
+
+
+def test_a_drift_is_one_step_and_makes_no_unrest() -> None:
+    """Else it would hide itself from the next report."""
+    windows = restless(np.random.default_rng(8), 1)
+    windows[12:, 3] += 2000
+
+    assert unrest([EVEN], [windows]) < 2
+
+
+def test_a_few_windows_tell_nothing_about_unrest() -> None:
+    """Seven are too few."""
+    assert unrest([EVEN], [restless(np.random.default_rng(9), 5, windows=7)]) == 1
 
 
 def test_q_values_are_scipys() -> None:
