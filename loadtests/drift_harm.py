@@ -18,8 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import drift_rates as rates
+import drift_windows as people
 import numpy as np
+from drift_rates import note
 from numpy.typing import NDArray
 
 from serving.config.frozen_bins import Reference
@@ -50,7 +51,7 @@ class Line(NamedTuple):
     loss: float
 
 
-def brier(world: rates.World) -> Losses:
+def brier(world: people.World) -> Losses:
     """Squared error of each score."""
     apart: Losses = (world.columns["probabilities[1]"].astype(np.float64) - world.employed) ** 2
     return apart
@@ -69,7 +70,7 @@ def mean_loss(losses: Losses, reference: Losses) -> Loss:
 
 
 def follow(
-    world: rates.World, frozen: rates.Frozen, known: Losses, losses: Losses, order: rates.Rows
+    world: people.World, frozen: people.Frozen, known: Losses, losses: Losses, order: people.Rows
 ) -> Line:
     """Judge one year's people, an hour for each window."""
     reference = Reference(
@@ -100,13 +101,13 @@ def follow(
     return Line(len(windows), drifting, alerts, triggers, asked, float(losses[order].mean()))
 
 
-def years(world: rates.World) -> Iterator[tuple[str, Line]]:
+def years(world: people.World) -> Iterator[tuple[str, Line]]:
     """Every year as it was, and the last one with a tenth of the labels turned over."""
     chance = np.random.default_rng(1)
     losses = brier(world)
     learned = np.flatnonzero(world.year == 2015)
-    chosen, held = rates.split(chance, learned, 1)
-    frozen, known = rates.Frozen(world, chosen), losses[chosen]
+    chosen, held = people.split(chance, learned, 1)
+    frozen, known = people.Frozen(world, chosen), losses[chosen]
     yield "2015, others", follow(world, frozen, known, losses, chance.permutation(held))
     for year in (2016, 2017, 2018):
         order = chance.permutation(np.flatnonzero(world.year == year))
@@ -140,10 +141,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, default=rates.census.DATA, help="the demo's census")
+    parser.add_argument("--data", type=Path, default=people.census.DATA, help="the demo's census")
     parser.add_argument("--streams", type=int, default=40, help="streams for each delay (40)")
     options = parser.parse_args()
-    world = rates.score(options.data)
+    world = people.score(options.data)
 
     print(
         f"{'people':28} {'windows':>8} {'drift':>6} {'alert':>6} {'trigger':>8} {'asked':>6}  Brier"
@@ -160,7 +161,7 @@ def main() -> None:
     learned = errors[world.year == 2015]
     alarms = 0
     for number in range(10):
-        rates.note(f"shuffled labels, {number + 1} of 10")
+        note(f"shuffled labels, {number + 1} of 10")
         adwin = Adwin()
         alarms += sum(adwin.update(one) is not None for one in chance.permutation(learned).tolist())
     print(
@@ -168,7 +169,7 @@ def main() -> None:
     )
     print(f"\n{'error rate':>14} {'seen':>10} {'median':>8} {'90 %':>8}  labels after the change")
     for growth in (0.02, 0.03, 0.05, 0.1, 0.2):
-        rates.note(f"changes of {growth}")
+        note(f"changes of {growth}")
         found = delays(chance, 0.17, growth, options.streams)
         middle, most = np.quantile(found, (0.5, 0.9)) if found else (math.nan, math.nan)
         seen = f"{len(found)} of {options.streams}"

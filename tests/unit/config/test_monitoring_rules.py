@@ -110,8 +110,8 @@ def test_a_reference_that_is_not_there_is_an_error_at_its_line(root: Path) -> No
 
     assert findings(root) == [
         (
-            "models/m.yaml:10:14: error: monitoring.reference: the reference cannot be read: there is "
-            "no such file (`sluice drift freeze` makes one)"
+            "models/m.yaml:10:14: error: monitoring.reference: the reference cannot be read: there "
+            "is no such file (`sluice drift freeze` makes one)"
         )
     ]
 
@@ -180,16 +180,16 @@ def test_numbers_where_the_feature_is_text_are_an_error(root: Path) -> None:
             "slices: [town, id]",
             "slices: [town, idd]",
             (
-                "13:18: error: monitoring.slices[1]: `idd` is no entity key, feature or output of this "
-                "model (did you mean `id`?)"
+                "13:18: error: monitoring.slices[1]: `idd` is no entity key, feature or output of "
+                "this model (did you mean `id`?)"
             ),
         ),
         (
             "fields: {town: hash}",
             "fields: {towne: hash}",
             (
-                "8:23: error: log.fields.towne: `towne` is no entity key, feature or output of this "
-                "model (did you mean `town`?)"
+                "8:23: error: log.fields.towne: `towne` is no entity key, feature or output of "
+                "this model (did you mean `town`?)"
             ),
         ),
         (

@@ -25,7 +25,7 @@ def rates() -> Iterator[ModuleType]:
 
     yield drift_rates
     sys.path[:] = before
-    for name in ("drift_rates", "census"):
+    for name in ("drift_rates", "drift_windows", "drift_harm", "census"):
         sys.modules.pop(name, None)
 
 
