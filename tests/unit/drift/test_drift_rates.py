@@ -40,16 +40,15 @@ def hits(rates: ModuleType, world: Any, case: Any, n: int, windows: int) -> int:
     return sum(one.ours for one in rates.trials(world, case, n, windows))
 
 
-@pytest.mark.parametrize("n", [100, 500, 5000])
+@pytest.mark.parametrize("n", [100, 1000])
 def test_hardly_any_report_is_a_false_alarm(rates: ModuleType, world: Any, n: int) -> None:
     """At most 4 of 100; 1 is the rate asked for, and 5 would have a chance of 0.3 %."""
     assert hits(rates, world, rates.ALARMS[0], n, 100) <= 4
 
 
-@pytest.mark.parametrize("n", [1000, 5000])
-def test_rows_that_come_together_are_no_drift(rates: ModuleType, world: Any, n: int) -> None:
+def test_rows_that_come_together_are_no_drift(rates: ModuleType, world: Any) -> None:
     """Runs of 50 neighbours: as if independent, a quarter of the reports would be false."""
-    verdicts = list(rates.trials(world, rates.TRAFFIC[2], n, 60))
+    verdicts = list(rates.trials(world, rates.TRAFFIC[2], 1000, 60))
 
     assert sum(one.ours for one in verdicts) <= 4
     assert sum(one.independent for one in verdicts) >= 6
