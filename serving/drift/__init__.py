@@ -6,6 +6,7 @@
     report.py         windows of counts become a report of columns
     quality.py        what the feature views did, and what was missing
     changes.py        the mean of a stream of losses, since it last changed
+    options.py        what `monitoring` says, in the words of each decision
     verdict.py        none, inform, alert, trigger: and why
     retraining.py     whether to ask for a training now
 
