@@ -21,7 +21,7 @@ import argparse
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -85,18 +85,25 @@ class Verdicts(NamedTuple):
 
 
 def judge(
-    references: list[ReferenceCounts], blocks: list[Counts], restless: float = 1.0
+    references: list[ReferenceCounts],
+    blocks: list[Counts],
+    restless: float = 1.0,
+    *,
+    rules: Collection[str] = Verdicts._fields,
 ) -> Verdicts:
-    """Judge a window by every rule."""
+    """Judge a window by these rules; the verdict of a costly one that is not asked for is no."""
     totals = [one.sum(0) for one in blocks]
     shares = [
         (r.counts / r.counts.sum(), t / t.sum()) for r, t in zip(references, totals, strict=True)
     ]
-    plain = [compare(one, total[None]) for one, total in zip(references, totals, strict=True)]
+    plain = []
+    if not {"uncorrected", "independent", "first_order"}.isdisjoint(rules):
+        plain = [compare(one, total[None]) for one, total in zip(references, totals, strict=True)]
     full = compare_columns(references, blocks, restless)
     scaled = [
         p_value(p.statistic * p.dof / compare(r, b).overdispersion, p.dof, p.rare_p)
-        for r, b, p in zip(references, blocks, plain, strict=True)
+        for r, b, p in zip(references, blocks, plain, strict=False)
+        if "first_order" in rules
     ]
     named = [
         q < ALPHA and one.psi_star > MIN_EFFECT
@@ -106,8 +113,8 @@ def judge(
         psi=max(psi(p, q, t.sum()) for (p, q), t in zip(shares, totals, strict=True)) >= 0.1,
         js=max(jensen_shannon(p, q) for p, q in shares) >= 0.1,
         uncorrected=any(one.p < 0.05 for one in plain),
-        independent=min(q_values([one.p for one in plain])) < ALPHA,
-        first_order=min(q_values(scaled)) < ALPHA,
+        independent=any(q < ALPHA for q in q_values([one.p for one in plain])),
+        first_order=any(q < ALPHA for q in q_values(scaled)),
         ours=min(q_values([one.p for one in full])) < ALPHA,
         told=any(named),
     )
@@ -206,9 +213,11 @@ POWER: Final = (
 )
 
 
-def trials(world: World, case: Case, n: int, windows: int, seed: int = 1) -> Iterator[Verdicts]:
+def trials(
+    world: World, case: Case, n: int, windows: int, rules: Collection[str] = Verdicts._fields
+) -> Iterator[Verdicts]:
     """Verdicts on so many windows of n rows."""
-    chance = np.random.default_rng([seed, n, *case.name.encode()])
+    chance = np.random.default_rng([1, n, *case.name.encode()])
     learned = np.flatnonzero(world.year == 2015)
     for number in range(windows):
         if number % PER_REFERENCE == 0:
@@ -224,7 +233,7 @@ def trials(world: World, case: Case, n: int, windows: int, seed: int = 1) -> Ite
         codes = frozen.codes(world, case.draw(chance, pool, n))
         if case.change is not None:
             case.change(chance, frozen, codes)
-        yield judge(references, frozen.blocks(codes), restless)
+        yield judge(references, frozen.blocks(codes), restless, rules=rules)
 
 
 def seasoned(
@@ -281,7 +290,7 @@ def table(
         columns = []
         for n in sizes:
             note(f"{case.name}, n={n}")
-            columns.append(list(trials(world, case, n, windows)))
+            columns.append(list(trials(world, case, n, windows, rules)))
         for rule, words in rules.items():
             cells = "".join(f"{rate(column, rule):>19}" for column in columns)
             print(f"{case.name:32} {words:26}{cells}", flush=True)
@@ -339,7 +348,7 @@ def main() -> None:
         table(world, ALARMS, SIZES, fixed | ours, windows=options.windows)
     if "traffic" in chosen:
         rules = {"independent": "as if independent", "first_order": "χ² / φ, each alone"} | ours
-        table(world, TRAFFIC, (500, 1000, 5000), rules, windows=max(1, options.windows // 2))
+        table(world, TRAFFIC, (500, 1000, 5000), rules, windows=max(1, options.windows // 4))
     if "power" in chosen:
         rules = {"psi": "PSI ≥ 0.1", "js": "Jensen-Shannon ≥ 0.1"} | ours
         table(world, POWER, SIZES, rules, windows=max(1, options.windows // 4))

@@ -237,18 +237,20 @@ def dispersion(windows: Counts, reference: ReferenceCounts) -> float:
 
 def _groups(reference: ReferenceCounts, ratio: float) -> tuple[Counts, Counts]:
     """Pool bins for both tests; indicator matrices of shape [bins, groups] and [bins, 1]."""
-    counts, special = reference.counts, reference.special
-    expected = counts * ratio
-    order = list(range(special, len(counts)))
+    special = reference.special
+    expected: list[float] = (reference.counts * ratio).tolist()
+    order = list(range(special, len(expected)))
     if not reference.ordered:
-        order.sort(key=lambda bin_: expected[bin_])
+        order.sort(key=expected.__getitem__)
     members: list[list[int]] = []
     rest: list[int] = []
+    inside = 0.0
     for bin_ in order:
         rest.append(bin_)
-        if expected[rest].sum() >= LEAST_EXPECTED:
+        inside += expected[bin_]
+        if inside >= LEAST_EXPECTED:
             members.append(rest)
-            rest = []
+            rest, inside = [], 0.0
     if rest:
         members[-1:] = [[*(members[-1] if members else []), *rest]]
     rare = []
@@ -257,13 +259,14 @@ def _groups(reference: ReferenceCounts, ratio: float) -> tuple[Counts, Counts]:
             members.append([bin_])
         else:
             rare.append(bin_)
-    return _indicators(members, len(counts)), _indicators([rare], len(counts))
+    return _indicators(members, len(expected)), _indicators([rare], len(expected))
 
 
 def _indicators(members: list[list[int]], bins: int) -> Counts:
     matrix = np.zeros((bins, len(members)), np.int64)
-    for group, inside in enumerate(members):
-        matrix[inside, group] = 1
+    places = [(bin_, group) for group, inside in enumerate(members) for bin_ in inside]
+    if places:
+        matrix[tuple(zip(*places, strict=True))] = 1
     return matrix
 
 
