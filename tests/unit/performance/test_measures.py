@@ -67,7 +67,7 @@ def test_parts_with_whole_clusters_add_up() -> None:
     everything = rows()
     parts = []
     for rest in (0, 1):
-        chosen = CLUSTER % 2 == rest
+        chosen = rest == CLUSTER % 2
         part = Rows(**{name: getattr(everything, name)[chosen] for name in Rows.__struct_fields__})
         parts.append(count_rows(part, 3, "binary"))
 
@@ -102,7 +102,7 @@ def test_a_certain_mistake_costs_much_and_not_everything() -> None:
 
 
 def test_other_tasks_have_their_own_measures() -> None:
-    """Several classes are right or wrong; numbers are off by something; nothing is known of none."""
+    """Classes are right or wrong, numbers are off by something, an unknown task has neither."""
     one = {"group": GROUP * 0}
 
     [multiclass] = count_rows(rows(**one), 1, "multiclass")
