@@ -1,0 +1,182 @@
+"""The prediction log as views that DuckDB can be asked of.
+
+- `"MODEL"`: every row of a model, columns by their plain names (`plain_names.py`);
+- `log."MODEL"`: the same with the log's own names (`feature.AGEP`);
+- `predictions`: the columns that every row has, of all models.
+
+Rows of versions with different columns are united by name; where one lacks a column it is null.
+Segments are copied into the connection's memory; Parquet files are read where they are.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import pyarrow as pa
+
+from serving.recording.layout import LogFolder
+from serving.recording.plain_names import plain_names
+from serving.recording.reading import OpenLog
+from serving.recording.schema import HEAD
+
+if TYPE_CHECKING:
+    import duckdb
+
+__all__ = ["ALL_MODELS", "log_relation", "quoted", "register"]
+
+ALL_MODELS: Final = "predictions"
+_OWN_NAMES: Final = "log"
+_PARTS: Final = "parts"
+
+
+class _Part(msgspec.Struct, frozen=True):
+    """Rows of one schema: something to select from."""
+
+    source: str
+    schema: pa.Schema
+
+
+def quoted(name: str) -> str:
+    """A name as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def log_relation(
+    connection: "duckdb.DuckDBPyConnection",
+    log_dir: Path,
+    model: str,
+    *,
+    since: float | None = None,
+    until: float | None = None,
+) -> OpenLog:
+    """Register a temporary view named like the model over its rows, with the log's own names.
+
+    A model without rows gets a view without rows.
+
+    Args:
+        connection: to DuckDB; it must be allowed to read files.
+        log_dir: the log.
+        model: by name.
+        since, until: of the time of rows, seconds since 1970.
+
+    Returns:
+        The files; keep it open as long as the view is asked.
+
+    Raises:
+        LogBusy, OSError: the log cannot be read.
+    """
+    log = OpenLog(LogFolder(log_dir), {model}, since=since, until=until)
+    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {_PARTS}")
+    columns = _unite(_parts(connection, log, model))
+    body = f"SELECT * FROM ({columns}) {_within(since, until)}"  # noqa: S608 - quoted or numbers
+    connection.execute(f"CREATE OR REPLACE TEMP VIEW {quoted(model)} AS {body}")
+    return log
+
+
+def register(
+    connection: "duckdb.DuckDBPyConnection",
+    log: OpenLog,
+    models: Collection[str],
+    *,
+    since: float | None = None,
+    until: float | None = None,
+    told: Callable[[int, int], None] | None = None,
+) -> None:
+    """Make the views of the models, and of all of them together.
+
+    Args:
+        connection: to DuckDB; after this it needs no more than `allowed_paths` of the log's
+            Parquet files.
+        log: what was opened; damaged files are left out and noted there.
+        models: by name.
+        since, until: of the time of rows, seconds since 1970.
+        told: is called with how many models are done, of how many.
+    """
+    for schema in (_PARTS, _OWN_NAMES):
+        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+    heads = []
+    for done, model in enumerate(sorted(models)):
+        if told is not None:
+            told(done, len(models))
+        parts = _parts(connection, log, model)
+        own = f"{_OWN_NAMES}.{quoted(model)}"
+        rows = f"SELECT * FROM ({_unite(parts)}) {_within(since, until)}"  # noqa: S608 - quoted
+        connection.execute(f"CREATE OR REPLACE VIEW {own} AS {rows}")
+        columns = list(dict.fromkeys(name for part in parts for name in part.schema.names))
+        chosen = ", ".join(f"{quoted(c)} AS {quoted(n)}" for c, n in plain_names(columns).items())
+        name = f"{ALL_MODELS}_model" if model == ALL_MODELS else model
+        connection.execute(f"CREATE OR REPLACE VIEW {quoted(name)} AS SELECT {chosen} FROM {own}")  # noqa: S608
+        head = ", ".join(quoted(name) for name in HEAD.names if name in columns)
+        heads.append(f"SELECT {head} FROM {own}")  # noqa: S608 - quoted
+    body = " UNION ALL BY NAME ".join(heads) or _source(connection, [HEAD.empty_table()])
+    connection.execute(f"CREATE OR REPLACE VIEW {ALL_MODELS} AS {body}")
+
+
+def _within(since: float | None, until: float | None) -> str:
+    """A condition for rows of a time range; empty for all."""
+    sides = []
+    if since is not None:
+        sides.append(f"event_time >= make_timestamptz({round(since * 1e6)})")
+    if until is not None:
+        sides.append(f"event_time <= make_timestamptz({round(until * 1e6)})")
+    return f"WHERE {' AND '.join(sides)}" if sides else ""
+
+
+def _parts(connection: "duckdb.DuckDBPyConnection", log: OpenLog, model: str) -> list[_Part]:
+    """Everything that holds rows of a model, one entry a schema and kind of file."""
+    files: dict[pa.Schema, list[Path]] = {}
+    for file in [one for one in log.parquet if one.name.model == model]:
+        if (metadata := log.metadata(file)) is not None:
+            schema = metadata.schema.to_arrow_schema().remove_metadata()
+            files.setdefault(schema, []).append(file.pinned)
+    parts = [_Part(_parquet(paths), schema) for schema, paths in files.items()]
+    tables: dict[pa.Schema, list[pa.Table]] = {}
+    for segment in [one for one in log.segments if one.name.model == model]:
+        contents = log.contents(segment)
+        if contents.batches:
+            table = pa.Table.from_batches(contents.batches, contents.schema)
+            tables.setdefault(table.schema, []).append(table)
+    parts += [_Part(_source(connection, found), schema) for schema, found in tables.items()]
+    return parts or [_Part(_source(connection, [HEAD.empty_table()]), HEAD)]
+
+
+def _parquet(paths: Iterable[Path]) -> str:
+    """A query for everything in files of one schema."""
+    files = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
+    return f"SELECT * FROM read_parquet([{files}], hive_partitioning=false)"  # noqa: S608
+
+
+def _source(connection: "duckdb.DuckDBPyConnection", tables: Sequence[pa.Table]) -> str:
+    """A query for everything in tables of one schema, which are copied."""
+    row = connection.execute(
+        "SELECT count(*) FROM duckdb_tables() WHERE schema_name = ?", [_PARTS]
+    ).fetchone()
+    assert row is not None
+    name = f"{_PARTS}.part{row[0]}"
+    connection.register("__arrow", pa.concat_tables(tables))
+    try:
+        connection.execute(f"CREATE TABLE {name} AS SELECT * FROM __arrow")  # noqa: S608 - ours
+    finally:
+        connection.unregister("__arrow")
+    return f"SELECT * FROM {name}"  # noqa: S608 - ours
+
+
+def _unite(parts: Sequence[_Part]) -> str:
+    """All parts as one query, by name. A single value meets lists as a list of one."""
+    listed = {
+        field.name for part in parts for field in part.schema if pa.types.is_list(field.type)
+    }
+    united = []
+    for part in parts:
+        single = [f.name for f in part.schema if f.name in listed and not pa.types.is_list(f.type)]
+        fixes = ", ".join(
+            f"CASE WHEN {quoted(name)} IS NULL THEN NULL ELSE [{quoted(name)}] END AS {quoted(name)}"
+            for name in single
+        )
+        united.append(
+            f"SELECT * REPLACE ({fixes}) FROM ({part.source})"  # noqa: S608 - quoted
+            if fixes
+            else part.source
+        )
+    return " UNION ALL BY NAME ".join(united)
