@@ -24,8 +24,9 @@ class LogConfig(Section, frozen=True, kw_only=True):
     path: str = "predictions"
     """Directory, relative to the data directory. Several nodes need a shared one."""
 
-    flush: Seconds = Seconds(0.05)
-    """Longest time from an answer to its row in a file: what a killed process loses."""
+    flush: Seconds = Seconds(0.2)
+    """Longest time from an answer to its row in a file: what a killed process loses. A batch of
+    few rows costs more for each; at 0.2 s and 1,000 requests/s a row costs about 6 µs."""
 
     fsync: Seconds = Seconds(1.0)
     """Longest time until a row is on the disk itself: what a power failure loses. `0ms`: left to

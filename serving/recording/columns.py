@@ -18,7 +18,6 @@ from feature_cache.status import describe
 from serving.recording.offer import Offer
 from serving.recording.row_plan import STATIONS, Column, RowPlan
 from serving.recording.schema import arrow_type
-from serving.types import Tensor
 
 __all__ = ["digest_with", "record_batch"]
 
@@ -99,7 +98,7 @@ def record_batch(
     seconds = np.array([offer.seconds for offer in offers], np.float32)
     for at, station in enumerate(STATIONS):
         values[f"{station}_seconds"] = spread(pa.array(np.ascontiguousarray(seconds[:, at])))
-    values["sent"] = spread(pa.array([_sent(plan, offer.inputs) for offer in offers], pa.string()))
+    values["sent"] = spread(pa.array(_sent(plan, offers), pa.string()))
     _entities(plan, offers, counts, values, digest)
     if offers[0].feed is not None:
         _inputs(plan, offers, counts, values, digest)
@@ -137,14 +136,20 @@ def _trace_id(traceparent: str | None) -> str:
     return found[1] if found is not None else ""
 
 
-def _sent(plan: RowPlan, inputs: Iterable[Tensor]) -> str:
-    """Which features a request brought itself."""
-    names = [tensor.name for tensor in inputs]
-    if any(name in plan.features for name in names):
-        return "*"
+def _sent(plan: RowPlan, offers: Sequence[Offer]) -> list[str]:
+    """Which features each request brought itself."""
     keys = {column.name for column in plan.entity}
-    own = [name for name in names if name not in keys]
-    return ",".join(own)
+    known: dict[tuple[str, ...], str] = {}
+    said = []
+    for offer in offers:
+        names = tuple([tensor.name for tensor in offer.inputs])
+        words = known.get(names)
+        if words is None:
+            whole = any(name in plan.features for name in names)
+            words = "*" if whole else ",".join(name for name in names if name not in keys)
+            known[names] = words
+        said.append(words)
+    return said
 
 
 def _entities(
@@ -157,19 +162,38 @@ def _entities(
     for column in plan.entity:
         if column.policy == "drop":
             continue
-        listed: list[Any] = []
-        for offer, count in zip(offers, counts, strict=True):
-            found = next((one.data for one in offer.inputs if one.name == column.name), None)
-            if found is None or found.size != count:
-                listed += [None] * int(count)
-            else:
-                listed += found.reshape(-1).tolist()
+        arrays: list[NDArray[Any]] = []
+        for offer in offers:
+            for tensor in offer.inputs:
+                if tensor.name == column.name:
+                    arrays.append(tensor.data)
+                    break
+        sizes = np.fromiter((array.size for array in arrays), np.int64, len(arrays))
+        if len(arrays) == len(offers) and bool((sizes == counts).all()):
+            flat = np.concatenate([array.reshape(-1) for array in arrays])
+            if column.policy == "keep" and column.datatype != "BYTES":
+                values[column.column] = pa.array(flat)
+                continue
+            listed = flat.tolist()
+        else:
+            listed = _keys_found(column.name, offers, counts)
         if column.policy == "hash":
             listed = [None if value is None else digest(value) for value in listed]
             values[column.column] = pa.array(listed, pa.string())
         else:
-            kind = arrow_type(column)
-            values[column.column] = pa.array(_texts(listed, column.datatype), kind)
+            values[column.column] = pa.array(_texts(listed, column.datatype), arrow_type(column))
+
+
+def _keys_found(name: str, offers: Sequence[Offer], counts: NDArray[np.int32]) -> list[Any]:
+    """Keys of requests of which some have none, or not one a row."""
+    listed: list[Any] = []
+    for offer, count in zip(offers, counts.tolist(), strict=True):
+        found = next((one.data for one in offer.inputs if one.name == name), None)
+        if found is None or found.size != count:
+            listed += [None] * count
+        else:
+            listed += found.reshape(-1).tolist()
+    return listed
 
 
 def _inputs(
@@ -248,22 +272,25 @@ def _statuses(
     counts: NDArray[np.int32],
     values: dict[str, pa.Array],
 ) -> None:
-    if all(offer.batch is None for offer in offers):
+    batches = [offer.batch for offer in offers]
+    if all(batch is None for batch in batches):
         return
-    for view in plan.views:
-        words: list[str | None] = []
-        ages: list[float | None] = []
-        for offer, count in zip(offers, counts, strict=True):
-            batch = offer.batch
-            if batch is None or view not in batch.views:
-                words += [None] * int(count)
-                ages += [None] * int(count)
-                continue
-            at = batch.views.index(view)
-            words += [describe(bits) or None for bits in batch.bits[at]]
-            ages += [age / 1e3 if age >= 0 else None for age in batch.ages[at]]
-        values[f"status.{view}"] = pa.array(words, pa.string())
-        values[f"age.{view}"] = pa.array(ages, pa.float32())
+    for at, view in enumerate(plan.views):
+        all_bits: list[int] = []
+        all_ages: list[int] = []
+        for batch, count in zip(batches, counts.tolist(), strict=True):
+            # A plan's views are those of its batches, in the same order.
+            if batch is None:
+                all_bits += [0] * count
+                all_ages += [-1] * count
+            else:
+                all_bits += batch.bits[at]
+                all_ages += batch.ages[at]
+        kinds, place = np.unique(np.array(all_bits, np.uint8), return_inverse=True)
+        words = pa.array([describe(int(bits)) or None for bits in kinds], pa.string())
+        values[f"status.{view}"] = words.take(pa.array(place))
+        ages = np.array(all_ages, np.float32)
+        values[f"age.{view}"] = pa.array(ages / 1e3, mask=ages < 0)
 
 
 def _hashed(values: Iterable[Any], digest: Digest) -> pa.Array:

@@ -16,7 +16,7 @@ from typing import Final
 
 from serving.mapped import map_file
 
-__all__ = ["OUTCOMES", "Ledger", "read_ledger"]
+__all__ = ["DROPPED", "OUTCOMES", "Ledger", "read_ledger"]
 
 _MAGIC: Final = b"sluicel1"
 OUTCOMES: Final = (
@@ -28,10 +28,10 @@ OUTCOMES: Final = (
     "disk_error",
     "unwritable",
 )
-"""Slots, in their order in the file, 64-bit each."""
+"""Slots, in their order in the file, 64-bit each; then as many for what `/metrics` was told."""
 
 DROPPED: Final = ("buffer_full", "disk_full", "disk_error", "unwritable")
-_LAYOUT: Final = struct.Struct(f"<8s{len(OUTCOMES)}q")
+_LAYOUT: Final = struct.Struct(f"<8s{2 * len(OUTCOMES)}q")
 
 
 class Ledger:
@@ -62,7 +62,12 @@ class Ledger:
 
     def counts(self) -> dict[str, int]:
         """All counts now."""
-        return dict(zip(OUTCOMES, self._slots.tolist(), strict=True))
+        return dict(zip(OUTCOMES, self._slots[: len(OUTCOMES)].tolist(), strict=True))
+
+    def told(self, counts: dict[str, int]) -> None:
+        """Remember what `/metrics` was told, so that somebody can tell the rest if we die."""
+        for at, name in enumerate(OUTCOMES):
+            self._slots[len(OUTCOMES) + at] = counts[name]
 
     def close(self) -> None:
         """Let the file go; its numbers stay."""
@@ -73,8 +78,8 @@ class Ledger:
             self._descriptor = -1
 
 
-def read_ledger(path: Path) -> dict[str, int]:
-    """Read the counts of any writer, alive or not.
+def read_ledger(path: Path, *, told: bool = False) -> dict[str, int]:
+    """Read the counts of any writer, alive or not; or what it had told `/metrics`.
 
     Raises:
         OSError: there is no such file. ValueError: it is something else.
@@ -82,4 +87,6 @@ def read_ledger(path: Path) -> dict[str, int]:
     data = path.read_bytes()
     if len(data) < _LAYOUT.size or not data.startswith(_MAGIC):
         raise ValueError(f"{path} is not a writer's ledger")
-    return dict(zip(OUTCOMES, _LAYOUT.unpack_from(data)[1:], strict=True))
+    slots = _LAYOUT.unpack_from(data)[1:]
+    first = len(OUTCOMES) if told else 0
+    return dict(zip(OUTCOMES, slots[first : first + len(OUTCOMES)], strict=True))

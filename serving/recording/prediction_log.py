@@ -121,8 +121,10 @@ class PredictionLog:
 
     def publish(self) -> None:
         """Bring the counters up to date; called from time to time."""
-        for outcome, rows in self.ledger.counts().items():
+        counts = self.ledger.counts()
+        for outcome, rows in counts.items():
             self._counters[outcome].inc(rows - self._counters[outcome].value)
+        self.ledger.told(counts)
         self._held.set(self._bytes_in - self._bytes_out)
 
     def counts(self) -> dict[str, int]:

@@ -42,7 +42,7 @@ from serving.worker.mirror import Mirror
 from serving.worker.model_files import at_hand
 from serving.worker.node_metrics import NodeMetrics
 from serving.worker.pipeline import Pipeline
-from serving.worker.predictions import prediction_log
+from serving.worker.predictions import Housekeeping, prediction_log
 from serving.worker.private import PrivateSocket
 from serving.worker.quarantine import Quarantine
 from serving.worker.settings import Settings
@@ -171,6 +171,8 @@ class Worker:
         quarantine = loop.create_task(self._quarantine.follow(self._rebuild))
         node_metrics = NodeMetrics(self._data, self._arguments.store, self._log)
         telling = loop.create_task(node_metrics.run())
+        housekeeping = Housekeeping(self._settings.gateway.log, self._data)
+        keeping = loop.create_task(housekeeping.run())
         stopping = loop.create_task(self._stop.wait())
         serving = loop.create_task(self._serving.wait())
         try:
@@ -182,11 +184,12 @@ class Worker:
                 feed.result()  # it never ends by itself: this raises
             await self._drain()
         finally:
-            await end(feed, pulse, quarantine, telling, stopping, serving)
+            await end(feed, pulse, quarantine, telling, keeping, stopping, serving)
             await self._features.close()
             await self._private.stop()
             self._ledger.settle()
             await asyncio.to_thread(self._predictions.close)
+            await housekeeping.close()
             self._recorder.publish()
             self._pipeline.publish()
             self._tracing.close()
