@@ -29,6 +29,7 @@ COMMANDS: Final[dict[str, str]] = {
     "infer": "Ask a model, from the command line.",
     "quarantine": "Show versions that crashed workers, and let one back.",
     "features": "Load, show and erase online features.",
+    "log": "Read, check, erase and ship the prediction log.",
     "simulate": "Try a policy on a recorded or made-up load.",
     "tokens": "Make credentials for callers.",
 }

@@ -24,7 +24,7 @@ from serving.recording.layout import LogFolder
 from serving.recording.query_wire import Message, Request
 from serving.recording.reading import OpenLog
 from serving.recording.statements import QueryRefused, the_query
-from serving.recording.views import ALL_MODELS, register
+from serving.recording.views import ALL_MODELS, register, run
 
 __all__: list[str] = []
 
@@ -87,9 +87,9 @@ def _models(query: str, there: list[str]) -> list[str]:
         names = duckdb.connect().get_table_names(query, qualified=True)
     except duckdb.Error:
         return there
-    bare = {name.rpartition("log.")[2].strip('"') for name in names}
-    bare = {name.casefold() for name in bare}
-    if not bare or ALL_MODELS in bare:
+    bare = {name.replace('"', "").casefold() for name in names}
+    bare |= {name.removeprefix("log.") for name in bare}
+    if not bare or bare & {ALL_MODELS, f"{ALL_MODELS}_model"}:
         return there
     return [name for name in there if name in bare]
 
@@ -106,7 +106,7 @@ def _run(query: str, request: Request, log: OpenLog, models: list[str]) -> None:
         "autoload_known_extensions=false",
         "allow_community_extensions=false",
     ):
-        connection.execute(f"SET {setting}")
+        run(connection, f"SET {setting}")
     _limit(request.memory)
     register(
         connection,
@@ -117,9 +117,9 @@ def _run(query: str, request: Request, log: OpenLog, models: list[str]) -> None:
         told=lambda done, of: _say(Message(stage=f"opening {done + 1} of {of} models")),
     )
     paths = ", ".join(f"'{file.pinned}'" for file in log.parquet)
-    connection.execute(f"SET allowed_paths=[{paths}]")
-    connection.execute("SET enable_external_access=false")
-    connection.execute("SET lock_configuration=true")
+    run(connection, f"SET allowed_paths=[{paths}]")
+    run(connection, "SET enable_external_access=false")
+    run(connection, "SET lock_configuration=true")
     done = threading.Event()
     watcher = threading.Thread(target=_watch, args=(connection, done), daemon=True)
     watcher.start()
@@ -193,6 +193,9 @@ def _told(error: Exception, request: Request) -> Message:
     text = str(error).strip()
     if isinstance(error, duckdb.PermissionException):
         return Message(error=f"only the log can be read: {text}", kind="refused")
+    if isinstance(error, duckdb.CatalogException) and "Table with name" in text:
+        there = ", ".join([f'"{name}"' for name in LogFolder(Path(request.log)).models()])
+        return Message(error=f"{text.splitlines()[0]}; there is {ALL_MODELS}, {there}")
     return Message(error=_PINNED.sub("a file of the log", text), kind="failed")
 
 

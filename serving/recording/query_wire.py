@@ -10,8 +10,11 @@ __all__ = ["Message", "Request"]
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """A question. `log` is the log's folder, `memory` in bytes, `since` and `until` in seconds
-    since 1970; `parent` is the pid that asks."""
+    """A question.
+
+    `log` is the log's folder, `memory` in bytes, `since` and `until` in seconds since 1970;
+    `parent` is the pid that asks.
+    """
 
     sql: str
     log: str

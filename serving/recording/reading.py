@@ -25,11 +25,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from serving.recording.layout import LogFolder, SegmentName
-from serving.recording.log_lock import sharing
+from serving.recording.lock import held
+from serving.recording.parquet import SOURCES
 from serving.recording.segment import Contents, read_segment
 
 __all__ = [
-    "SOURCES_KEY",
     "FileDamage",
     "OpenLog",
     "OpenParquet",
@@ -41,7 +41,6 @@ __all__ = [
     "sources_of",
 ]
 
-SOURCES_KEY: Final = b"sluice.sources"
 _MERGED: Final = "merged-"
 _HOUR_SECONDS: Final = 3600.0
 _SKEW_SECONDS: Final = 5.0
@@ -128,7 +127,7 @@ def sources_of(path: Path) -> list[str]:
     Raises:
         OSError, pa.ArrowException, ValueError: it cannot be read.
     """
-    found = (pq.read_metadata(path).metadata or {}).get(SOURCES_KEY)
+    found = (pq.read_metadata(path).metadata or {}).get(SOURCES)
     return [Path(name).name for name in msgspec.json.decode(found, type=list[str])] if found else []
 
 
@@ -155,7 +154,6 @@ class OpenLog:
         since, until: files that hold no rows of this time (seconds since 1970) may be left out.
 
     Raises:
-        LogBusy: somebody moves files and does not come to an end.
         OSError: it cannot be read, or too many files are there for one process.
     """
 
@@ -176,7 +174,7 @@ class OpenLog:
         self._open: list[int] = []
         allow_many_files()
         try:
-            with sharing(folder):
+            with held(folder.lock, alone=False):
                 self._list(models, since, until)
         except BaseException:
             self.close()

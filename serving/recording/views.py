@@ -23,7 +23,7 @@ from serving.recording.schema import HEAD
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["ALL_MODELS", "log_relation", "quoted", "register"]
+__all__ = ["ALL_MODELS", "log_relation", "quoted", "register", "run"]
 
 ALL_MODELS: Final = "predictions"
 _OWN_NAMES: Final = "log"
@@ -40,6 +40,11 @@ class _Part(msgspec.Struct, frozen=True):
 def quoted(name: str) -> str:
     """A name as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def run(connection: "duckdb.DuckDBPyConnection", statement: str) -> None:
+    """Carry out a statement to its end, which DuckDB waits for before it takes another."""
+    connection.execute(statement).fetchall()
 
 
 def log_relation(
@@ -64,13 +69,13 @@ def log_relation(
         The files; keep it open as long as the view is asked.
 
     Raises:
-        LogBusy, OSError: the log cannot be read.
+        OSError: the log cannot be read.
     """
     log = OpenLog(LogFolder(log_dir), {model}, since=since, until=until)
-    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {_PARTS}")
+    run(connection, f"CREATE SCHEMA IF NOT EXISTS {_PARTS}")
     columns = _unite(_parts(connection, log, model))
     body = f"SELECT * FROM ({columns}) {_within(since, until)}"  # noqa: S608 - quoted or numbers
-    connection.execute(f"CREATE OR REPLACE TEMP VIEW {quoted(model)} AS {body}")
+    run(connection, f"CREATE OR REPLACE TEMP VIEW {quoted(model)} AS {body}")
     return log
 
 
@@ -94,7 +99,7 @@ def register(
         told: is called with how many models are done, of how many.
     """
     for schema in (_PARTS, _OWN_NAMES):
-        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+        run(connection, f"CREATE SCHEMA IF NOT EXISTS {schema}")
     heads = []
     for done, model in enumerate(sorted(models)):
         if told is not None:
@@ -102,15 +107,15 @@ def register(
         parts = _parts(connection, log, model)
         own = f"{_OWN_NAMES}.{quoted(model)}"
         rows = f"SELECT * FROM ({_unite(parts)}) {_within(since, until)}"  # noqa: S608 - quoted
-        connection.execute(f"CREATE OR REPLACE VIEW {own} AS {rows}")
+        run(connection, f"CREATE OR REPLACE VIEW {own} AS {rows}")
         columns = list(dict.fromkeys(name for part in parts for name in part.schema.names))
         chosen = ", ".join(f"{quoted(c)} AS {quoted(n)}" for c, n in plain_names(columns).items())
         name = f"{ALL_MODELS}_model" if model == ALL_MODELS else model
-        connection.execute(f"CREATE OR REPLACE VIEW {quoted(name)} AS SELECT {chosen} FROM {own}")  # noqa: S608
+        run(connection, f"CREATE OR REPLACE VIEW {quoted(name)} AS SELECT {chosen} FROM {own}")  # noqa: S608
         head = ", ".join(quoted(name) for name in HEAD.names if name in columns)
         heads.append(f"SELECT {head} FROM {own}")  # noqa: S608 - quoted
     body = " UNION ALL BY NAME ".join(heads) or _source(connection, [HEAD.empty_table()])
-    connection.execute(f"CREATE OR REPLACE VIEW {ALL_MODELS} AS {body}")
+    run(connection, f"CREATE OR REPLACE VIEW {ALL_MODELS} AS {body}")
 
 
 def _within(since: float | None, until: float | None) -> str:
@@ -149,14 +154,12 @@ def _parquet(paths: Iterable[Path]) -> str:
 
 def _source(connection: "duckdb.DuckDBPyConnection", tables: Sequence[pa.Table]) -> str:
     """A query for everything in tables of one schema, which are copied."""
-    row = connection.execute(
-        "SELECT count(*) FROM duckdb_tables() WHERE schema_name = ?", [_PARTS]
-    ).fetchone()
-    assert row is not None
-    name = f"{_PARTS}.part{row[0]}"
+    count = "SELECT count(*) FROM duckdb_tables() WHERE schema_name = ?"
+    [(number,)] = connection.execute(count, [_PARTS]).fetchall()
+    name = f"{_PARTS}.part{number}"
     connection.register("__arrow", pa.concat_tables(tables))
     try:
-        connection.execute(f"CREATE TABLE {name} AS SELECT * FROM __arrow")  # noqa: S608 - ours
+        run(connection, f"CREATE TABLE {name} AS SELECT * FROM __arrow")  # noqa: S608 - ours
     finally:
         connection.unregister("__arrow")
     return f"SELECT * FROM {name}"  # noqa: S608 - ours
