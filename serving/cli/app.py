@@ -30,6 +30,7 @@ COMMANDS: Final[dict[str, str]] = {
     "quarantine": "Show versions that crashed workers, and let one back.",
     "features": "Load, show and erase online features.",
     "log": "Read, check, erase and ship the prediction log.",
+    "drift": "Freeze what traffic is compared with.",
     "simulate": "Try a policy on a recorded or made-up load.",
     "tokens": "Make credentials for callers.",
 }
