@@ -21,6 +21,7 @@ from serving.control.access import Access, check_host, check_origin
 from serving.control.audit import AuditLog
 from serving.control.config_routes import ConfigRoutes
 from serving.control.feature_routes import FeatureRoutes
+from serving.control.log_routes import LogRoutes
 from serving.control.operations import Ask, Operation, json_response
 from serving.control.page_routes import PageRoutes
 from serving.control.plane import ControlPlane
@@ -81,6 +82,7 @@ def operations_of(plane: ControlPlane) -> list[Operation]:
         *RepositoryRoutes(plane).operations(),
         *QuarantineRoutes(plane).operations(),
         *FeatureRoutes(plane).operations(),
+        *LogRoutes().operations(),
     ]
     pages.described = operations
     return operations

@@ -15,6 +15,7 @@ __all__ = [
     "ApplyAnswer",
     "ApplyRequest",
     "ConfigAnswer",
+    "ErasureNoted",
     "Health",
     "HistoryAnswer",
     "LiftAnswer",
@@ -86,6 +87,13 @@ class RepositoryRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 # --- answers --------------------------------------------------------------------------------
+
+
+class ErasureNoted(msgspec.Struct, frozen=True, kw_only=True):
+    """A receipt of `LOG/erasures.jsonl`, and the digest of its line."""
+
+    receipt: str
+    sha256: str
 
 
 class Health(msgspec.Struct, frozen=True):

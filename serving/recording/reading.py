@@ -206,9 +206,11 @@ class OpenLog:
 
     def contents(self, segment: OpenSegment) -> Contents:
         """What a segment holds; its damages are noted."""
+        size = segment.pinned.stat().st_size
         contents = read_segment(segment.pinned)
         for damage in contents.damages:
-            if segment.name.sealed or damage.offset < contents.good_bytes:
+            # The end of one that is not sealed is being written, or was when its writer died.
+            if segment.name.sealed or damage.offset + damage.length < size:
                 self._note(segment.name.path, damage.offset, damage.length, damage.reason)
         return contents
 
