@@ -91,29 +91,30 @@ class _Match(msgspec.Struct, frozen=True):
 def erase_rows(
     log: LogFolder,
     subject: Subject,
-    models: Collection[str] | None = None,
+    models: Collection[str] | None,
+    done: RowsErased,
     told: Callable[[str], None] = lambda _: None,
-) -> RowsErased:
+) -> None:
     """Remove every row of a subject.
 
     Args:
         log: its folder.
         subject: whose rows.
         models: only theirs; None: all.
+        done: is told what was done, also if it is not all.
         told: is told what goes on.
 
     Raises:
         ErasureIncomplete: a writer does not seal a segment, or rows come faster than they go.
         OSError: the disk does not take the new files; the old ones are then as they were.
     """
-    done = RowsErased()
     with _no_merging(log):
         _remove_leftovers(log)
         for _ in range(_PASSES):
             told("searching")
             matches = _search(log, subject, models, done)
             if not matches:
-                return done
+                return
             told(f"rewriting {len(matches)} files")
             _await_seals([one for one in matches if _being_written(one)])
             with held(log.lock, alone=True):
@@ -121,7 +122,9 @@ def erase_rows(
                     if stamp(match.path) == match.stamp and not _being_written(match):
                         _rewrite(log, match, subject, done)
             _remove_leftovers(log)
-    raise ErasureIncomplete("rows of the subject keep coming; stop asking about it, and erase again")
+    raise ErasureIncomplete(
+        "rows of the subject keep coming; stop asking about it, and erase again"
+    )
 
 
 @contextlib.contextmanager

@@ -69,9 +69,7 @@ def erase_labels(
     return done
 
 
-def _journal(
-    path: Path, whose: _Whose, models: Collection[str] | None, done: LabelsErased
-) -> None:
+def _journal(path: Path, whose: _Whose, models: Collection[str] | None, done: LabelsErased) -> None:
     lines, found = [], 0
     for line in path.read_bytes().splitlines():
         batch = _batch(line)

@@ -56,10 +56,13 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     not_by_this_key: list[str] = []
     """Models that keep rows without these keys: whose they are cannot be told."""
 
+    error: str = ""
+    """Why it ended before everything was done."""
+
     @property
     def complete(self) -> bool:
-        """Whether everything could be searched."""
-        return not (self.unreadable or self.labels_held)
+        """Whether everything was searched, and nothing is left."""
+        return not (self.unreadable or self.labels_held or self.error)
 
 
 def erase(
@@ -77,12 +80,30 @@ def erase(
         told: is told what goes on.
 
     Raises:
-        ErasureIncomplete: it could not be finished; what was done is done, and erasing again goes
-            on. OSError, pa.ArrowException: of the disk.
+        ErasureIncomplete: it could not be finished; what was done has its receipt, and erasing
+            again goes on. OSError, pa.ArrowException: of the disk.
     """
-    rows = erase_rows(log, Subject.of(log, keys), models, told)
-    told("labels")
-    labels = _labels(log.root / "labels", keys, rows, models)
+    rows, labels = RowsErased(), None
+    try:
+        erase_rows(log, Subject.of(log, keys), models, rows, told)
+        told("labels")
+        labels = _labels(log.root / "labels", keys, rows, models)
+    except BaseException as error:
+        if rows.files:  # what is gone is gone: there has to be a receipt
+            _keep(log, keys, models, rows, None, repr(error))
+        raise
+    return _keep(log, keys, models, rows, labels)
+
+
+def _keep(
+    log: LogFolder,
+    keys: Mapping[str, str],
+    models: Collection[str] | None,
+    rows: RowsErased,
+    labels: LabelsErased | None,
+    error: str = "",
+) -> Receipt:
+    """Write the receipt."""
     digest = digest_with(log.hash_key())
     now = datetime.now(UTC)
     receipt = Receipt(
@@ -98,6 +119,7 @@ def erase(
         labels_held=labels is None,
         unreadable=rows.unreadable,
         not_by_this_key=rows.not_by_this_key,
+        error=error,
     )
     append_line(log.root / _RECEIPTS, msgspec.json.encode(receipt))
     return receipt

@@ -1,6 +1,7 @@
 """What the log holds of each model, from the footers of its files."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 import pyarrow.compute as pc
@@ -44,11 +45,9 @@ def inventory(folder: LogFolder) -> tuple[list[Held], list[FileDamage]]:
             held.rows += metadata.num_rows
             held.parquet_files += 1
             held.size += file.pinned.stat().st_size
-            for column, values in _ranges(metadata).items():
-                if column == "event_time":
-                    held.seen(*(value.replace(tzinfo=UTC) for value in values))
-                else:
-                    versions.setdefault(held.model, set()).update(values)
+            ranges = _ranges(metadata)
+            held.seen(*(time.replace(tzinfo=UTC) for time in ranges.get("event_time", [])))
+            versions.setdefault(held.model, set()).update(ranges.get("version", []))
         for segment in log.segments:
             held = found.setdefault(segment.name.model, Held(model=segment.name.model))
             contents = log.contents(segment)
@@ -63,12 +62,12 @@ def inventory(folder: LogFolder) -> tuple[list[Held], list[FileDamage]]:
         return [found[model] for model in sorted(found)], log.damages
 
 
-def _ranges(metadata: pq.FileMetaData) -> dict[str, list[object]]:
+def _ranges(metadata: pq.FileMetaData) -> dict[str, list[Any]]:
     """Smallest and largest of the columns that are told about, by the groups' statistics.
 
     A merged file of more than two versions may name two of them only.
     """
-    found: dict[str, list[object]] = {}
+    found: dict[str, list[Any]] = {}
     for group in range(metadata.num_row_groups):
         row_group = metadata.row_group(group)
         for place in range(row_group.num_columns):

@@ -149,9 +149,7 @@ def _distinct(schema: pa.Schema) -> pa.Schema:
             number += 1
             free = f"{name}_{number}"
         names.append(free)
-    return pa.schema(
-        [field.with_name(name) for field, name in zip(schema, names, strict=True)]
-    )
+    return pa.schema([field.with_name(name) for field, name in zip(schema, names, strict=True)])
 
 
 def _watch(connection: duckdb.DuckDBPyConnection, done: threading.Event) -> None:

@@ -10,7 +10,8 @@ from serving.errors import SluiceError
 __all__ = ["QueryRefused", "the_query"]
 
 _EXPLAIN: Final = re.compile(
-    r"(?:\s|--[^\n]*(?:\n|\Z)|/\*.*?\*/)*EXPLAIN(?:\s+ANALYZE)?(?:\s*\([^)]*\))?\s", re.I | re.S
+    r"(?:\s|--[^\n]*(?:\n|\Z)|/\*.*?\*/)*EXPLAIN(?:\s+ANALYZE)?(?:\s*\([^)]*\))?\s",
+    re.IGNORECASE | re.DOTALL,
 )
 
 

@@ -102,7 +102,9 @@ def judge(
 
     Args:
         writers: accounts of all there ever were.
-        files, size, rows: what is there.
+        files: how many are there.
+        size: of them in bytes.
+        rows: in them that can be read.
         erased: rows by the receipts.
         damages: what cannot be read.
         orphans: writers whose ledger is missing.
@@ -115,7 +117,9 @@ def judge(
             problems.append(f"{name} has {more} rows more than it was offered")
         if one.damaged:
             problems.append(f"{one.damaged} rows that {name} had logged cannot be read")
-    problems += [f"{name} has segments and no ledger: its rows are not accounted for" for name in orphans]
+    problems += [
+        f"{name} has segments and no ledger: its rows are not accounted for" for name in orphans
+    ]
     logged = sum(one.logged for one in writers)
     gone = logged - erased - rows
     if gone < 0 and not orphans:

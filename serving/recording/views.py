@@ -63,7 +63,8 @@ def log_relation(
         connection: to DuckDB; it must be allowed to read files.
         log_dir: the log.
         model: by name.
-        since, until: of the time of rows, seconds since 1970.
+        since: only rows from then on, seconds since 1970.
+        until: only rows up to then.
 
     Returns:
         The files; keep it open as long as the view is asked.
@@ -95,7 +96,8 @@ def register(
             Parquet files.
         log: what was opened; damaged files are left out and noted there.
         models: by name.
-        since, until: of the time of rows, seconds since 1970.
+        since: only rows from then on, seconds since 1970.
+        until: only rows up to then.
         told: is called with how many models are done, of how many.
     """
     for schema in (_PARTS, _OWN_NAMES):
@@ -167,15 +169,13 @@ def _source(connection: "duckdb.DuckDBPyConnection", tables: Sequence[pa.Table])
 
 def _unite(parts: Sequence[_Part]) -> str:
     """All parts as one query, by name. A single value meets lists as a list of one."""
-    listed = {
-        field.name for part in parts for field in part.schema if pa.types.is_list(field.type)
-    }
+    listed = {field.name for part in parts for field in part.schema if pa.types.is_list(field.type)}
     united = []
     for part in parts:
         single = [f.name for f in part.schema if f.name in listed and not pa.types.is_list(f.type)]
         fixes = ", ".join(
-            f"CASE WHEN {quoted(name)} IS NULL THEN NULL ELSE [{quoted(name)}] END AS {quoted(name)}"
-            for name in single
+            f"CASE WHEN {name} IS NULL THEN NULL ELSE [{name}] END AS {name}"
+            for name in map(quoted, single)
         )
         united.append(
             f"SELECT * REPLACE ({fixes}) FROM ({part.source})"  # noqa: S608 - quoted

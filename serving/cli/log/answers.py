@@ -55,7 +55,9 @@ def _place(target: Path | None) -> Iterator[IO[bytes]]:
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
         # Of people: for nobody else's eyes, until the owner says otherwise.
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        with os.fdopen(
+            os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb"
+        ) as file:
             yield file
         temporary.replace(target)
     finally:
@@ -91,9 +93,7 @@ def _table(
     return count, more
 
 
-def _csv(
-    schema: pa.Schema, batches: Iterator[pa.RecordBatch], file: IO[bytes]
-) -> Iterator[int]:
+def _csv(schema: pa.Schema, batches: Iterator[pa.RecordBatch], file: IO[bytes]) -> Iterator[int]:
     text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(schema.names)
@@ -103,9 +103,7 @@ def _csv(
     text.detach()
 
 
-def _json(
-    schema: pa.Schema, batches: Iterator[pa.RecordBatch], file: IO[bytes]
-) -> Iterator[int]:
+def _json(schema: pa.Schema, batches: Iterator[pa.RecordBatch], file: IO[bytes]) -> Iterator[int]:
     before = b"[\n"
     for batch in batches:
         for row in _rows(batch):
@@ -139,7 +137,9 @@ def _cell(value: Any) -> str:
         text = "[" + ", ".join(_cell(one) for one in value) + "]"
     else:
         text = "" if value is None else str(_plain(value))
-    text = "".join(one if one.isprintable() or one == "\n" else "\N{REPLACEMENT CHARACTER}" for one in text)
+    text = "".join(
+        one if one.isprintable() or one == "\n" else "\N{REPLACEMENT CHARACTER}" for one in text
+    )
     return text if len(text) <= _WIDEST_CELL or "\n" in text else text[:_WIDEST_CELL] + "…"
 
 

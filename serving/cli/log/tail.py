@@ -17,7 +17,9 @@ _WIDEST_LIST: Final = 6
 
 @click.command(short_help="Show the newest rows, and those that come.")
 @click.argument("model", required=False)
-@click.option("-n", "--rows", type=click.IntRange(0), default=10, show_default=True, help="How many.")
+@click.option(
+    "-n", "--rows", type=click.IntRange(0), default=10, show_default=True, help="How many."
+)
 @click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
 @click.option(
     "--role",

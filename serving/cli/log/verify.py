@@ -63,7 +63,9 @@ def _table(verdict: "Verdict") -> "Table":
     total = total_of(verdict.writers)
     for one in [*verdict.writers, total]:
         dropped = sum(one.dropped.values())
-        reasons = ", ".join(f"{name} {one.dropped[name]}" for name in DROPPED if one.dropped.get(name))
+        reasons = ", ".join(
+            f"{name} {one.dropped[name]}" for name in DROPPED if one.dropped.get(name)
+        )
         table.add_row(
             f"{one.node}/{one.writer}" if one.writer else "all",
             "runs" if one.alive else "",
