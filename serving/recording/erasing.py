@@ -186,10 +186,9 @@ def _search(
 def _segment_matches(
     opened: OpenLog, segment: OpenSegment, subject: Subject, lacking: set[str]
 ) -> bool:
-    damages = len(opened.damages)
     contents = opened.contents(segment)
     # What cannot be read cannot be searched either: it may be anybody's, and goes.
-    if len(opened.damages) > damages:
+    if contents.damages and not _grows(segment.name):
         return True
     if not contents.batches:
         return False
@@ -217,13 +216,11 @@ def _parquet_matches(
 
 
 def _being_written(match: _Match) -> bool:
-    segment = match.segment
-    return (
-        segment is not None
-        and not segment.sealed
-        and segment.path.exists()
-        and is_alive(segment.path.parent)
-    )
+    return match.segment is not None and match.path.exists() and _grows(match.segment)
+
+
+def _grows(segment: SegmentName) -> bool:
+    return not segment.sealed and is_alive(segment.path.parent)
 
 
 def _await_seals(matches: list[_Match]) -> None:

@@ -90,7 +90,7 @@ def erase(
         labels = _labels(log.root / "labels", keys, rows, models)
     except BaseException as error:
         if rows.files:  # what is gone is gone: there has to be a receipt
-            _keep(log, keys, models, rows, None, repr(error))
+            _keep(log, keys, models, rows, None, error=repr(error))
         raise
     return _keep(log, keys, models, rows, labels)
 
@@ -101,6 +101,7 @@ def _keep(
     models: Collection[str] | None,
     rows: RowsErased,
     labels: LabelsErased | None,
+    *,
     error: str = "",
 ) -> Receipt:
     """Write the receipt."""

@@ -61,8 +61,7 @@ def convert(
                 part = table.filter(pc.equal(hours, hour))
                 parts.append((_write(part, target), target))
         with held(folder.lock, alone=True):
-            if stamp(segment.path) != before:
-                raise OSError("the segment was changed while it was read")
+            _check_unchanged(segment.path, before)
             for temporary, target in parts:
                 temporary.replace(target)
             note(contents.rows)
@@ -72,6 +71,12 @@ def convert(
             temporary.unlink(missing_ok=True)
         raise
     return Converted(contents.rows, [target for _, target in parts], contents.damages)
+
+
+def _check_unchanged(path: Path, before: tuple[int, ...] | None) -> None:
+    """Raise OSError if a file is another one than it was: rows were erased from it."""
+    if stamp(path) != before:
+        raise OSError(f"{path.name} was changed while it was read")
 
 
 def merge(folder: LogFolder, files: Sequence[Path]) -> Path:

@@ -62,6 +62,7 @@ class Query:
         self._told = told
         self._failure: Message | None = None
         self._late = False
+        self._words = ""
         self._timeout = timeout
         self._process = subprocess.Popen(
             [sys.executable, "-m", _CHILD],
@@ -124,7 +125,8 @@ class Query:
             try:
                 message = msgspec.json.decode(line, type=Message)
             except msgspec.MsgspecError:
-                continue  # a library's own words
+                self._words = line.decode(errors="replace").strip() or self._words
+                continue  # a library's own
             self.damages += message.damages
             if message.error:
                 self._failure = message
@@ -145,8 +147,8 @@ class Query:
             )
         if self._failure is None:
             return QueryFailed(
-                f"the query's process ended by itself (code {code})",
-                "most likely it needed more memory: --memory gives it more",
+                f"the query's process ended with {code}: {self._words or 'it said nothing'}",
+                "if it needed more memory, --memory gives it more",
             )
         hints = {
             "memory": "give it more with --memory, or less to read with --since and --until",

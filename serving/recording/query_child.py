@@ -30,6 +30,9 @@ __all__: list[str] = []
 
 _BATCH_ROWS: Final = 8192
 _PROGRESS_SECONDS: Final = 0.2
+_MOST_THREADS: Final = 4
+"""There are answers to be given beside this one."""
+
 _SPARE_BYTES: Final = 256 << 20
 """For what is not DuckDB's: segments on their way in, the answer on its way out."""
 
@@ -67,6 +70,7 @@ def _answer(request: Request) -> None:
     query = the_query(request.sql)
     folder = LogFolder(Path(request.log))
     wanted = _models(query, folder.models())
+    _limit(request.memory)
     with OpenLog(folder, wanted, since=request.since, until=request.until) as log:
         try:
             _run(query, request, log, wanted)
@@ -99,6 +103,7 @@ def _run(query: str, request: Request, log: OpenLog, models: list[str]) -> None:
     connection = duckdb.connect(":memory:")
     for setting in (
         f"memory_limit='{request.memory // 1024}KiB'",
+        f"threads={min(_MOST_THREADS, os.cpu_count() or 1)}",
         "temp_directory=''",  # rows of people are not spilled to some other folder
         "TimeZone='UTC'",
         "python_enable_replacements=false",
@@ -107,7 +112,6 @@ def _run(query: str, request: Request, log: OpenLog, models: list[str]) -> None:
         "allow_community_extensions=false",
     ):
         run(connection, f"SET {setting}")
-    _limit(request.memory)
     register(
         connection,
         log,
