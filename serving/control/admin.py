@@ -20,6 +20,7 @@ from serving.config.snapshot_codec import dec_hook
 from serving.control.access import Access, check_host, check_origin
 from serving.control.audit import AuditLog
 from serving.control.config_routes import ConfigRoutes
+from serving.control.drift_routes import DriftRoutes
 from serving.control.feature_routes import FeatureRoutes
 from serving.control.log_routes import LogRoutes
 from serving.control.operations import Ask, Operation, json_response
@@ -81,6 +82,7 @@ def operations_of(plane: ControlPlane) -> list[Operation]:
         *ConfigRoutes(plane).operations(),
         *RepositoryRoutes(plane).operations(),
         *QuarantineRoutes(plane).operations(),
+        *DriftRoutes(plane).operations(),
         *FeatureRoutes(plane).operations(),
         *LogRoutes().operations(),
     ]

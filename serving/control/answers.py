@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from serving.control.drift import Watched
 from serving.control.journal import Summary
 from serving.control.plan import Plan
 from serving.control.rates import Rate
@@ -15,6 +16,7 @@ __all__ = [
     "ApplyAnswer",
     "ApplyRequest",
     "ConfigAnswer",
+    "DriftAnswer",
     "ErasureNoted",
     "Health",
     "HistoryAnswer",
@@ -287,3 +289,11 @@ class LiftAnswer(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     version: str
     waiting: list[str] = []
+
+
+class DriftAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a model's versions; `words` says why there is nothing, if there is not."""
+
+    model: str
+    watched: list[Watched]
+    words: str = ""

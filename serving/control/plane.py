@@ -11,7 +11,9 @@ from prometheus_client.core import Metric
 from serving.clock import Clock
 from serving.config.keys import WorkerReport, node_name
 from serving.config.schema import GatewayConfig
+from serving.config.snapshot import Snapshot
 from serving.control.audit import AuditLog
+from serving.control.drift import DriftMonitor
 from serving.control.exposition import Page, own_families
 from serving.control.feature_writer import FeatureWriter
 from serving.control.plan import without_secrets
@@ -71,9 +73,13 @@ class ControlPlane:
         self.page = Page(self._totals, self._own_metrics)
         self._log = logging.getLogger("control")
         self.quarantine = QuarantineKeeper(data, self._log)
+        self.drift = DriftMonitor(data / "drift", self._published, clock)
         self._metrics_folder = data / "metrics"
         self._store = store
         self._reports: list[WorkerReport] = []
+
+    def _published(self) -> Snapshot | None:
+        return self.publisher.current if self.publisher.started else None
 
     @property
     def gateway(self) -> GatewayConfig:

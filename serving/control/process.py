@@ -147,6 +147,7 @@ class Control:
             loop.create_task(self._publish()),
             loop.create_task(self._plane.keep()),
             loop.create_task(self._plane.keep_quarantine(self._audit)),
+            loop.create_task(self._plane.drift.keep()),
             loop.create_task(self._refresh()),
             loop.create_task(FeatureStreams(self._features).keep()),
         ]

@@ -6,6 +6,7 @@ from typing import Any, Final, Literal
 import msgspec
 from numpy.typing import NDArray
 
+from serving.config.frozen_bins import Reference
 from serving.config.monitoring import ModelLog, RoleShares
 from serving.types import TensorMetadata
 
@@ -48,10 +49,12 @@ class RowPlan:
         "kept",
         "model",
         "outputs",
+        "reference",
         "row_bytes",
         "shares",
         "variable",
         "version",
+        "view_of",
         "views",
     )
 
@@ -68,6 +71,8 @@ class RowPlan:
         direct: Sequence[Column] = (),
         outputs: Sequence[Column] = (),
         views: Sequence[str] = (),
+        view_of: Mapping[str, str] | None = None,
+        reference: Reference | None = None,
     ) -> None:
         self.model = model
         self.version = version
@@ -80,6 +85,10 @@ class RowPlan:
         self.direct = tuple(direct)
         self.outputs = tuple(outputs)
         self.views = tuple(views)
+        self.view_of = dict(view_of or {})
+        """The view of each feature that comes from one."""
+        self.reference = reference
+        """Bins that its rows are counted into; None: they are not."""
         self.variable = any(column.listed for column in (*direct, *outputs))
         """Whether rows differ in size."""
         named = [
@@ -121,6 +130,8 @@ def plan_rows(
     features: Mapping[str, Sequence[str]],
     outputs: Sequence[TensorMetadata],
     views: Sequence[str],
+    view_of: Mapping[str, str] | None = None,
+    reference: Reference | None = None,
 ) -> RowPlan:
     """Compile the plan of one version.
 
@@ -135,6 +146,8 @@ def plan_rows(
         features: of an assembled input, the name of each column in order.
         outputs: the model's own outputs.
         views: feature views that its features come from.
+        view_of: the view of each feature.
+        reference: bins that its rows are counted into.
     """
     shares = log.sample
     if not isinstance(shares, RoleShares):
@@ -183,6 +196,8 @@ def plan_rows(
             for spec in outputs
         ],
         views=views,
+        view_of=view_of,
+        reference=reference,
     )
 
 

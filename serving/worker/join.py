@@ -24,6 +24,7 @@ from feature_cache.keys import InvalidEntity
 from feature_cache.plan import InputSpec, Plan
 from feature_cache.views import FeatureView
 from serving.config.columns import columns_of
+from serving.config.frozen_bins import Reference
 from serving.config.schema import ModelConfig
 from serving.config.snapshot import StagedVersion
 from serving.errors import FeaturesUnavailable, InvalidConfig, InvalidRequest
@@ -394,8 +395,18 @@ class JoinPlan:
                 f"but model '{self.model}' takes {_shape(spec.shape)}"
             )
 
-    def row_plan(self, config: ModelConfig, version: str, staged: StagedVersion) -> RowPlan:
+    def row_plan(
+        self,
+        config: ModelConfig,
+        version: str,
+        staged: StagedVersion,
+        views: Mapping[str, FeatureView],
+        reference: Reference | None = None,
+    ) -> RowPlan:
         """Say what a row of this version looks like in the prediction log."""
+        columns = [
+            one for source in config.inputs.values() for one in columns_of(source.features, views)
+        ]
         return plan_rows(
             model=config.model,
             version=version,
@@ -409,6 +420,8 @@ class JoinPlan:
             },
             outputs=staged.signature.outputs,
             views=self._plan.names if self._plan is not None else (),
+            view_of={column.field: column.view for column in columns},
+            reference=reference,
         )
 
     def client_inputs(self) -> list[TensorMetadata]:

@@ -36,9 +36,17 @@ def prediction_log(
         return NoLog()
     # Arrow costs 40 MB and 0.1 s, which only those pay who log.
     from serving.recording.prediction_log import PredictionLog  # noqa: PLC0415
+    from serving.worker.drift_counts import DriftCounts  # noqa: PLC0415
 
     name = f"{worker}-{pid}-{time.time_ns():x}"
-    return PredictionLog(config, LogFolder(data / config.path), node_name(), name, metrics)
+    return PredictionLog(
+        config,
+        LogFolder(data / config.path),
+        node_name(),
+        name,
+        metrics,
+        observe=DriftCounts(data / "drift" / f"{name}.counts"),
+    )
 
 
 class Housekeeping:
