@@ -19,7 +19,7 @@ import pytest
 BOUND_SECONDS = 60.0
 
 
-def extra(package: str) -> Any:
+def needed(package: str) -> Any:
     """Import a package of an extra, or end the test."""
     try:
         return importlib.import_module(package)
@@ -35,8 +35,8 @@ class S3:
     prefix = "gateway"
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        extra("boto3")
-        server = extra("moto.server")
+        needed("boto3")
+        server = needed("moto.server")
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
         self._server = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
         self._server.start()
@@ -49,7 +49,7 @@ class S3:
             "AWS_EC2_METADATA_DISABLED": "true",
         }.items():
             monkeypatch.setenv(name, value)
-        self._client = extra("boto3").client("s3")
+        self._client = needed("boto3").client("s3")
         self._bucket = f"bucket-{uuid.uuid4().hex}"
         self._client.create_bucket(Bucket=self._bucket)
         self.address = f"s3://{self._bucket}/{self.prefix}"
@@ -79,7 +79,7 @@ class Kafka:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         del monkeypatch
-        self._kafka = extra("confluent_kafka")
+        self._kafka = needed("confluent_kafka")
         self._brokers = self._kafka.Producer(
             {"test.mock.num.brokers": 3, "log_level": 0, "logger": logging.getLogger("librdkafka")}
         )
@@ -120,7 +120,7 @@ class Delta:
     """Tables in a folder."""
 
     def __init__(self, folder: Path) -> None:
-        self._delta = extra("deltalake")
+        self._delta = needed("deltalake")
         self.root = folder / "lake"
         self.address = f"delta:{self.root}"
 

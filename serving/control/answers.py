@@ -20,6 +20,8 @@ __all__ = [
     "ErasureNoted",
     "Health",
     "HistoryAnswer",
+    "LabelErasure",
+    "LabelsRequest",
     "LiftAnswer",
     "LoadAnswer",
     "ModelStatus",
@@ -81,6 +83,28 @@ class PushRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     rows: list[dict[str, Any]]
 
 
+class LabelsRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What came true.
+
+    An item of `labels` is an object with
+
+    - `prediction_id` and perhaps `row` (0 if left out), or `entity` (every key of the model),
+      `time` (the newest prediction at or before it is meant) and perhaps `tolerance` (seconds that
+      it may be older; the model's horizon if left out) and `model`;
+    - `label`: a number, a text, true or false; `label_time`: when it was known (now if left out);
+      `source`: where it comes from.
+
+    Times are ISO 8601 or milliseconds since 1970. `model` and `source` stand for items that do not
+    say it. `partial` leaves invalid items out; `dry_run` tells what would become of the labels.
+    """
+
+    labels: list[Any]
+    model: str = ""
+    source: str = ""
+    partial: bool = False
+    dry_run: bool = False
+
+
 class RepositoryRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Body of the repository verbs, as Triton and KServe clients send it; often empty."""
 
@@ -89,6 +113,18 @@ class RepositoryRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 # --- answers --------------------------------------------------------------------------------
+
+
+class LabelErasure(msgspec.Struct, frozen=True, kw_only=True):
+    """A subject whose labels are to go.
+
+    `keys` gives for each entity key the texts it may stand as, `predictions` the first two parts
+    of the prediction_id and the row of each prediction that was erased; `models` null for all.
+    """
+
+    keys: dict[str, list[str]]
+    predictions: list[tuple[str, int]] = []
+    models: list[str] | None = None
 
 
 class ErasureNoted(msgspec.Struct, frozen=True, kw_only=True):

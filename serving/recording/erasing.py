@@ -40,7 +40,7 @@ from serving.recording.segment import SegmentWriter, read_segment
 from serving.recording.subjects import Subject
 from serving.recording.writers import is_alive, note_converted
 
-__all__ = ["ErasedFile", "ErasureIncomplete", "RowsErased", "erase_rows"]
+__all__ = ["ErasedFile", "ErasureIncomplete", "RowsErased", "Stem", "erase_rows"]
 
 _PASSES: Final = 50
 _SEAL_SECONDS: Final = 15.0

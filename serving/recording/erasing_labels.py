@@ -6,7 +6,7 @@ anew without the rows. Whoever calls holds the store's lock, or is the one proce
 """
 
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,24 +35,28 @@ class LabelsErased(msgspec.Struct, kw_only=True):
 class _Whose:
     """Tells the subject's labels: by entity, or by the predictions that were erased."""
 
-    def __init__(self, keys: Mapping[str, str], stems: Collection[Stem]) -> None:
-        self._pairs = {f"{name}={value}" for name, value in keys.items()}
+    def __init__(self, keys: Mapping[str, Sequence[str]], stems: Collection[Stem]) -> None:
+        self._pairs = [{f"{name}={text}" for text in texts} for name, texts in keys.items()]
         self._stems = stems
 
     def __call__(self, prediction_id: str, row: int, entity: str) -> bool:
         if prediction_id:
             return ("~".join(prediction_id.split("~")[:2]), row) in self._stems
-        return self._pairs <= set(entity.split(_SEPARATOR))
+        its = set(entity.split(_SEPARATOR))
+        return all(not pairs.isdisjoint(its) for pairs in self._pairs)
 
 
 def erase_labels(
-    folder: Path, keys: Mapping[str, str], stems: Collection[Stem], models: Collection[str] | None
+    folder: Path,
+    keys: Mapping[str, Sequence[str]],
+    stems: Collection[Stem],
+    models: Collection[str] | None,
 ) -> LabelsErased:
     """Remove a subject's labels from every file.
 
     Args:
         folder: the label store.
-        keys: the subject's, as text.
+        keys: the subject's; for each name the texts it may stand as: itself and its digest.
         stems: first two parts of the prediction_id, and row, of predictions that were erased.
         models: only theirs; None: all.
 
@@ -60,7 +64,7 @@ def erase_labels(
         OSError, pa.ArrowException: a file cannot be read or written; others may be done.
     """
     done = LabelsErased()
-    whose = _Whose(keys, stems)
+    whose = _Whose(keys, set(stems))
     for journal in sorted(folder.glob("journal*")):
         _journal(journal, whose, models, done)
     for part in sorted(folder.glob("parts/model=*/*.parquet")):

@@ -16,15 +16,27 @@ import msgspec
 
 from serving.files import append_line, try_lock
 from serving.recording.columns import digest_with
-from serving.recording.erasing import ErasedFile, RowsErased, erase_rows
+from serving.recording.erasing import ErasedFile, RowsErased, Stem, erase_rows
 from serving.recording.erasing_labels import LabelsErased, erase_labels
 from serving.recording.layout import LogFolder
 from serving.recording.reading import FileDamage
 from serving.recording.subjects import Subject
 
-__all__ = ["Receipt", "erase", "receipts"]
+__all__ = ["LabelsWanted", "Receipt", "erase", "receipts"]
 
 _RECEIPTS: Final = "erasures.jsonl"
+
+
+class LabelsWanted(msgspec.Struct, frozen=True, kw_only=True):
+    """Which labels are to go, for the receipt `receipt`; see `erase_labels`."""
+
+    receipt: str
+    keys: dict[str, list[str]]
+    predictions: list[Stem]
+    models: list[str] | None = None
+
+
+AskHolder = Callable[[LabelsWanted], LabelsErased | None]
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +82,7 @@ def erase(
     keys: Mapping[str, str],
     models: Collection[str] | None = None,
     told: Callable[[str], None] = lambda _: None,
+    ask_holder: AskHolder | None = None,
 ) -> Receipt:
     """Remove a subject from the log and its labels, and keep the receipt.
 
@@ -78,26 +91,36 @@ def erase(
         keys: the subject, values as text.
         models: only theirs; None: all.
         told: is told what goes on.
+        ask_holder: asks the process that writes the labels to erase them, where one does.
 
     Raises:
         ErasureIncomplete: it could not be finished; what was done has its receipt, and erasing
             again goes on. OSError, pa.ArrowException: of the disk.
     """
+    subject = Subject.of(log, keys)
     rows, labels = RowsErased(), None
+    name = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
     try:
-        erase_rows(log, Subject.of(log, keys), models, rows, told)
+        erase_rows(log, subject, models, rows, told)
         told("labels")
-        labels = _labels(log.root / "labels", keys, rows, models)
+        wanted = LabelsWanted(
+            receipt=name,
+            keys=subject.texts,
+            predictions=sorted(rows.labels_of),
+            models=None if models is None else sorted(models),
+        )
+        labels = _labels(log.root / "labels", wanted, ask_holder)
     except BaseException as error:
         if rows.files:  # what is gone is gone: there has to be a receipt
-            _keep(log, keys, models, rows, None, error=repr(error))
+            _keep(log, subject, name, models, rows, labels, error=repr(error))
         raise
-    return _keep(log, keys, models, rows, labels)
+    return _keep(log, subject, name, models, rows, labels)
 
 
-def _keep(
+def _keep(  # noqa: PLR0917 - what a receipt is made of
     log: LogFolder,
-    keys: Mapping[str, str],
+    subject: Subject,
+    name: str,
     models: Collection[str] | None,
     rows: RowsErased,
     labels: LabelsErased | None,
@@ -106,12 +129,11 @@ def _keep(
 ) -> Receipt:
     """Write the receipt."""
     digest = digest_with(log.hash_key())
-    now = datetime.now(UTC)
     receipt = Receipt(
-        receipt=f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}",
-        erased_at=now,
+        receipt=name,
+        erased_at=datetime.now(UTC),
         who=_who(),
-        subject={name: digest(value) for name, value in keys.items()},
+        subject={key: digest(value) for key, value in subject.keys.items()},
         models=sorted(models or ()),
         rows=sum(file.rows for file in rows.files),
         files=rows.files,
@@ -127,16 +149,16 @@ def _keep(
 
 
 def _labels(
-    folder: Path, keys: Mapping[str, str], rows: RowsErased, models: Collection[str] | None
+    folder: Path, wanted: LabelsWanted, ask_holder: AskHolder | None
 ) -> LabelsErased | None:
-    """Erase labels; None if another process writes them."""
+    """Erase labels, or have it done; None if another process writes them and does not answer."""
     if not folder.is_dir():
         return LabelsErased()
     lock = try_lock(folder / "lock")
     if lock is None:
-        return None
+        return None if ask_holder is None else ask_holder(wanted)
     try:
-        return erase_labels(folder, keys, rows.labels_of, models)
+        return erase_labels(folder, wanted.keys, wanted.predictions, wanted.models)
     finally:
         os.close(lock)
 

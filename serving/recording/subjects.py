@@ -34,6 +34,11 @@ class Subject:
         return cls(keys, log.hash_key() if path.exists() else None)
 
     @property
+    def texts(self) -> dict[str, list[str]]:
+        """What each key may stand as in a column of text: itself, and its digest."""
+        return dict(self._texts)
+
+    @property
     def columns(self) -> list[str]:
         """Names of its columns."""
         return [f"entity.{name}" for name in self.keys]

@@ -8,9 +8,11 @@ Rows of versions with different columns are united by name; where one lacks a co
 Segments are copied into the connection's memory; Parquet files are read where they are.
 """
 
+import itertools
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
 
 import msgspec
 import pyarrow as pa
@@ -23,11 +25,12 @@ from serving.recording.schema import HEAD
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["ALL_MODELS", "log_relation", "quoted", "register", "run"]
+__all__ = ["ALL_MODELS", "Relation", "log_relation", "quoted", "register", "run"]
 
 ALL_MODELS: Final = "predictions"
 _OWN_NAMES: Final = "log"
 _PARTS: Final = "parts"
+_NUMBERS: Final = itertools.count()
 
 
 class _Part(msgspec.Struct, frozen=True):
@@ -35,6 +38,44 @@ class _Part(msgspec.Struct, frozen=True):
 
     source: str
     schema: pa.Schema
+
+
+_Source = Callable[[Sequence[pa.Table]], str]
+"""Makes a query for everything in tables of one schema."""
+
+
+class Relation:
+    """What a view of a model's log is made of; a context manager that lets it go."""
+
+    def __init__(self, connection: "duckdb.DuckDBPyConnection", log: OpenLog) -> None:
+        self.log = log
+        self._connection = connection
+        self._names: list[str] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def source(self, tables: Sequence[pa.Table]) -> str:
+        """A query for everything in tables of one schema, where they are."""
+        name = f"__rows{next(_NUMBERS)}"
+        self._connection.register(name, pa.concat_tables(tables))
+        self._names.append(name)
+        return f"SELECT * FROM {name}"  # noqa: S608 - ours
+
+    def close(self) -> None:
+        """Let files and memory go."""
+        for name in self._names:
+            self._connection.unregister(name)
+        self._names.clear()
+        self.log.close()
 
 
 def quoted(name: str) -> str:
@@ -54,10 +95,11 @@ def log_relation(
     *,
     since: float | None = None,
     until: float | None = None,
-) -> OpenLog:
+) -> "Relation":
     """Register a temporary view named like the model over its rows, with the log's own names.
 
-    A model without rows gets a view without rows.
+    A model without rows gets a view without rows. Segments are not copied: their columns are read
+    from Arrow's memory as far as they are asked for.
 
     Args:
         connection: to DuckDB; it must be allowed to read files.
@@ -67,17 +109,20 @@ def log_relation(
         until: only rows up to then.
 
     Returns:
-        The files; keep it open as long as the view is asked.
+        The files; a context manager. The view can be asked as long as it is open.
 
     Raises:
         OSError: the log cannot be read.
     """
-    log = OpenLog(LogFolder(log_dir), {model}, since=since, until=until)
-    run(connection, f"CREATE SCHEMA IF NOT EXISTS {_PARTS}")
-    columns = _unite(_parts(connection, log, model))
-    body = f"SELECT * FROM ({columns}) {_within(since, until)}"  # noqa: S608 - quoted or numbers
-    run(connection, f"CREATE OR REPLACE TEMP VIEW {quoted(model)} AS {body}")
-    return log
+    relation = Relation(connection, OpenLog(LogFolder(log_dir), {model}, since=since, until=until))
+    try:
+        columns = _unite(_parts(relation.log, model, relation.source))
+        body = f"SELECT * FROM ({columns}) {_within(since, until)}"  # noqa: S608 - quoted
+        run(connection, f"CREATE OR REPLACE TEMP VIEW {quoted(model)} AS {body}")
+    except BaseException:
+        relation.close()
+        raise
+    return relation
 
 
 def register(
@@ -106,7 +151,7 @@ def register(
     for done, model in enumerate(sorted(models)):
         if told is not None:
             told(done, len(models))
-        parts = _parts(connection, log, model)
+        parts = _parts(log, model, lambda tables: _copied(connection, tables))
         own = f"{_OWN_NAMES}.{quoted(model)}"
         rows = f"SELECT * FROM ({_unite(parts)}) {_within(since, until)}"  # noqa: S608 - quoted
         run(connection, f"CREATE OR REPLACE VIEW {own} AS {rows}")
@@ -116,7 +161,7 @@ def register(
         run(connection, f"CREATE OR REPLACE VIEW {quoted(name)} AS SELECT {chosen} FROM {own}")  # noqa: S608
         head = ", ".join(quoted(name) for name in HEAD.names if name in columns)
         heads.append(f"SELECT {head} FROM {own}")  # noqa: S608 - quoted
-    body = " UNION ALL BY NAME ".join(heads) or _source(connection, [HEAD.empty_table()])
+    body = " UNION ALL BY NAME ".join(heads) or _copied(connection, [HEAD.empty_table()])
     run(connection, f"CREATE OR REPLACE VIEW {ALL_MODELS} AS {body}")
 
 
@@ -130,7 +175,7 @@ def _within(since: float | None, until: float | None) -> str:
     return f"WHERE {' AND '.join(sides)}" if sides else ""
 
 
-def _parts(connection: "duckdb.DuckDBPyConnection", log: OpenLog, model: str) -> list[_Part]:
+def _parts(log: OpenLog, model: str, source: _Source) -> list[_Part]:
     """Everything that holds rows of a model, one entry a schema and kind of file."""
     files: dict[pa.Schema, list[Path]] = {}
     for file in [one for one in log.parquet if one.name.model == model]:
@@ -144,8 +189,8 @@ def _parts(connection: "duckdb.DuckDBPyConnection", log: OpenLog, model: str) ->
         if contents.batches:
             table = pa.Table.from_batches(contents.batches, contents.schema)
             tables.setdefault(table.schema, []).append(table)
-    parts += [_Part(_source(connection, found), schema) for schema, found in tables.items()]
-    return parts or [_Part(_source(connection, [HEAD.empty_table()]), HEAD)]
+    parts += [_Part(source(found), schema) for schema, found in tables.items()]
+    return parts or [_Part(source([HEAD.empty_table()]), HEAD)]
 
 
 def _parquet(paths: Iterable[Path]) -> str:
@@ -154,7 +199,7 @@ def _parquet(paths: Iterable[Path]) -> str:
     return f"SELECT * FROM read_parquet([{files}], hive_partitioning=false)"  # noqa: S608
 
 
-def _source(connection: "duckdb.DuckDBPyConnection", tables: Sequence[pa.Table]) -> str:
+def _copied(connection: "duckdb.DuckDBPyConnection", tables: Sequence[pa.Table]) -> str:
     """A query for everything in tables of one schema, which are copied."""
     count = "SELECT count(*) FROM duckdb_tables() WHERE schema_name = ?"
     [(number,)] = connection.execute(count, [_PARTS]).fetchall()

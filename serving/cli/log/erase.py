@@ -10,11 +10,14 @@ from serving.cli.log.place import LogPlace, known_model, log_options
 from serving.cli.output import CommandError, Output, output_options, plain_table
 
 if TYPE_CHECKING:
-    from serving.recording.erasures import Receipt
+    from serving.cli.client import AdminClient
+    from serving.recording.erasing_labels import LabelsErased
+    from serving.recording.erasures import AskHolder, LabelsWanted, Receipt
 
 __all__ = ["erase"]
 
 _SHOWN_DIGITS: Final = 12
+_PREDICTIONS: Final = 5_000
 
 
 @click.command(short_help="Remove every row of one subject, for good.")
@@ -64,13 +67,13 @@ def erase(
     if not yes:
         whose = " ".join(subject)
         click.confirm(f"Erase {whose} from {place.folder}, for good?", abort=True, err=True)
-    receipt = erase_subject(place.log, keys, models or None, output.note)
+    receipt = erase_subject(place.log, keys, models or None, output.note, _holder(place, output))
     output.answer(receipt, lambda: _shown(receipt))
     _tell_control(place, receipt, output)
     if receipt.labels_held:
         raise CommandError(
             "the labels are written by the running gateway, and are as they were",
-            "erase again when it is stopped",
+            "erase again when it answers, or is stopped",
         )
     if receipt.unreadable:
         files = ", ".join(damage.file for damage in receipt.unreadable)
@@ -105,22 +108,63 @@ def _shown(receipt: "Receipt") -> object:
     return table
 
 
+def _holder(place: LogPlace, output: Output) -> "AskHolder":
+    """Have control, which writes the labels of a gateway that runs, erase them."""
+    from serving.errors import SluiceError
+    from serving.recording.erasing_labels import LabelsErased
+
+    def ask(wanted: "LabelsWanted") -> "LabelsErased | None":
+        done = LabelsErased()
+        client = _control(place)
+        if client is None:
+            return None
+        try:
+            with client:
+                # Each part of the list by itself: a body has a bound.
+                for first in range(0, max(len(wanted.predictions), 1), _PREDICTIONS):
+                    body = {
+                        "keys": wanted.keys,
+                        "predictions": wanted.predictions[first : first + _PREDICTIONS],
+                        "models": wanted.models,
+                    }
+                    path = f"/api/v1/labels/erasures/{wanted.receipt}"
+                    part = client.post(path, body, LabelsErased)
+                    done.labels += part.labels
+                    done.files += part.files
+        except SluiceError as error:
+            output.note(f"the labels: {error.message}")
+            return None
+        done.files = sorted(set(done.files))
+        return done
+
+    return ask
+
+
+def _control(place: LogPlace) -> "AdminClient | None":
+    """The control process of the gateway that writes this log, if it runs."""
+    from serving.cli.admin_address import local_admin, running_engine
+    from serving.cli.client import AdminClient
+    from serving.cli.tls import ClientTls
+
+    report = running_engine(place.data)
+    if report is None or place.data is None:
+        return None
+    return AdminClient(local_admin(report, place.data, ClientTls()), "")
+
+
 def _tell_control(place: LogPlace, receipt: "Receipt", output: Output) -> None:
     """Have the audit log of a gateway that runs say so."""
     import msgspec
 
-    from serving.cli.admin_address import local_admin, running_engine
-    from serving.cli.client import AdminClient
-    from serving.cli.tls import ClientTls
     from serving.control.answers import ErasureNoted
     from serving.errors import SluiceError
 
-    report = running_engine(place.data)
-    if report is None or place.data is None:
+    client = _control(place)
+    if client is None:
         return
     digest = hashlib.sha256(msgspec.json.encode(receipt)).hexdigest()
     try:
-        with AdminClient(local_admin(report, place.data, ClientTls()), "") as client:
+        with client:
             client.post(f"/api/v1/log/erasures/{receipt.receipt}/{digest}", {}, ErasureNoted)
     except SluiceError as error:
         output.note(f"the gateway's audit log has no line of this: {error.message}")

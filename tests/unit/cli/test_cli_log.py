@@ -234,7 +234,7 @@ def test_labels_that_are_held_make_an_erasure_incomplete(data: Path) -> None:
 
     assert lock is not None
     assert result.exit_code == 1
-    assert "erase again when it is stopped" in result.stderr
+    assert "erase again when it answers" in result.stderr
 
 
 def test_a_subject_is_a_key_and_a_value(data: Path) -> None:

@@ -66,7 +66,7 @@ def labels(tmp_path: Path) -> Path:
 
 def test_labels_by_entity_and_by_prediction_go(labels: Path) -> None:
     """Also those of copies that shadows got of the same request; not those of another row."""
-    done = erase_labels(labels, {"person_id": "1"}, {STEM}, None)
+    done = erase_labels(labels, {"person_id": ["1"]}, {STEM}, None)
     [first, second] = batches(labels / "journal.jsonl")
 
     assert done.labels == 4
@@ -78,7 +78,7 @@ def test_labels_by_entity_and_by_prediction_go(labels: Path) -> None:
 
 def test_labels_behind_a_blank_keep_their_revision(labels: Path) -> None:
     """They are counted from the batch's first."""
-    erase_labels(labels, {"person_id": "1"}, {STEM}, None)
+    erase_labels(labels, {"person_id": ["1"]}, {STEM}, None)
 
     assert [one["first"] for one in batches(labels / "journal.jsonl")] == [3, 6]
     assert [len(one["labels"]) for one in batches(labels / "journal.jsonl")] == [3, 2]
@@ -87,7 +87,7 @@ def test_labels_behind_a_blank_keep_their_revision(labels: Path) -> None:
 def test_nothing_is_written_where_nothing_is_found(labels: Path) -> None:
     """The files are the same ones."""
     before = [path.stat() for path in sorted(labels.rglob("*.*"))]
-    done = erase_labels(labels, {"person_id": "2"}, set(), None)
+    done = erase_labels(labels, {"person_id": ["2"]}, set(), None)
 
     assert (done.labels, done.files) == (0, [])
     assert [path.stat() for path in sorted(labels.rglob("*.*"))] == before
@@ -97,7 +97,7 @@ def test_lines_that_cannot_be_read_go(labels: Path) -> None:
     """They may be anybody's."""
     journal = labels / "journal.jsonl"
     journal.write_bytes(journal.read_bytes() + b'00000000 {"first": 9, "person_id=1"\n')
-    erase_labels(labels, {"person_id": "2"}, set(), None)
+    erase_labels(labels, {"person_id": ["2"]}, set(), None)
 
     assert len(batches(journal)) == 2
 

@@ -218,7 +218,7 @@ def test_kafka_that_is_away_fails_with_its_words(
     log: LogFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And the file stays due."""
-    shipping_kit.extra("confluent_kafka")
+    shipping_kit.needed("confluent_kafka")
     monkeypatch.setattr("serving.recording.shipping.kafka._CONFIRM_SECONDS", 2.0)
     target = target_of("kafka://127.0.0.1:1/t", {"message.timeout.ms": "500", "log_level": "0"})
     with Cursor(log, "x") as cursor, pytest.raises(ShippingFailed, match="Kafka did not take"):
