@@ -47,7 +47,7 @@ def connect(log: Path) -> duckdb.DuckDBPyConnection:
         },
     )
     allowed = str(log).replace("'", "''")
-    connection.execute(f"SET allowed_directories = ['{allowed}']")
+    connection.execute(f"SET allowed_directories = ['{allowed}', '/proc/self/fd']")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
     return connection
