@@ -22,6 +22,7 @@ from serving.recording.counted import groups_of, parts_of, top_values
 from serving.recording.joined import JoinPlan, fetch, forget, join
 from serving.recording.label_states import label_states
 from serving.recording.labels import journal_table
+from serving.recording.log_relation import literal
 
 if TYPE_CHECKING:
     import duckdb
@@ -144,7 +145,7 @@ def _slices(counter: _Counter, columns: Sequence[str], versions: Sequence[_Found
         values, more = top_values(counter.connection, f"slice{place}", _VALUES)
         value = f"coalesce(slice{place}, '{_NONE}')"
         if more:
-            kept = ", ".join("'" + one.replace("'", "''") + "'" for one in [*values, _NONE])
+            kept = ", ".join(literal(one) for one in [*values, _NONE])
             value = f"if({value} IN ({kept}), {value}, '{_OTHERS}')"
         found += [
             ({**keys, "column": column}, counts)

@@ -21,7 +21,7 @@ import msgspec
 
 from serving.recording.label import EARLY_SECONDS, ENTITY_SEPARATOR
 from serving.recording.labels import journal_table, part_files
-from serving.recording.log_relation import log_relation, quoted
+from serving.recording.log_relation import literal, log_relation, quoted
 
 if TYPE_CHECKING:
     import duckdb
@@ -88,7 +88,7 @@ def label_relation(
     connection.register(_JOURNAL, journal)
     body = f"SELECT {_LABEL_COLUMNS} FROM {_JOURNAL}"  # noqa: S608
     if parts := part_files(labels, model):
-        files = ", ".join("'" + str(part).replace("'", "''") + "'" for part in parts)
+        files = ", ".join(literal(str(part)) for part in parts)
         # A batch that is being compacted is in both; each revision counts once.
         body += f"""
             UNION ALL SELECT {_LABEL_COLUMNS} FROM read_parquet([{files}], hive_partitioning=false)
@@ -228,7 +228,9 @@ def _slice(name: str, kinds: Mapping[str, str], model: str) -> str:
 def entity_expression(keys: Sequence[str]) -> str:
     """The text of a row's entity in SQL, as `serving.recording.label.entity_text` writes it."""
     separator = f" || chr({ord(ENTITY_SEPARATOR)}) || "
-    parts = [f"'{name}=' || {quoted('entity.' + name)}::VARCHAR" for name in sorted(keys)]
+    parts = [
+        f"{literal(name + '=')} || {quoted('entity.' + name)}::VARCHAR" for name in sorted(keys)
+    ]
     return separator.join(parts)
 
 

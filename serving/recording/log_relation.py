@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["log_relation", "quoted"]
+__all__ = ["literal", "log_relation", "quoted"]
 
 _EMPTY: Final = """
     SELECT NULL::VARCHAR AS prediction_id, NULL::INTEGER AS "row", NULL::TIMESTAMPTZ AS event_time,
@@ -20,6 +20,11 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def literal(text: str) -> str:
+    """A text as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
 def log_relation(connection: "duckdb.DuckDBPyConnection", log_dir: Path, model: str) -> None:
     """Register a view named like the model over its rows of the log.
 
@@ -29,9 +34,9 @@ def log_relation(connection: "duckdb.DuckDBPyConnection", log_dir: Path, model: 
     folder = log_dir / "parquet" / f"model={model}"
     body = _EMPTY
     if any(folder.glob("hour=*/*.parquet")):
-        pattern = str(folder / "hour=*" / "*.parquet").replace("'", "''")
+        pattern = literal(str(folder / "hour=*" / "*.parquet"))
         body = (
-            f"SELECT * FROM read_parquet('{pattern}', union_by_name=true, "  # noqa: S608 - quoted
+            f"SELECT * FROM read_parquet({pattern}, union_by_name=true, "  # noqa: S608 - quoted
             "hive_partitioning=true, hive_types={'hour': VARCHAR})"
         )
     connection.execute(f"CREATE OR REPLACE TEMP VIEW {quoted(model)} AS {body}")
