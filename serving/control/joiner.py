@@ -21,7 +21,7 @@ from serving.control.performance import measure
 from serving.lifeline import die_with_parent
 from serving.recording.joined import LogLacks
 from serving.recording.label_states import look_up
-from serving.recording.log_relation import literal
+from serving.recording.views import literal
 
 __all__ = ["connect", "main"]
 
@@ -48,7 +48,7 @@ def connect(log: Path, memory: str = _MEMORY) -> duckdb.DuckDBPyConnection:
             "preserve_insertion_order": "false",
         },
     )
-    connection.execute(f"SET allowed_directories = [{literal(str(log))}]")
+    connection.execute(f"SET allowed_directories = [{literal(str(log))}, '/proc/self/fd']")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
     return connection

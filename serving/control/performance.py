@@ -22,7 +22,7 @@ from serving.recording.counted import groups_of, parts_of, top_values
 from serving.recording.joined import JoinPlan, fetch, forget, join
 from serving.recording.label_states import label_states
 from serving.recording.labels import journal_table
-from serving.recording.log_relation import literal
+from serving.recording.views import literal
 
 if TYPE_CHECKING:
     import duckdb

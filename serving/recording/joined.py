@@ -21,7 +21,7 @@ import msgspec
 
 from serving.recording.label import EARLY_SECONDS, ENTITY_SEPARATOR
 from serving.recording.labels import journal_table, part_files
-from serving.recording.log_relation import literal, log_relation, quoted
+from serving.recording.views import literal, log_relation, quoted
 
 if TYPE_CHECKING:
     import duckdb
@@ -109,9 +109,10 @@ def join(connection: "duckdb.DuckDBPyConnection", log: Path, plan: JoinPlan) -> 
         LogLacks: an output or a slice that the plan names is not in the log.
     """
     forget(connection)  # of a report that failed
-    log_relation(connection, log, plan.model)
     label_relation(connection, log / "labels", plan.model)
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE answered AS {_answered(connection, plan)}")
+    with log_relation(connection, log, plan.model, since=plan.since, until=plan.until):
+        answered = _answered(connection, plan)
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE answered AS {answered}").fetchall()
     connection.execute(f"CREATE OR REPLACE TEMP TABLE told AS {_TOLD}")
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE joined AS {_JOINED}",
