@@ -68,7 +68,7 @@ def answer(connection: duckdb.DuckDBPyConnection, log: Path, order: Order) -> An
     except (duckdb.OutOfMemoryException, MemoryError) as error:
         sys.stderr.write(f"joiner: {error!r}\n")
         return Failed(words=f"it needs more than {_MEMORY} of memory; ask for a shorter time")
-    except duckdb.Error as error:
+    except (duckdb.Error, OSError) as error:
         sys.stderr.write(f"joiner: {error}\n")
         return Failed(words="the log cannot be read; control's log says why", ours=True)
 

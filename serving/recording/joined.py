@@ -98,19 +98,23 @@ def label_relation(
     return "__labels", lost
 
 
-def join(connection: "duckdb.DuckDBPyConnection", log: Path, plan: JoinPlan) -> None:
+def join(connection: "duckdb.DuckDBPyConnection", log: Path, plan: JoinPlan) -> int:
     """Make the temporary table `joined`: one row for each answered row of the log.
 
     Columns: `version`, `role`, `made` (seconds since 1970), `w` (weight), `c` (cluster), `s`
     (score), `d` (decision, number), `dt` (decision, text), `slice0`… ; and `labelled`, `y`,
     `yt`, `delay` (seconds), which are null or false without a label.
 
+    Returns:
+        How many places of the log cannot be read; their rows are left out.
+
     Raises:
         LogLacks: an output or a slice that the plan names is not in the log.
+        OSError: the log as a whole cannot be read.
     """
     forget(connection)  # of a report that failed
     label_relation(connection, log / "labels", plan.model)
-    with log_relation(connection, log, plan.model, since=plan.since, until=plan.until):
+    with log_relation(connection, log, plan.model, since=plan.since, until=plan.until) as opened:
         answered = _answered(connection, plan)
         connection.execute(f"CREATE OR REPLACE TEMP TABLE answered AS {answered}").fetchall()
     connection.execute(f"CREATE OR REPLACE TEMP TABLE told AS {_TOLD}")
@@ -118,6 +122,7 @@ def join(connection: "duckdb.DuckDBPyConnection", log: Path, plan: JoinPlan) -> 
         f"CREATE OR REPLACE TEMP TABLE joined AS {_JOINED}",
         {"horizon": plan.horizon, "early": EARLY_SECONDS},
     )
+    return len(opened.log.damages)
 
 
 _STEPS: Final = ("__labels", "answered", "told")

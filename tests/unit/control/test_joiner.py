@@ -61,18 +61,30 @@ def test_a_report_that_needs_too_much_memory_is_refused_and_the_next_one_is_not(
     assert taken.report.rows == 11
 
 
-def test_a_broken_file_of_the_log_is_our_fault_and_costs_the_report(
+def test_a_broken_file_of_the_log_is_left_out_and_told_of(tmp_path: Path) -> None:
+    """The rows of the others count."""
+    parquet_log.write_log(tmp_path, [row(START, 1)], "broken")
+    [part] = tmp_path.rglob("*.parquet")
+    part.write_bytes(part.read_bytes()[:-20])
+    parquet_log.write_log(tmp_path, [row(START, 2)], "whole")
+
+    told = answer(connect(tmp_path), tmp_path, report())
+
+    assert isinstance(told, Told)
+    assert told.report.rows == 1
+    assert told.report.notes[0].startswith("1 place of the log cannot be read; `sluice log verify`")
+
+
+def test_a_log_that_cannot_be_opened_is_our_fault(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The caller learns no path; the log of control does."""
-    parquet_log.write_log(tmp_path, [row(START, 1)])
-    [part] = tmp_path.rglob("*.parquet")
-    part.write_bytes(part.read_bytes()[:-20])
+    (tmp_path / "lock").mkdir()
 
     failed = answer(connect(tmp_path), tmp_path, report())
 
     assert failed == Failed(words="the log cannot be read; control's log says why", ours=True)
-    assert part.name in capsys.readouterr().err
+    assert "lock" in capsys.readouterr().err
 
 
 def test_names_with_quotes_are_names(tmp_path: Path) -> None:
