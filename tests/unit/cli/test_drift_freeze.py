@@ -213,20 +213,9 @@ def test_text_that_the_log_hides_is_not_frozen(tmp_path: Path) -> None:
     columns = {"name": ["Ada"] * 200, "town": ["Ayr"] * 200, "age": np.arange(200.0)}
     file = table(tmp_path / "t.parquet", columns)
 
-    done = CliRunner().invoke(
-        app,
-        [
-            "drift",
-            "freeze",
-            "m",
-            "--config",
-            str(tmp_path),
-            "--table",
-            str(file),
-            "--out",
-            str(tmp_path / "r.json"),
-        ],
-    )
+    words = ["drift", "freeze", "m", "--config", str(tmp_path), "--table", str(file)]
+
+    done = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "r.json")])
 
     assert done.exit_code == 0, done.output
     assert "`name` (log.fields hides it)" in done.output
