@@ -64,7 +64,8 @@ def answer(connection: duckdb.DuckDBPyConnection, log: Path, order: Order) -> An
                 return measure(connection, log, order)
     except LogLacks as error:
         return Failed(words=str(error))
-    except (duckdb.OutOfMemoryException, MemoryError):
+    except (duckdb.OutOfMemoryException, MemoryError) as error:
+        sys.stderr.write(f"joiner: {error!r}\n")
         return Failed(words=f"it needs more than {_MEMORY} of memory; ask for a shorter time")
     except duckdb.Error as error:
         sys.stderr.write(f"joiner: {error}\n")
