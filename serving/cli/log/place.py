@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 
 import click
 import msgspec
+import pyarrow as pa
 
 from serving.cli.output import CommandError
 from serving.cli.where import Where
@@ -63,7 +64,12 @@ def log_options(callback: _Callback) -> _Callback:
     )
     @functools.wraps(callback)
     def wrapped(*args: Any, data: Path | None, folder: Path | None, **kwargs: Any) -> Any:
-        return callback(*args, place=_place(data, folder), **kwargs)
+        try:
+            return callback(*args, place=_place(data, folder), **kwargs)
+        except BrokenPipeError:
+            raise  # whoever read the answer has seen enough
+        except (OSError, pa.ArrowException) as error:
+            raise CommandError(f"the prediction log: {error}") from error
 
     return wrapped  # type: ignore[return-value]
 
