@@ -10,7 +10,6 @@ from typing import Any, Final, TypeVar
 
 import click
 import msgspec
-import pyarrow as pa
 
 from serving.cli.output import CommandError
 from serving.cli.where import Where
@@ -66,12 +65,21 @@ def log_options(callback: _Callback) -> _Callback:
     def wrapped(*args: Any, data: Path | None, folder: Path | None, **kwargs: Any) -> Any:
         try:
             return callback(*args, place=_place(data, folder), **kwargs)
-        except BrokenPipeError:
-            raise  # whoever read the answer has seen enough
-        except (OSError, pa.ArrowException) as error:
-            raise CommandError(f"the prediction log: {error}") from error
+        except Exception as error:
+            if _of_the_disk(error):
+                raise CommandError(f"the prediction log: {error}") from error
+            raise
 
     return wrapped  # type: ignore[return-value]
+
+
+def _of_the_disk(error: Exception) -> bool:
+    """Whether a file could not be read or written. Arrow is there if it was Arrow that says so."""
+    import pyarrow as pa
+
+    if isinstance(error, BrokenPipeError):
+        return False  # whoever read the answer has seen enough
+    return isinstance(error, (OSError, pa.ArrowException))
 
 
 def _place(data: Path | None, folder: Path | None) -> LogPlace:
