@@ -224,7 +224,7 @@ class _Job:
             "labels": items, "model": self._model, "source": self._source, "partial": True,
             "dry_run": self._report.dry_run,
         }  # fmt: skip
-        answer = self._client.post("/api/v1/labels", body, LabelsTaken)
+        answer = self._client.post("/api/v1/labels", body, LabelsTaken, role="operator")
         report = self._report
         report.read += len(items)
         for name in ("joined", "repeated", "corrected", "orphan", "late"):
