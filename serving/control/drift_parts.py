@@ -51,6 +51,8 @@ class DriftParts:
         self._folder = folder
         self._keep = keep
         self._last: int | None = None
+        self._quiet = 0.0
+        """When nothing had been counted: what is counted later came later."""
         self._state = self._read_state()
         if self._state is not None:
             self._append(self._state.line)  # again, if a crash came between
@@ -81,9 +83,10 @@ class DriftParts:
             if not alive:
                 finished.append(path)
         if not total and not finished:
+            self._quiet = now
             return None
         number = self._state.line.number + 1 if self._state is not None else 1
-        start = begun if start is None else start
+        start = begun if start is None else max(start, self._quiet)
         state = _State(_Line(number, start, now, _listed(total)), taken)
         write_whole(self._folder / "state.msgpack", msgspec.msgpack.encode(state))
         self._state = state

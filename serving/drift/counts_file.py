@@ -8,6 +8,7 @@ u32 number of slots, the key (JSON, space-padded so that slots are 8-byte aligne
 `used` moves after an entry is whole.
 """
 
+import contextlib
 import fcntl
 import os
 import struct
@@ -68,6 +69,8 @@ class CountsFile:
     def close(self) -> None:
         """Let the file go; its numbers stay."""
         self._vectors.clear()
+        with contextlib.suppress(BufferError):  # somebody still holds a vector
+            self._map.close()  # it has a descriptor of its own, and with it the lock
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

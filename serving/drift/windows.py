@@ -71,5 +71,5 @@ def windows_of(found: Sequence[Stretch]) -> list[Window]:
 
 def _blocks(counts: Counts) -> Counts:
     """Add up neighbours until there are about `BLOCKS`; shape [blocks, size]."""
-    each = max(1, len(counts) // BLOCKS)
+    each = max(1, round(len(counts) / BLOCKS))
     return np.add.reduceat(counts, np.arange(0, len(counts), each), axis=0)
