@@ -117,6 +117,8 @@ class DriftReport(msgspec.Struct, frozen=True, kw_only=True):
     end: float | None
     rows: int
     windows: int
+    starts: list[float]
+    """Start of every window, oldest first; a column's `course` has one value for each."""
     level: ColumnLevel
     columns: list[ColumnDrift]
     missing: list[str]
@@ -147,6 +149,7 @@ def report(
             end=None,
             rows=0,
             windows=0,
+            starts=[],
             level="none",
             columns=[],
             missing=list(reference.columns),
@@ -162,6 +165,7 @@ def report(
         end=last.window.end,
         rows=last.window.rows,
         windows=len(judged),
+        starts=[one.window.start for one in judged],
         level="alert" if "alert" in levels else "inform" if "inform" in levels else "none",
         columns=columns,
         missing=[name for name in reference.columns if name not in last.comparisons],

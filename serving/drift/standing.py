@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import msgspec
 
-from serving.config.frozen_bins import Reference
+from serving.config.frozen_bins import ColumnKind, Reference
 from serving.config.monitoring import MonitoringConfig
 from serving.drift.quality import Quality, assess
-from serving.drift.report import DriftOptions, DriftReport, report
+from serving.drift.report import DriftOptions, DriftReport, joined, report
 from serving.drift.windows import Stretch, windows_of
 
 __all__ = ["Distribution", "ReferenceFacts", "Standing", "options_of", "standing"]
@@ -22,9 +22,14 @@ class ReferenceFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Distribution(msgspec.Struct, frozen=True, kw_only=True):
-    """One column's bins: names, rows of the reference and of the last window in each."""
+    """One column's bins: names, rows of the reference and of the last window in each.
+
+    The first `special` bins are for what is no ordinary value (missing, new …).
+    """
 
     name: str
+    kind: ColumnKind
+    special: int
     bins: list[str]
     reference: list[int]
     window: list[int]
@@ -37,6 +42,9 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     role: str
     at: float
+    window_seconds: float
+    options: DriftOptions
+    """What counts as worth telling."""
     reference: ReferenceFacts
     drift: DriftReport
     quality: Quality | None
@@ -44,7 +52,8 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     distributions: list[Distribution]
     """In the order of the report's columns."""
     rows_by_window: list[tuple[float, int]]
-    """Start and rows of each window, oldest first."""
+    """Start and rows of each stretch of `window_seconds`, oldest first. The report's windows are
+    longer where a stretch had too few rows."""
 
 
 def options_of(monitoring: MonitoringConfig) -> DriftOptions:
@@ -81,12 +90,15 @@ def standing(
         at: now.
     """
     options = options_of(monitoring)
-    drift = report(reference, windows_of(found), options)
-    last = found[-1].total if found else None
-    layout = found[-1].key.layout if found else None
+    windows = windows_of(found)
+    drift = report(reference, windows, options)
     quality = None
     distributions = []
-    if layout is not None and last is not None:
+    if found:
+        # Of the same rows as the report: a window with few rows was joined with those before.
+        start = joined(windows, options.min_rows)[-1].start
+        last = sum((one.total for one in found[:-1] if one.start >= start), found[-1].total)
+        layout = found[-1].key.layout
         dispersion = max((column.overdispersion for column in drift.columns), default=1.0)
         quality = assess(
             reference, layout.traffic(last), alpha=options.alpha, overdispersion=dispersion
@@ -95,6 +107,8 @@ def standing(
         distributions = [
             Distribution(
                 name=column.name,
+                kind=reference.columns[column.name].kind,
+                special=len(reference.columns[column.name].special),
                 bins=reference.columns[column.name].names,
                 reference=list(reference.columns[column.name].counts),
                 window=counted[column.name].tolist(),
@@ -106,6 +120,8 @@ def standing(
         version=version,
         role=role,
         at=at,
+        window_seconds=float(monitoring.window),
+        options=options,
         reference=ReferenceFacts(
             source=reference.source, created=reference.created, rows=reference.rows
         ),
