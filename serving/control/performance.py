@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from serving.control.joiner_orders import Report, Told
+from serving.performance.calibration import CalibrationPoint, calibration_curve
 from serving.performance.counts import BINS, PER_UNIT, UNITS, Counts, Moments, ScoreBins
 from serving.performance.coverage import coverage, delay_curve, differing
 from serving.performance.figures import figures
@@ -92,7 +93,13 @@ def measure(connection: "duckdb.DuckDBPyConnection", log: Path, order: Report) -
         rows=total["rows"],
         labelled=total["labelled"],
         groups=[
-            Group(**keys, rows=size[0], labelled=size[1], figures=figures(counts))
+            Group(
+                **keys,
+                rows=size[0],
+                labelled=size[1],
+                figures=figures(counts),
+                calibration=_calibration(counts) if order.by in _VERSION else [],
+            )
             for keys, counts, size in shown
         ],
         slices=comparisons,
@@ -106,6 +113,12 @@ def measure(connection: "duckdb.DuckDBPyConnection", log: Path, order: Report) -
         notes=_notes(total),
     )
     return Told(report=report)
+
+
+def _calibration(counts: Counts) -> list[CalibrationPoint]:
+    if counts.scores is None:
+        return []
+    return calibration_curve(counts.scores, counts.measure("calibration_gap").effective)
 
 
 _Found = tuple[dict[str, Any], Counts, tuple[int, int]]
