@@ -31,7 +31,7 @@ COMMANDS: Final[dict[str, str]] = {
     "features": "Load, show and erase online features.",
     "labels": "Say what came true of predictions.",
     "performance": "Show how well a model does, by the labels it has.",
-    "drift": "Freeze what traffic is compared with.",
+    "drift": "Compare traffic with what was frozen, in words, tables and a page.",
     "simulate": "Try a policy on a recorded or made-up load.",
     "tokens": "Make credentials for callers.",
 }

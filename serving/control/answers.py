@@ -4,12 +4,12 @@ from typing import Any
 
 import msgspec
 
-from serving.control.drift import Watched
 from serving.control.journal import Summary
 from serving.control.plan import Plan
 from serving.control.rates import Rate
 from serving.control.rolls import RollStatus
 from serving.control.workers import Acknowledgement
+from serving.drift.standing import Watched
 from serving.types import Signature, TensorMetadata
 
 __all__ = [
@@ -307,8 +307,12 @@ class LiftAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DriftAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a model's versions; `words` says why there is nothing, if there is not."""
+    """What is known of a model's versions; `words` says why there is nothing, if there is not.
+
+    Without a reference (`has_reference`) there never will be.
+    """
 
     model: str
+    has_reference: bool = True
     watched: list[Watched]
     words: str = ""

@@ -10,31 +10,22 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from serving.clock import Clock
 from serving.config.frozen_bins import Reference, digest_of
 from serving.config.monitoring import MonitoringConfig
 from serving.config.snapshot import Snapshot
 from serving.control.drift_parts import DriftParts
-from serving.drift.standing import Standing, standing
-from serving.drift.verdict import Evidence, Tolerances, Verdict, judge
+from serving.drift.standing import Standing, Watched, standing
+from serving.drift.verdict import Evidence, Tolerances, judge
 from serving.drift.windows import BLOCKS, Part, stretches
 
-__all__ = ["DriftMonitor", "Watched"]
+__all__ = ["DriftMonitor"]
 
 _WINDOWS: Final = 48
 """Windows that a report looks back."""
 
 _LEAST_SECONDS: Final = 1.0
 _LOG = logging.getLogger("drift")
-
-
-class Watched(msgspec.Struct, frozen=True, kw_only=True):
-    """One version of a model that is watched, with what was concluded."""
-
-    standing: Standing
-    verdict: Verdict
 
 
 class DriftMonitor:

@@ -46,10 +46,13 @@ class DriftRoutes:
             for (name, one, its), watched in sorted(self._plane.drift.watched.items())
             if name == model and version in ("", one) and role in ("", its)
         ]
-        if model not in snapshot.references:
+        has_reference = model in snapshot.references
+        if not has_reference:
             words = "it has no `monitoring.reference`; `sluice drift freeze` makes one"
         elif not found:
             words = "no request was counted yet"
         else:
             words = ""
-        return json_response(DriftAnswer(model=model, watched=found, words=words))
+        return json_response(
+            DriftAnswer(model=model, has_reference=has_reference, watched=found, words=words)
+        )

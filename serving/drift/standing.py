@@ -8,9 +8,10 @@ from serving.config.frozen_bins import ColumnKind, Reference
 from serving.config.monitoring import MonitoringConfig
 from serving.drift.quality import Quality, assess
 from serving.drift.report import DriftOptions, DriftReport, joined, report
+from serving.drift.verdict import Verdict
 from serving.drift.windows import Stretch, windows_of
 
-__all__ = ["Distribution", "ReferenceFacts", "Standing", "options_of", "standing"]
+__all__ = ["Distribution", "ReferenceFacts", "Standing", "Watched", "options_of", "standing"]
 
 
 class ReferenceFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +55,13 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     rows_by_window: list[tuple[float, int]]
     """Start and rows of each stretch of `window_seconds`, oldest first. The report's windows are
     longer where a stretch had too few rows."""
+
+
+class Watched(msgspec.Struct, frozen=True, kw_only=True):
+    """A version in a role, with what was concluded."""
+
+    standing: Standing
+    verdict: Verdict
 
 
 def options_of(monitoring: MonitoringConfig) -> DriftOptions:
