@@ -3,7 +3,9 @@
 Each function gives one `<svg>`. Sizes are in pixels of a card that is `WIDTH` wide.
 """
 
-from collections.abc import Sequence
+import contextlib
+import math
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -11,7 +13,7 @@ import msgspec
 from serving.drift.standing import Distribution
 from serving.report.arms import Arm
 from serving.report.svg import Plot, Scale, element, figure, path, ticks, tip
-from serving.report.words import clock, count, number, percent
+from serving.report.words import clock, count, number, percent, tick
 
 __all__ = ["WIDTH", "ArmBins", "Course", "Rows", "course", "histogram", "share_bars", "strip",
            "traffic"]  # fmt: skip
@@ -22,6 +24,10 @@ _SHORT: Final = {
 }  # fmt: skip
 _GAP: Final = 0.6
 """Between ordinary bins and the others, in bins."""
+
+_WIDEST: Final = 64.0
+_LETTER: Final = 6.0
+"""Widths in pixels: most of a bin, and what a letter of a label takes."""
 
 
 class ArmBins(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,17 +63,18 @@ def histogram(column: Distribution, arms: Sequence[ArmBins]) -> str:
     shown = ordinary + special
     slots = len(shown) + (_GAP if ordinary and special else 0)
     left, right = plot.x_range
-    each = (right - left) / max(1.0, slots)
-    places = [
-        left + each * (at + (_GAP if ordinary and at >= len(ordinary) else 0))
-        for at in range(len(shown))
-    ]
+    each = min(_WIDEST, (right - left) / max(1.0, slots))
+    left += (right - left - each * slots) / 2
+    places = {
+        bin_: left + each * (at + (_GAP if ordinary and at >= len(ordinary) else 0))
+        for at, bin_ in enumerate(shown)
+    }
     before = _shares(column.reference)
     now = [_shares(one.rows) for one in arms]
     highest = max((shares[at] for shares in [before, *now] for at in shown), default=0.0)
     scale = Scale(0.0, max(highest * 1.04, 1e-9), *plot.y_range)
     parts = [plot.grid(scale, ticks(0, scale.high, 3), lambda value: f"{100 * value:.3g} %")]
-    for at, x in zip(shown, places, strict=True):
+    for at, x in places.items():
         words = [f"{column.name} {column.bins[at]}", f"reference {percent(before[at])}"]
         bars = [_bar(x + each * 0.06, each * 0.88, scale, before[at], "bar reference")]
         for place, (one, shares) in enumerate(zip(arms, now, strict=True)):
@@ -86,7 +93,10 @@ def histogram(column: Distribution, arms: Sequence[ArmBins]) -> str:
             "rect", css="hover", x=x, y=plot.top, width=each, height=scale.start - plot.top
         )
         parts.append(element("g", tip("\n".join(words)), hover, *bars, css="bin"))
-    parts.append(_bin_labels(plot, column, ordinary, special, places, each))
+    parts += [
+        plot.label(x, plot.height - plot.bottom + 13, text)
+        for x, text in _bin_labels(column, places, each)
+    ]
     return figure(plot.width, plot.height, f"{column.name}: shares of rows by bin", *parts)
 
 
@@ -100,7 +110,12 @@ def _order(column: Distribution, arms: Sequence[ArmBins]) -> tuple[list[int], li
     low = [at for at in filled if column.bins[at] == "below"]
     high = [at for at in filled if column.bins[at] == "above"]
     rest = [at for at in filled if at not in low and at not in high]
-    return low + list(range(column.special, len(column.bins))) + high, rest
+    ordinary = list(range(column.special, len(column.bins)))
+    if column.kind != "numeric":
+        # They come by frequency; numbers are looked for by size.
+        with contextlib.suppress(ValueError):
+            ordinary.sort(key=lambda at: float(column.bins[at]))
+    return low + ordinary + high, rest
 
 
 def _shares(rows: Sequence[int]) -> list[float]:
@@ -114,53 +129,41 @@ def _bar(x: float, width: float, scale: Scale, value: float, css: str) -> str:
 
 
 def _bin_labels(
-    plot: Plot,
-    column: Distribution,
-    ordinary: Sequence[int],
-    special: Sequence[int],
-    places: Sequence[float],
-    each: float,
-) -> str:
-    y = plot.height - plot.bottom + 13
-    parts = []
+    column: Distribution, places: Mapping[int, float], each: float
+) -> list[tuple[float, str]]:
+    """Where which text stands below the bins: signs of special ones, then what still fits."""
+    found = [
+        (x + each / 2, _SHORT.get(column.bins[at], "?"))
+        for at, x in places.items()
+        if at < column.special
+    ]
+    inner = [at for at in places if at >= column.special]
     if column.kind == "numeric":
         # Edges stand between bins.
-        inner = [at for at in ordinary if at >= column.special]
-        edges = [(places[ordinary.index(at)], column.bins[at].split(" … ")[0]) for at in inner]
+        labels = [(places[at], _edge(column.bins[at], 0)) for at in inner]
         if inner:
-            edges.append(
-                (places[ordinary.index(inner[-1])] + each, column.bins[inner[-1]].split(" … ")[-1])
-            )
-        parts += [plot.label(x, y, text.lstrip("<")) for x, text in _apart(edges)]
-        named = [at for at in ordinary if at < column.special]
+            labels.append((places[inner[-1]] + each, _edge(column.bins[inner[-1]], -1)))
     else:
-        centres = [
-            (places[ordinary.index(at)] + each / 2, _shortened(column.bins[at]))
-            for at in ordinary
-            if at >= column.special
-        ]
-        parts += [plot.label(x, y, text) for x, text in _apart(centres)]
-        named = [at for at in ordinary if at < column.special]
-    shown = [*ordinary, *special]
-    parts += [
-        plot.label(places[shown.index(at)] + each / 2, y, _SHORT.get(column.bins[at], "?"))
-        for at in (*named, *special)
-    ]
-    return "".join(parts)
+        labels = [(places[at] + each / 2, _shortened(column.bins[at])) for at in inner]
+    widest = _LETTER * max((len(text) for _, text in labels), default=0) + 6
+    step = max(1, math.ceil(widest / each))
+    for x, text in labels[::step]:
+        if all(abs(x - at) > _LETTER / 2 * (len(text) + len(other)) + 3 for at, other in found):
+            found.append((x, text))
+    return found
+
+
+def _edge(name: str, end: int) -> str:
+    """One end of `LOW … <HIGH`, in few digits."""
+    text = name.split(" … ")[end].lstrip("<")
+    try:
+        return f"{float(text):.3g}"
+    except ValueError:
+        return _shortened(text)
 
 
 def _shortened(text: str) -> str:
     return text if len(text) <= 12 else f"{text[:11]}…"
-
-
-def _apart(labels: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
-    """As many of the labels, at equal steps, as do not touch each other."""
-    if not labels:
-        return []
-    width = 6.0 * max(len(text) for _, text in labels) + 6
-    each = (labels[-1][0] - labels[0][0]) / max(1, len(labels) - 1)
-    step = max(1, -int(-width // each)) if each > 0 else 1
-    return list(labels[::step])
 
 
 def course(name: str, courses: Sequence[Course], threshold: float, seconds: float) -> str:
@@ -181,7 +184,7 @@ def course(name: str, courses: Sequence[Course], threshold: float, seconds: floa
     highest = max([threshold * 2, *(value for one in courses for value in one.values)])
     y = Scale(0.0, highest * 1.1, *plot.y_range, root=True)
     parts = [
-        plot.grid(y, _root_ticks(threshold, y), number),
+        plot.grid(y, _root_ticks(threshold, y), tick),
         element("line", tip(f"told from {threshold:g}"), css="threshold", x1=plot.left,
                 x2=plot.x_range[1], y1=y(threshold), y2=y(threshold)),
         _time_axis(plot, x),
@@ -238,7 +241,7 @@ def strip(values: Sequence[float], drifting: Sequence[bool], threshold: float) -
 def _weight(value: float, threshold: float, *, drifted: bool) -> float:
     least = max(threshold, 1e-9)
     if drifted:
-        return min(1.0, 0.45 + 0.55 * (value / (30 * least)) ** 0.5)
+        return min(1.0, 0.45 + 0.55 * math.sqrt(value / (30 * least)))
     return min(0.5, 0.1 + 0.4 * value / (3 * least))
 
 
@@ -257,7 +260,9 @@ def share_bars(share: float, expected: float) -> str:
 
 def traffic(arms: Sequence[Rows], seconds: float) -> str:
     """Rows by window, one row of bars an arm above each other, on one scale of time."""
-    starts = [start for one in arms for start, _ in one.windows]
+    # A stretch begins with its first rows; bars stand where its time begins.
+    snapped = [[(start // seconds * seconds, rows) for start, rows in one.windows] for one in arms]
+    starts = [start for windows in snapped for start, _ in windows]
     if not starts:
         return ""
     band = 62.0
@@ -265,15 +270,15 @@ def traffic(arms: Sequence[Rows], seconds: float) -> str:
     x = Scale(min(starts), max(starts) + seconds, *plot.x_range)
     parts = [_time_axis(plot, x)]
     wide = max(1.0, (x(x.low + seconds) - x(x.low)) * 0.86)
-    for place, one in enumerate(arms):
+    for place, (one, windows) in enumerate(zip(arms, snapped, strict=True)):
         bottom = plot.top + band * (place + 1) - 8
-        most = max((rows for _, rows in one.windows), default=0)
+        most = max((rows for _, rows in windows), default=0)
         y = Scale(0.0, max(1.0, most * 1.02), bottom, bottom - band + 20)
         bars = [
             element("rect", tip(f"{one.arm.name}, {clock(start, x.high - x.low)}: "
                     f"{count(rows)} rows"),
                     css="bar", x=x(start), y=y(rows), width=wide, height=bottom - y(rows))
-            for start, rows in one.windows
+            for start, rows in windows
         ]  # fmt: skip
         parts += [
             plot.grid(y, [0.0, float(most)], lambda value: count(int(value))),

@@ -16,7 +16,7 @@ from serving.report.charts import (
     strip,
     traffic,
 )
-from serving.report.svg import element, escaped
+from serving.report.svg import coded, element, escaped
 from serving.report.words import count, moment, number, percent, probability
 
 __all__ = ["Watch", "columns", "distributions", "level", "quality", "rows", "verdicts", "who"]
@@ -42,8 +42,8 @@ def verdicts(watch: Watch) -> str:
     found = []
     for arm, one in watch:
         verdict, drift = one.verdict, one.standing.drift
-        reasons = "".join(element("li", escaped(reason)) for reason in verdict.reasons)
-        said = element("ul", reasons) if reasons else element("p", escaped(drift.words))
+        reasons = "".join(element("li", coded(reason)) for reason in verdict.reasons)
+        said = element("ul", reasons) if reasons else element("p", coded(drift.words))
         span = ""
         if drift.start is not None and drift.end is not None:
             span = f", {moment(drift.start)} to {moment(drift.end)}"
@@ -185,7 +185,7 @@ def _quality(arm: Arm, standing: Standing) -> str:
     body = "".join(
         element(
             "tr",
-            element("td", escaped(one.subject)),
+            element("td", coded(one.subject)),
             element("td", escaped(one.words)),
             element("td", count(one.rows), css="n"),
             element("td", percent(one.share), css="n"),

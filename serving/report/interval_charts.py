@@ -15,7 +15,7 @@ from serving.performance.coverage import Coverage, DelayPoint
 from serving.report.arms import Arm
 from serving.report.charts import WIDTH
 from serving.report.svg import Plot, Scale, element, escaped, figure, path, ticks, tip
-from serving.report.words import clock, count, number, percent
+from serving.report.words import between, clock, count, number, percent, tick
 
 __all__ = ["Estimate", "ForestRow", "Trend", "calibration", "covered", "delays", "forest", "trend"]
 
@@ -39,8 +39,9 @@ class Trend(msgspec.Struct, frozen=True, kw_only=True):
     points: Sequence[tuple[float, Estimate]]
 
 
-def trend(name: str, trends: Sequence[Trend], words: Callable[[float], str]) -> str:
-    """A figure over time, one line an arm, its intervals as a band."""
+def trend(name: str, trends: Sequence[Trend], *, share: bool) -> str:
+    """A figure over time, one line an arm, its intervals as a band; a share is in percent."""
+    words = percent if share else number
     plot = Plot(width=WIDTH, height=140, left=46)
     moments = [at for one in trends for at, _ in one.points]
     if not moments:
@@ -49,7 +50,7 @@ def trend(name: str, trends: Sequence[Trend], words: Callable[[float], str]) -> 
     x = Scale(min(moments), max(moments), *plot.x_range)
     y = Scale(*_range(estimates), *plot.y_range)
     span = x.high - x.low
-    parts = [plot.grid(y, ticks(y.low, y.high, 4), words)]
+    parts = [plot.grid(y, ticks(y.low, y.high, 4), _percent_tick if share else tick)]
     parts.append(
         plot.below(x, sorted({x.low, x.low + span / 2, x.high}), lambda at: clock(at, span))
     )
@@ -71,12 +72,12 @@ def trend(name: str, trends: Sequence[Trend], words: Callable[[float], str]) -> 
 
 
 def _range(estimates: Sequence[Estimate]) -> tuple[float, float]:
-    """What an axis shows: all values; all intervals, but those ten times as wide as most."""
+    """What an axis shows: all values; all intervals, but those three times as wide as most."""
     values = [one.value for one in estimates]
     widths = sorted(
         one.high - one.low for one in estimates if one.low is not None and one.high is not None
     )
-    usual = 10 * widths[len(widths) // 2] if widths else math.inf
+    usual = 3 * widths[len(widths) // 2] if widths else math.inf
     for one in estimates:
         if one.low is not None and one.high is not None and one.high - one.low <= usual:
             values += [one.low, one.high]
@@ -105,7 +106,7 @@ def _described(estimate: Estimate, words: Callable[[float], str]) -> str:
     if estimate.low is None or estimate.high is None:
         around = "too few rows for an interval"
     else:
-        around = f"{words(estimate.low)} to {words(estimate.high)}"
+        around = between(words(estimate.low), words(estimate.high))
     return f"{words(estimate.value)} ({around}; {count(estimate.rows)} rows)"
 
 
@@ -115,8 +116,8 @@ def calibration(arms: Sequence[tuple[Arm, Sequence[CalibrationPoint]]]) -> str:
     x, y = Scale(0.0, 1.0, *plot.x_range), Scale(0.0, 1.0, *plot.y_range)
     fifths = [0.0, 0.25, 0.5, 0.75, 1.0]
     parts = [
-        plot.grid(y, fifths, lambda value: f"{100 * value:.0f} %"),
-        plot.below(x, fifths, lambda value: f"{value:g}"),
+        plot.grid(y, fifths, _percent_tick),
+        plot.below(x, fifths, tick),
         plot.label((plot.left + plot.width) / 2, plot.height - 5, "mean score of the group"),
         element("line", css="threshold", x1=x(0.0), y1=y(0.0), x2=x(1.0), y2=y(1.0)),
     ]
@@ -168,7 +169,10 @@ def forest(
     width = 3 * WIDTH
     each = (width - names) / max(1, len(measures))
     height = head + row * len(groups) + 24
-    parts = []
+    parts = [
+        element("text", "group", css="head", x=6.0, y=15.0),
+        element("text", "rows", css="head", x=names - 16, y=15.0, text_anchor="end"),
+    ]
     for at, group in enumerate(groups):
         y = head + row * at
         if at % 2 == 0:
@@ -186,7 +190,7 @@ def forest(
         if not known:
             continue
         values = [*known, *([Estimate(value=middle)] if middle is not None else [])]
-        x = Scale(*_range(values), left + 12, left + each - 12)
+        x = Scale(*_range(values), left + 20, left + each - 20)
         parts.append(
             element("text", _cut(measure), css="head", x=left + each / 2, y=15.0,
                     text_anchor="middle")
@@ -199,27 +203,26 @@ def forest(
             )  # fmt: skip
         for at, one in enumerate(found):
             if one is not None:
-                stands_out = groups[at].beyond[place]
-                parts.append(
-                    _whisker(one, x, head + row * at + row / 2, groups[at].name, arm, stands_out)
-                )
+                words = f"{groups[at].name}: {_described(one, number)}"
+                css = arm.css
+                if groups[at].beyond[place]:
+                    words += "; differs from everybody else beyond the tolerance"
+                    css = "standsout"
+                parts.append(_whisker(one, x, head + row * at + row / 2, words, css))
         parts += [
-            element("text", number(value), css="label", x=x(value), y=bottom + 14,
+            element("text", tick(value), css="label", x=x(value), y=bottom + 14,
                     text_anchor="middle")
             for value in ticks(x.low, x.high, 3)
         ]  # fmt: skip
     return figure(width, height, f"{label}: figures by group, {arm.name}", *parts)
 
 
-def _whisker(one: Estimate, x: Scale, y: float, name: str, arm: Arm, stands_out: bool) -> str:
+def _whisker(one: Estimate, x: Scale, y: float, words: str, css: str) -> str:
     line = ""
     if one.low is not None and one.high is not None:
         line = element("line", css="whisker", x1=x(one.low), x2=x(one.high), y1=y, y2=y)
-    words = f"{name}: {_described(one, number)}"
-    if stands_out:
-        words += "; differs from everybody else beyond the tolerance"
     dot = element("circle", css="dot", cx=x(one.value), cy=y, r=3.6)
-    return element("g", tip(words), line, dot, css="standsout" if stands_out else arm.css)
+    return element("g", tip(words), line, dot, css=css)
 
 
 def _cut(text: str) -> str:
@@ -231,7 +234,7 @@ def covered(found: Sequence[Coverage], css: Sequence[str], least: float = 0.0) -
     row = 34.0
     plot = Plot(width=WIDTH, height=row * len(found) + 30, left=8, bottom=22)
     x = Scale(0.0, 1.0, *plot.x_range)
-    parts = [plot.below(x, [0.0, 0.5, 1.0], lambda value: f"{100 * value:.0f} %")]
+    parts = [plot.below(x, [0.0, 0.5, 1.0], _percent_tick)]
     for at, (one, style) in enumerate(zip(found, css, strict=True)):
         y = plot.top + row * at + 14
         words = f"{one.name}: {percent(one.value)} of {count(one.rows)} predictions"
@@ -256,12 +259,12 @@ def covered(found: Sequence[Coverage], css: Sequence[str], least: float = 0.0) -
 
 
 def delays(points: Sequence[DelayPoint]) -> str:
-    """The share of predictions that had their label after a time, on a logarithmic axis."""
+    """The share of predictions that had their label by a time; a single point gives no picture."""
     plot = Plot(width=WIDTH, height=170, left=46)
-    if not points:
+    if len(points) < 2:
         return ""
     least, most = math.log(points[0].seconds), math.log(points[-1].seconds)
-    x = Scale(least, most if most > least else least + 1, *plot.x_range)
+    x = Scale(least, most, *plot.x_range)
     y = Scale(0.0, max(0.05, min(1.0, 1.1 * max(point.high for point in points))), *plot.y_range)
     places = [(x(math.log(point.seconds)), point) for point in points]
     upper = [(at, y(point.high)) for at, point in places]
@@ -273,7 +276,7 @@ def delays(points: Sequence[DelayPoint]) -> str:
         for at, point in places
     ]  # fmt: skip
     parts = [
-        plot.grid(y, ticks(0.0, y.high, 4), lambda value: f"{100 * value:.3g} %"),
+        plot.grid(y, ticks(0.0, y.high, 4), _percent_tick),
         element(
             "g",
             element("path", css="band", d=path([*upper, *reversed(lower)], close=True)),
@@ -289,6 +292,10 @@ def delays(points: Sequence[DelayPoint]) -> str:
             parts.append(plot.label(at, plot.height - plot.bottom + 13, _span(point.seconds), side))
             taken = at
     return figure(plot.width, plot.height, "Labels that had come, by time since prediction", *parts)
+
+
+def _percent_tick(share: float) -> str:
+    return f"{tick(round(100 * share, 6))} %"
 
 
 def _span(seconds: float) -> str:

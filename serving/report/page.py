@@ -117,16 +117,15 @@ def _footer(report: ModelReport, watch: Watch) -> str:
     if watch:
         standing = watch[0][1].standing
         reference, options = standing.reference, standing.options
+        rows_of = f"{count(reference.rows)} rows, frozen {reference.created}"
+        told = f"q below {options.alpha:g} and PSI* above {options.min_effect:g}"
+        windows = (
+            f"of {standing.window_seconds:g} s, joined until they have {options.min_rows} rows"
+        )
         said += [
-            (
-                "compared with",
-                f"{reference.source}; {count(reference.rows)} rows, frozen {reference.created}",
-            ),
-            (
-                "told",
-                f"q below {options.alpha:g} and PSI* above {options.min_effect:g}, in windows of "
-                f"{standing.window_seconds:g} s or more, until they have {options.min_rows} rows",
-            ),
+            ("compared with", f"{reference.source}; {rows_of}"),
+            ("told", told),
+            ("windows", windows),
         ]
     said.append(("made with", report.command))
     entries = "".join(

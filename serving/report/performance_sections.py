@@ -18,12 +18,13 @@ from serving.report.interval_charts import (
     trend,
 )
 from serving.report.svg import element, escaped
-from serving.report.words import count, number, percent
+from serving.report.words import between, count, number, percent
 
 __all__ = ["labels", "performance", "slices"]
 
 _SHARES: Final = (
     "accuracy", "selection_rate", "recall", "false_positive_rate", "precision", "base_rate",
+    "coverage",
 )  # fmt: skip
 _TRENDS: Final = (
     "accuracy", "auc", "brier", "calibration_gap", "selection_rate", "base_rate",
@@ -48,12 +49,13 @@ def performance(reports: Mapping[str, PerformanceReport]) -> str:
         if (group.version, group.role) == (arm.version, arm.role) and group.calibration
     ]
     if curves:
-        cards.append(_card("calibration", calibration(curves)))
+        cards.insert(0, _card("calibration", calibration(curves), tall=True))
     return "".join(parts) + element("div", *cards, css="cards")
 
 
-def _card(name: str, picture: str) -> str:
-    return element("section", element("header", element("h4", escaped(name))), picture, css="card")
+def _card(name: str, picture: str, *, tall: bool = False) -> str:
+    heading = element("header", element("h4", escaped(name)))
+    return element("section", heading, picture, css="card tall" if tall else "card")
 
 
 def _words_of(name: str) -> Callable[[float], str]:
@@ -74,8 +76,7 @@ def _figures(groups: Sequence[Group], arms: Sequence[Arm]) -> str:
             [f"{count(group.rows)}, {count(group.labelled)}" for _, group in shown],
         )
     ]
-    for name in names:
-        sizes.append((_spoken(name), [_cell(name, group.figures) for _, group in shown]))
+    sizes += [(_spoken(name), [_cell(name, group.figures) for _, group in shown]) for name in names]
     body = "".join(
         element(
             "tr",
@@ -95,7 +96,7 @@ def _cell(name: str, figures: Sequence[Figure]) -> str:
     words = _words_of(name)
     if one.low is None or one.high is None:
         return f"{words(one.value)} (too few)"
-    return f"{words(one.value)} ({words(one.low)} – {words(one.high)})"
+    return f"{words(one.value)} ({between(words(one.low), words(one.high))})"
 
 
 def _spoken(name: str) -> str:
@@ -119,7 +120,7 @@ def _trends(report: PerformanceReport, arms: Sequence[Arm]) -> list[str]:
                 points.sort(key=lambda point: point[0])
                 found.append(Trend(arm=arm, points=points))
         if found:
-            cards.append(_card(_spoken(name), trend(_spoken(name), found, _words_of(name))))
+            cards.append(_card(_spoken(name), trend(_spoken(name), found, share=name in _SHARES)))
     return cards
 
 
@@ -195,6 +196,6 @@ def labels(reports: Mapping[str, PerformanceReport]) -> str:
         arms = {arm.name: arm.css for arm in arms_of([(g.version, g.role) for g in roles.values()])}
         css = [arms.get(one.name, "other") for one in report.coverage]
         cards.append(_card("labelled, of those past the horizon", covered(report.coverage, css)))
-    if report.delay:
+    if len(report.delay) > 1:
         cards.append(_card("labelled, by time since the prediction", delays(report.delay)))
     return element("p", escaped(said)) + element("div", *cards, css="cards")

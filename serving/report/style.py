@@ -27,7 +27,8 @@ ul { margin: .3rem 0; padding-left: 1.2rem } .dim { color: var(--dim); font-size
 .reference { --arm: var(--reference) } .standsout, .bad { --arm: var(--trigger) }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: .5rem;
   padding: .7rem .9rem; overflow-x: auto; break-inside: avoid }
-.verdicts { display: grid; gap: .7rem; margin-top: 1rem }
+.verdicts { display: grid; gap: .7rem; margin-top: 1rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(23rem, 100%), 1fr)) }
 .verdict { border-left: .4rem solid var(--level) }
 .verdict header { display: flex; flex-wrap: wrap; gap: .2rem .8rem; align-items: center }
 .level { color: var(--level); border: 1px solid; border-radius: 1rem; padding: 0 .6rem;
@@ -35,6 +36,7 @@ ul { margin: .3rem 0; padding-left: 1.2rem } .dim { color: var(--dim); font-size
 .who { border-bottom: 3px solid var(--arm); font-weight: 600 }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(21rem, 100%), 1fr));
   gap: .7rem }
+.tall { grid-row: span 2 }
 .cards .card header { display: flex; justify-content: space-between; gap: .5rem;
   align-items: baseline; overflow-wrap: anywhere }
 .cards .moved { color: var(--level); font-size: .87em; min-height: 1.4em }

@@ -15,6 +15,7 @@ import msgspec
 __all__ = [
     "Plot",
     "Scale",
+    "coded",
     "element",
     "escaped",
     "figure",
@@ -30,6 +31,11 @@ _FORBIDDEN: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\uff
 def escaped(text: object) -> str:
     """Text that stays text in HTML and SVG, in content and in attributes."""
     return html.escape(_FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", str(text)), quote=True)
+
+
+def coded(text: object) -> str:
+    """Escaped text in which `names` in backticks are set as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped(text))
 
 
 def element(name: str, *children: str, **attributes: object) -> str:

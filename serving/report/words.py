@@ -4,7 +4,7 @@ import math
 from datetime import UTC, datetime
 from typing import Final
 
-__all__ = ["clock", "count", "moment", "number", "percent", "probability"]
+__all__ = ["between", "clock", "count", "moment", "number", "percent", "probability", "tick"]
 
 _LEAST_Q: Final = 1e-6
 
@@ -35,12 +35,20 @@ def percent(share: float) -> str:
 
 def number(value: float) -> str:
     """About three digits."""
-    if value == 0:
-        return "0"
     size = abs(value)
-    if size >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.4f}" if size < 0.1 else f"{value:.3g}"
+    form = ",.0f" if size >= 100 else ".4f" if 0 < size < 0.1 else ".3g"
+    text = f"{size:{form}}"
+    return f"\N{MINUS SIGN}{text}" if value < 0 and float(text.replace(",", "")) else text
+
+
+def tick(value: float) -> str:
+    """A round number at an axis."""
+    return f"{value:g}".replace("-", "\N{MINUS SIGN}")
+
+
+def between(low: str, high: str) -> str:
+    """An interval; a dash would look like a minus."""
+    return f"{low} to {high}"
 
 
 def count(rows: int) -> str:

@@ -53,7 +53,7 @@ def _version(watched: Watched) -> list[RenderableType]:
     parts.append(Text(f"  {_window(one)}", style="dim"))
     if not verdict.reasons:
         parts.append(Text(f"  {one.drift.words}", style="dim"))
-    parts += ["", _columns(one.drift)]
+    parts += ["", _columns(one.drift, one.options.min_effect)]
     if one.drift.missing:
         parts.append(Text(f"not counted: {', '.join(one.drift.missing)}", style="dim"))
     if one.quality is not None:
@@ -76,7 +76,7 @@ def _window(one: Standing) -> str:
     )
 
 
-def _columns(report: DriftReport) -> Table:
+def _columns(report: DriftReport, threshold: float) -> Table:
     table = plain_table(
         "COLUMN", "ROWS", "PSI*", "Q", "LEVEL", "SINCE", "WHAT MOVED", f"{report.windows} WINDOWS"
     )
@@ -92,7 +92,7 @@ def _columns(report: DriftReport) -> Table:
             Text(column.level, style=_STYLES[column.level] if column.level != "none" else "dim"),
             moment(column.since) if column.since is not None else "",
             Text(column.direction),
-            sparkline(columns(column.course, _COURSE), low=0.0),
+            sparkline(columns(column.course, _COURSE), low=0.0, high=5 * threshold),
         )
     hidden = len(report.columns) - len(table.rows)
     if hidden:
