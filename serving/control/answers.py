@@ -10,6 +10,7 @@ from serving.control.rates import Rate
 from serving.control.rolls import RollStatus
 from serving.control.workers import Acknowledgement
 from serving.drift.standing import Watched
+from serving.drift.verdict import Level
 from serving.types import Signature, TensorMetadata
 
 __all__ = [
@@ -17,8 +18,11 @@ __all__ = [
     "ApplyRequest",
     "ConfigAnswer",
     "DriftAnswer",
+    "DriftLevel",
+    "ErasureNoted",
     "Health",
     "HistoryAnswer",
+    "LabelErasure",
     "LabelsRequest",
     "LiftAnswer",
     "LoadAnswer",
@@ -113,6 +117,25 @@ class RepositoryRequest(msgspec.Struct, frozen=True, kw_only=True):
 # --- answers --------------------------------------------------------------------------------
 
 
+class LabelErasure(msgspec.Struct, frozen=True, kw_only=True):
+    """A subject whose labels are to go.
+
+    `keys` gives for each entity key the texts it may stand as, `predictions` the first two parts
+    of the prediction_id and the row of each prediction that was erased; `models` null for all.
+    """
+
+    keys: dict[str, list[str]]
+    predictions: list[tuple[str, int]] = []
+    models: list[str] | None = None
+
+
+class ErasureNoted(msgspec.Struct, frozen=True, kw_only=True):
+    """A receipt of `LOG/erasures.jsonl`, and the digest of its line."""
+
+    receipt: str
+    sha256: str
+
+
 class Health(msgspec.Struct, frozen=True):
     """The process answers."""
 
@@ -193,6 +216,16 @@ class QuarantineStatus(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
+class DriftLevel(msgspec.Struct, frozen=True, kw_only=True):
+    """The verdict on a version's traffic in a role, and its gravest reason."""
+
+    model: str
+    version: str
+    role: str
+    level: Level
+    reason: str = ""
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Everything at a glance. `problem`: why the configuration directory is not what is served."""
 
@@ -207,6 +240,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     rates: list[Rate]
     problem: str = ""
     quarantined: list[QuarantineStatus] = []
+    drift: list[DriftLevel] = []
+    """Of versions that are watched and have traffic."""
     roll: RollStatus = RollStatus()
 
 

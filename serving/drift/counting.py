@@ -19,7 +19,7 @@ from serving.drift.quality import Traffic, ViewTraffic
 from serving.recording.offer import Offer
 from serving.recording.row_plan import RowPlan
 
-__all__ = ["CountLayout", "Counting", "layout_of"]
+__all__ = ["CountLayout", "Counting", "layout_of", "output_column"]
 
 _UNSERVED: Final = int(
     Status.NOT_FOUND | Status.NULLS | Status.DEFAULTED | Status.TIMEOUT | Status.SCHEMA
@@ -91,7 +91,7 @@ def layout_of(reference: Reference, plan: RowPlan) -> CountLayout:
     columns = tuple(
         (name, len(column.counts))
         for name, column in reference.columns.items()
-        if name in own or _output(name)[0] in outputs
+        if name in own or output_column(name)[0] in outputs
     )
     views = tuple(view for view in plan.views)
     served = tuple(
@@ -100,7 +100,7 @@ def layout_of(reference: Reference, plan: RowPlan) -> CountLayout:
     return CountLayout(columns, served, views)
 
 
-def _output(name: str) -> tuple[str, int]:
+def output_column(name: str) -> tuple[str, int]:
     """`probabilities[1]` is column 1 of the output `probabilities`."""
     stem, bracket, rest = name.partition("[")
     return (stem, int(rest[:-1])) if bracket and rest[:-1].isdigit() else (name, 0)
@@ -166,7 +166,7 @@ class Counting:
 
     def _output(self, output: str, arrays: list[NDArray[Any]], counts: Counts) -> None:
         for name in self._at:
-            stem, index = _output(name)
+            stem, index = output_column(name)
             if stem == output and name not in self._features:
                 values = np.concatenate([array.reshape(len(array), -1) for array in arrays])
                 start, bins = self._at[name], self._bins[name]

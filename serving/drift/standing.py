@@ -1,17 +1,23 @@
 """How one version of a model stands now: everything a report page shows, as values. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Final
 
 import msgspec
 
 from serving.config.frozen_bins import ColumnKind, Reference
 from serving.config.monitoring import MonitoringConfig
+from serving.drift.options import drift_options
 from serving.drift.quality import Quality, assess
 from serving.drift.report import DriftOptions, DriftReport, joined, report
 from serving.drift.verdict import Verdict
 from serving.drift.windows import Stretch, windows_of
 
-__all__ = ["Distribution", "ReferenceFacts", "Standing", "Watched", "options_of", "standing"]
+__all__ = ["Distribution", "ReferenceFacts", "Standing", "Watched", "standing"]
+
+
+_LATELY: Final = 3
+"""Windows without a row after which a version is nobody's concern any more."""
 
 
 class ReferenceFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,10 +57,19 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     quality: Quality | None
     """None: no row was counted in the last window."""
     distributions: list[Distribution]
-    """In the order of the report's columns."""
+    """In the order of the report's columns; then those that are not compared."""
+    not_compared: list[str]
+    """Outputs that the reference has of another model file: shown, and not judged."""
     rows_by_window: list[tuple[float, int]]
     """Start and rows of each stretch of `window_seconds`, oldest first. The report's windows are
     longer where a stretch had too few rows."""
+
+    @property
+    def is_current(self) -> bool:
+        """Whether there was traffic lately: a canary that is gone has drifted long ago."""
+        return self.drift.end is not None and self.at - self.drift.end <= _LATELY * (
+            self.window_seconds
+        )
 
 
 class Watched(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,18 +77,6 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
 
     standing: Standing
     verdict: Verdict
-
-
-def options_of(monitoring: MonitoringConfig) -> DriftOptions:
-    """What is worth telling, as the model's YAML says it."""
-    prediction = monitoring.prediction
-    return DriftOptions(
-        alpha=monitoring.alpha,
-        min_effect=monitoring.min_effect,
-        min_rows=monitoring.min_rows,
-        important=frozenset(monitoring.important),
-        score=prediction.score if prediction is not None else "",
-    )
 
 
 def standing(
@@ -85,6 +88,7 @@ def standing(
     monitoring: MonitoringConfig,
     found: Sequence[Stretch],
     at: float,
+    foreign: Collection[str] = (),
 ) -> Standing:
     """Judge the last window of a version in the light of those before it.
 
@@ -96,10 +100,14 @@ def standing(
         monitoring: what is worth telling.
         found: windows of this reference's counts, oldest first.
         at: now.
+        foreign: columns that the reference has of another model file's outputs. Two models score
+            differently without anything having drifted.
     """
-    options = options_of(monitoring)
+    options = drift_options(monitoring)
     windows = windows_of(found)
-    drift = report(reference, windows, options)
+    columns = {name: one for name, one in reference.columns.items() if name not in foreign}
+    compared = msgspec.structs.replace(reference, columns=columns)
+    drift = report(compared, windows, options)
     quality = None
     distributions = []
     if found:
@@ -109,19 +117,20 @@ def standing(
         layout = found[-1].key.layout
         dispersion = max((column.overdispersion for column in drift.columns), default=1.0)
         quality = assess(
-            reference, layout.traffic(last), alpha=options.alpha, overdispersion=dispersion
+            compared, layout.traffic(last), alpha=options.alpha, overdispersion=dispersion
         )
         counted = layout.by_column(last)
+        shown = [column.name for column in drift.columns]
         distributions = [
             Distribution(
-                name=column.name,
-                kind=reference.columns[column.name].kind,
-                special=len(reference.columns[column.name].special),
-                bins=reference.columns[column.name].names,
-                reference=list(reference.columns[column.name].counts),
-                window=counted[column.name].tolist(),
+                name=name,
+                kind=reference.columns[name].kind,
+                special=len(reference.columns[name].special),
+                bins=reference.columns[name].names,
+                reference=list(reference.columns[name].counts),
+                window=counted[name].tolist(),
             )
-            for column in drift.columns
+            for name in (*shown, *(one for one in foreign if one in counted))
         ]
     return Standing(
         model=model,
@@ -136,5 +145,6 @@ def standing(
         drift=drift,
         quality=quality,
         distributions=distributions,
+        not_compared=sorted(foreign),
         rows_by_window=[(one.start, int(one.total[0])) for one in found],
     )

@@ -63,7 +63,11 @@ def windows_of(found: Sequence[Stretch]) -> list[Window]:
         Window(
             start=one.start,
             end=one.end,
-            blocks=one.key.layout.by_column(_blocks(one.counts)),
+            blocks={
+                name: counts
+                for name, counts in one.key.layout.by_column(_blocks(one.counts)).items()
+                if counts.any()  # nobody asked for that output, or the log leaves it out
+            },
         )
         for one in found
     ]

@@ -9,6 +9,8 @@ What the engine keeps there:
 - `run/orders.json`, `run/settings/` and `run/roll.json` are what engines follow, see
   `serving.config.applied`.
 - `run/control.sock` and `run/worker-<n>.sock` are the processes' private listeners.
+- `run/spread-<n>.sock` and `run/spread-*.table` are how workers even out connections
+  (`serving.worker.spread`).
 - `run/h-<id>-<n>.sock` and `run/p-<id>-<n>.sock` are a model host's, see `serving.config.hosts`.
 - `store/` holds the embedded store's files and its `store.sock`.
 """
@@ -146,7 +148,7 @@ class DataDirectory:
         names = (
             *("*.sock", "*.new", "*.running", "*.crash", "*.last-crash", "*.trial"),
             *("engine.json*", "gateway.json", "steering.lock", "roll.lock", "stopping"),
-            "node-metrics.lock",
+            *("node-metrics.lock", "spread-*.table"),
             *("orders.json", "roll.json", "settings/*.json"),
         )
         for leftover in [path for name in names for path in self.run.glob(name)]:

@@ -5,6 +5,7 @@ from typing import Final
 
 from serving.drift.report import ColumnDrift
 from serving.drift.standing import Distribution, Standing, Watched
+from serving.drift.verdict import LEVELS
 from serving.report.arms import Arm, legend
 from serving.report.charts import (
     ArmBins,
@@ -23,7 +24,6 @@ __all__ = ["Watch", "columns", "distributions", "level", "quality", "rows", "ver
 
 Watch = Sequence[tuple[Arm, Watched]]
 
-_LEVELS: Final = ("none", "inform", "alert", "trigger")
 _WORDS: Final = {"none": "no drift"}
 
 
@@ -72,6 +72,9 @@ def _table(arm: Arm, standing: Standing, *, whole: bool) -> str:
     below = f"{rest} columns without drift." if rest else ""
     if drift.missing:
         below += f" Not counted: {', '.join(drift.missing)}."
+    if standing.not_compared:
+        names = ", ".join(standing.not_compared)
+        below += f" Not compared, for the reference is of another model file: {names}."
     note = element("p", escaped(below.strip()), css="dim") if below else ""
     if not shown:
         return heading + note
@@ -96,8 +99,8 @@ def _row(column: ColumnDrift, threshold: float) -> str:
         element("td", badge),
         element("td", number(column.psi_star), css="n"),
         element("td", escaped(probability(column.q)), css="n"),
-        element("td", escaped(since)),
-        element("td", escaped(column.direction)),
+        element("td", escaped(since), css="since"),
+        element("td", coded(column.direction)),
         element("td", strip(column.course, column.drifting, threshold)),
     )
 
@@ -115,8 +118,10 @@ def _worst_first(watch: Watch) -> list[str]:
     worst: dict[str, tuple[int, float]] = {}
     for _, one in watch:
         for column in one.standing.drift.columns:
-            found = (_LEVELS.index(column.level), column.psi_star)
+            found = (LEVELS.index(column.level), column.psi_star)
             worst[column.name] = max(found, worst.get(column.name, found))
+        for shown in one.standing.distributions:
+            worst.setdefault(shown.name, (0, -1.0))  # not compared: the last
     return sorted(worst, key=lambda name: (-worst[name][0], -worst[name][1], name))
 
 
@@ -126,21 +131,21 @@ def _card(name: str, standings: Sequence[tuple[Arm, Standing]]) -> str:
     judged: list[ColumnDrift] = []
     drawn: Distribution | None = None
     for arm, standing in standings:
-        column = next((one for one in standing.drift.columns if one.name == name), None)
         counted = next((one for one in standing.distributions if one.name == name), None)
-        if column is None or counted is None:
-            continue
-        drawn = drawn or counted
-        if counted.bins == drawn.bins:  # a reference that was changed a moment ago has others
-            bins.append(ArmBins(arm=arm, rows=counted.window))
-        judged.append(column)
-        starts = standing.drift.starts
-        courses.append(
-            Course(arm=arm, starts=starts, values=column.course, drifting=column.drifting)
-        )
+        if counted is not None:
+            drawn = drawn or counted
+            if counted.bins == drawn.bins:  # else its reference was changed a moment ago
+                bins.append(ArmBins(arm=arm, rows=counted.window))
+        column = next((one for one in standing.drift.columns if one.name == name), None)
+        if column is not None:
+            judged.append(column)
+            starts = standing.drift.starts
+            courses.append(
+                Course(arm=arm, starts=starts, values=column.course, drifting=column.drifting)
+            )
     if drawn is None:
         return ""
-    worst = max((one.level for one in judged), key=_LEVELS.index)
+    worst = max((one.level for one in judged), key=LEVELS.index, default="none")
     moved = next((one.direction for one in judged if one.direction), "")
     options, seconds = standings[0][1].options, standings[0][1].window_seconds
     return element(
@@ -150,7 +155,7 @@ def _card(name: str, standings: Sequence[tuple[Arm, Standing]]) -> str:
             element("h4", element("code", escaped(name))),
             level(worst) if worst != "none" else "",
         ),
-        element("p", escaped(moved), css=f"moved {worst}"),
+        element("p", coded(moved), css=f"moved {worst}"),
         histogram(drawn, bins),
         course(name, courses, options.min_effect, seconds),
         css="card",

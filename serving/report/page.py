@@ -22,7 +22,7 @@ from serving.report.drift_sections import (
 )
 from serving.report.performance_sections import labels, performance, slices
 from serving.report.style import STYLE
-from serving.report.svg import element, escaped
+from serving.report.svg import coded, element, escaped
 from serving.report.words import count, moment
 
 __all__ = ["ModelReport", "page"]
@@ -84,7 +84,7 @@ def page(report: ModelReport) -> str:
     ):
         if section:
             parts += [element("h2", heading), section]
-    parts += [element("p", escaped(note), css="dim") for note in _notes(report)]
+    parts += [element("p", coded(note), css="dim") for note in _notes(report)]
     parts.append(_footer(report, watch))
     title = f"Drift of {report.model}"
     return (

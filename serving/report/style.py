@@ -42,7 +42,8 @@ ul { margin: .3rem 0; padding-left: 1.2rem } .dim { color: var(--dim); font-size
 .cards .moved { color: var(--level); font-size: .87em; min-height: 1.4em }
 table { border-collapse: collapse; width: 100% }
 th, td { text-align: left; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--line);
-  overflow-wrap: anywhere }
+  overflow-wrap: break-word }
+td code { word-break: break-word } .since { white-space: nowrap }
 tr:last-child > td { border-bottom: 0 }
 thead th { color: var(--dim); font-weight: 500; font-size: .87em; white-space: nowrap }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
@@ -61,7 +62,8 @@ svg .head { font-weight: 600 }
 .mark { stroke: var(--arm); stroke-width: 2.2 }
 .line { fill: none; stroke: var(--arm); stroke-width: 1.7; stroke-linejoin: round }
 .line.thin { stroke-width: 1; opacity: .6 } .earlier .line { stroke-dasharray: 4 3 }
-.band { fill: var(--arm); opacity: .16 } .dot { fill: var(--arm) } .dot.quiet { opacity: .55 }
+.band { fill: var(--arm); opacity: .11 } .production .band { opacity: .2 }
+.dot { fill: var(--arm) } .dot.quiet { opacity: .55 }
 .whisker { stroke: var(--arm); stroke-width: 1.8 } .whisker.ink { stroke: var(--ink) }
 .threshold { stroke: var(--dim); stroke-dasharray: 4 3 }
 .cell { fill: var(--dim) } .cell.drifted { fill: var(--alert) }

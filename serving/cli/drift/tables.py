@@ -56,6 +56,10 @@ def _version(watched: Watched) -> list[RenderableType]:
     parts += ["", _columns(one.drift, one.options.min_effect)]
     if one.drift.missing:
         parts.append(Text(f"not counted: {', '.join(one.drift.missing)}", style="dim"))
+    if one.not_compared:
+        names = ", ".join(one.not_compared)
+        words = f"not compared, for the reference is of another model file: {names}"
+        parts.append(Text(words, style="dim"))
     if one.quality is not None:
         parts.append("")
         if one.quality.findings:

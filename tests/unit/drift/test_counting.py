@@ -1,73 +1,21 @@
 """Workers count rows into the reference's bins, and what the views did, exactly."""
 
+import drift_kit
 import log_kit
 import numpy as np
 import pytest
 
-from feature_cache.assembly import Batch
 from feature_cache.status import Status
-from serving.config.frozen_bins import Reference
-from serving.config.monitoring import ModelLog
 from serving.drift.counting import Counting, layout_of
-from serving.drift.freezing import freeze
-from serving.recording.offer import Offer
-from serving.recording.row_plan import RowPlan, plan_rows
-from serving.types import TensorMetadata
-
-
-def reference() -> Reference:
-    """Ages, sexes, scores and labels as `log_kit.answer` makes them."""
-    persons = np.arange(900)
-    share = (persons % 10 / 10).astype(np.float32)
-    return Reference(
-        model="m",
-        rows=900,
-        created="2026-01-01T00:00:00Z",
-        source="a test",
-        columns=freeze(
-            {
-                "AGEP": (persons % 90).astype(np.float32),
-                "SEX": (persons % 2 + 1).astype(np.float32),
-                "probabilities[1]": share,
-                "label": (share > 0.5).astype(np.int64),
-                "elsewhere": persons,
-            }
-        ),
-    )
-
-
-def plan() -> RowPlan:
-    """The plan of `log_kit`, with the view of its features."""
-    return plan_rows(
-        model="m",
-        version="v1",
-        digest="d" * 64,
-        log=ModelLog(),
-        batchable=True,
-        entity={"person_id": "INT64"},
-        inputs=[TensorMetadata("X", "FP32", (-1, 2))],
-        features={"X": ["AGEP", "SEX"]},
-        outputs=[
-            TensorMetadata("label", "INT64", (-1,)),
-            TensorMetadata("probabilities", "FP32", (-1, 2)),
-        ],
-        views=["person"],
-        view_of={"AGEP": "person", "SEX": "person"},
-    )
-
-
-def with_status(offer: Offer, *bits: Status) -> Offer:
-    """The same request, with what the view said of each row."""
-    assert offer.feed is not None
-    numbers = [[int(each) for each in bits]]
-    offer.batch = Batch(offer.feed, numbers, [[1500] * len(bits)], ("person",))
-    return offer
+from serving.recording.row_plan import RowPlan
 
 
 def test_every_row_is_in_one_bin_of_every_column() -> None:
     """Also those of one request, and the column of an output with several."""
-    counting = Counting(reference(), plan())
-    counts = counting.count([log_kit.answer(plan(), 0, rows=40), log_kit.answer(plan(), 40)])
+    counting = Counting(drift_kit.reference(), drift_kit.plan())
+    counts = counting.count(
+        [log_kit.answer(drift_kit.plan(), 0, rows=40), log_kit.answer(drift_kit.plan(), 40)]
+    )
     columns = counting.layout.by_column(counts)
 
     assert counting.layout.rows(counts) == 41
@@ -78,8 +26,8 @@ def test_every_row_is_in_one_bin_of_every_column() -> None:
 
 def test_the_same_rows_give_the_same_counts_however_they_are_grouped() -> None:
     """Vectors of one layout are simply added up."""
-    counting = Counting(reference(), plan())
-    offers = [log_kit.answer(plan(), number, rows=3) for number in range(0, 60, 3)]
+    counting = Counting(drift_kit.reference(), drift_kit.plan())
+    offers = [log_kit.answer(drift_kit.plan(), number, rows=3) for number in range(0, 60, 3)]
 
     together = counting.count(offers)
     apart = sum(counting.count([offer]) for offer in offers)
@@ -89,9 +37,9 @@ def test_the_same_rows_give_the_same_counts_however_they_are_grouped() -> None:
 
 def test_rows_that_the_view_did_not_serve_are_no_evidence_about_the_column() -> None:
     """A default is not the world's doing: it is the view's finding."""
-    counting = Counting(reference(), plan())
-    offer = with_status(
-        log_kit.answer(plan(), 0, rows=4),
+    counting = Counting(drift_kit.reference(), drift_kit.plan())
+    offer = drift_kit.with_status(
+        log_kit.answer(drift_kit.plan(), 0, rows=4),
         Status.OK,
         Status.OK | Status.STALE,
         Status.DEFAULTED | Status.TIMEOUT,
@@ -114,8 +62,8 @@ def test_rows_that_the_view_did_not_serve_are_no_evidence_about_the_column() -> 
 
 def test_a_request_that_brings_everything_asks_no_view() -> None:
     """Its rows count for the columns, and for no view."""
-    counting = Counting(reference(), plan())
-    offer = log_kit.answer(plan(), 0, rows=2)
+    counting = Counting(drift_kit.reference(), drift_kit.plan())
+    offer = log_kit.answer(drift_kit.plan(), 0, rows=2)
     offer.batch = None
     traffic = counting.layout.traffic(counting.count([offer]))
 
@@ -125,14 +73,14 @@ def test_a_request_that_brings_everything_asks_no_view() -> None:
 
 def test_only_columns_that_the_version_has_are_counted() -> None:
     """A reference may know more: an older version's output, say."""
-    assert "elsewhere" not in dict(layout_of(reference(), plan()).columns)
-    assert layout_of(reference(), RowPlan.unrouted("m")).columns == ()
+    assert "elsewhere" not in dict(layout_of(drift_kit.reference(), drift_kit.plan()).columns)
+    assert layout_of(drift_kit.reference(), RowPlan.unrouted("m")).columns == ()
 
 
 def test_a_request_for_one_output_leaves_the_others_uncounted() -> None:
     """Nobody knows what they would have been."""
-    counting = Counting(reference(), plan())
-    offer = log_kit.answer(plan(), 0)
+    counting = Counting(drift_kit.reference(), drift_kit.plan())
+    offer = log_kit.answer(drift_kit.plan(), 0)
     offer.names, offer.outputs = ("label",), (offer.outputs or [])[:1]
     columns = counting.layout.by_column(counting.count([offer]))
 
@@ -143,8 +91,8 @@ def test_a_request_for_one_output_leaves_the_others_uncounted() -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf, -1e9, 1e9])
 def test_values_beyond_the_reference_have_bins_too(value: float) -> None:
     """Missing, infinite, below and above are counted, not passed over."""
-    counting = Counting(reference(), plan())
-    offer = log_kit.answer(plan(), 0)
+    counting = Counting(drift_kit.reference(), drift_kit.plan())
+    offer = log_kit.answer(drift_kit.plan(), 0)
     assert offer.feed is not None
     offer.feed["X"][0, 0] = value
     counts = counting.layout.by_column(counting.count([offer]))["AGEP"]

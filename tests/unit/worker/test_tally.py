@@ -276,7 +276,7 @@ def test_a_tally_counts_what_one_by_one_counting_would(parts: list[list[list[flo
         counted = Counted(Path(folder))
         for part in parts:
             for one in part:
-                counted.tally.answered((*one, 1.0))
+                counted.tally.answered(tuple(one), 1)
             counted.ledger.settle()
         return counted.samples
 
