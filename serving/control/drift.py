@@ -16,7 +16,7 @@ from serving.config.monitoring import MonitoringConfig
 from serving.config.snapshot import Snapshot
 from serving.control.drift_parts import DriftParts
 from serving.drift.options import tolerances
-from serving.drift.standing import Standing, Watched, standing
+from serving.drift.standing import Standing, Watched, foreign_outputs, standing
 from serving.drift.verdict import Evidence, judge
 from serving.drift.windows import BLOCKS, Part, stretches
 
@@ -97,7 +97,7 @@ class DriftMonitor:
                     monitoring=monitoring,
                     found=stretches(self._parts, key, float(monitoring.window))[-_WINDOWS:],
                     at=now,
-                    foreign=_foreign(snapshot, reference, name, key.version),
+                    foreign=foreign_outputs(reference, snapshot.staged.get(name, {}), key.version),
                 )
                 found[name, key.version, key.role] = _weighed(monitoring, one)
         for place, watched in found.items():
@@ -140,25 +140,6 @@ def _weighed(monitoring: MonitoringConfig, one: Standing) -> Watched:
         tolerances(monitoring),
     )
     return Watched(standing=one, verdict=verdict)
-
-
-def _foreign(snapshot: Snapshot, reference: Reference, model: str, version: str) -> list[str]:
-    """Columns of the reference that are outputs, if they are of another model file."""
-    staged = snapshot.staged.get(model, {}).get(version)
-    if not reference.digests:
-        return []  # nobody knows whose they are
-    if staged is None:
-        own = version in reference.digests
-    else:
-        own = staged.sha256 in reference.digests.values()
-    if own:
-        return []
-    outputs = {
-        tensor.name
-        for one in snapshot.staged.get(model, {}).values()
-        for tensor in one.signature.outputs
-    }
-    return [name for name in reference.columns if name.partition("[")[0] in outputs]
 
 
 def _watched(snapshot: Snapshot) -> Mapping[str, MonitoringConfig]:

@@ -1,19 +1,20 @@
 """How one version of a model stands now: everything a report page shows, as values. Pure."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 import msgspec
 
 from serving.config.frozen_bins import ColumnKind, Reference
 from serving.config.monitoring import MonitoringConfig
+from serving.config.snapshot import StagedVersion
 from serving.drift.options import drift_options
 from serving.drift.quality import Quality, assess
 from serving.drift.report import DriftOptions, DriftReport, joined, report
 from serving.drift.verdict import Verdict
 from serving.drift.windows import Stretch, windows_of
 
-__all__ = ["Distribution", "ReferenceFacts", "Standing", "Watched", "standing"]
+__all__ = ["Distribution", "ReferenceFacts", "Standing", "Watched", "foreign_outputs", "standing"]
 
 
 _LATELY: Final = 3
@@ -77,6 +78,25 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
 
     standing: Standing
     verdict: Verdict
+
+
+def foreign_outputs(
+    reference: Reference, staged: Mapping[str, StagedVersion], version: str
+) -> list[str]:
+    """Columns of the reference that are outputs of another model file than the version's.
+
+    Args:
+        reference: whose `digests` say whose outputs it has; if it has none, nobody knows, and
+            everything is compared.
+        staged: the model's versions.
+        version: whose traffic is judged; it need not be there any more.
+    """
+    known = staged.get(version)
+    own = known.sha256 in reference.digests.values() if known else version in reference.digests
+    if own or not reference.digests:
+        return []
+    outputs = {tensor.name for one in staged.values() for tensor in one.signature.outputs}
+    return [name for name in reference.columns if name.partition("[")[0] in outputs]
 
 
 def standing(

@@ -11,9 +11,10 @@ from serving.cli.where import Where, gateway_options
 if TYPE_CHECKING:
     from serving.cli.drift.gather import Findings
 
-__all__ = ["show"]
+__all__ = ["LEVELS", "show"]
 
-_LEVELS: Final = ("none", "inform", "alert", "trigger")
+LEVELS: Final = ("none", "inform", "alert", "trigger")
+"""Those of `serving.drift.verdict`, without what importing that costs."""
 _FILE: Final = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -28,7 +29,7 @@ _FILE: Final = click.Path(path_type=Path, dir_okay=False)
 @click.option("--html", "page", metavar="FILE", type=_FILE, help="Write a page with plots, too.")
 @click.option(
     "--fail-on",
-    type=click.Choice(_LEVELS[1:]),
+    type=click.Choice(LEVELS[1:]),
     help="Exit with 1 if a verdict is of this level or a graver one.",
 )
 @gateway_options
@@ -74,12 +75,12 @@ def show(
         output.note(f"{page} shows it")
     for words in found.notes:
         output.note(words)
-    if fail_on is not None and _worst(found) >= _LEVELS.index(fail_on):
+    if fail_on is not None and _worst(found) >= LEVELS.index(fail_on):
         click.get_current_context().exit(ExitCode.NO)
 
 
 def _worst(found: "Findings") -> int:
-    return max((_LEVELS.index(one.verdict.level) for one in found.drift.watched), default=0)
+    return max((LEVELS.index(one.verdict.level) for one in found.drift.watched), default=0)
 
 
 def _write(file: Path, found: "Findings", command: str) -> None:
