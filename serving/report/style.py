@@ -43,7 +43,7 @@ ul { margin: .3rem 0; padding-left: 1.2rem } .dim { color: var(--dim); font-size
 table { border-collapse: collapse; width: 100% }
 th, td { text-align: left; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--line);
   overflow-wrap: break-word }
-td code { word-break: break-word } .since { white-space: nowrap }
+td code { white-space: nowrap } .since { white-space: nowrap }
 tr:last-child > td { border-bottom: 0 }
 thead th { color: var(--dim); font-weight: 500; font-size: .87em; white-space: nowrap }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
@@ -76,5 +76,6 @@ dd { margin: 0; overflow-wrap: anywhere }
     --shadow: #7a55b8; --other: #0f8b8d; --good: #18794e; --inform: #0b7285; --alert: #b45309;
     --trigger: #b3261e }
   body { padding: 0; font-size: 11px; print-color-adjust: exact; -webkit-print-color-adjust: exact }
+  td, td code { white-space: normal; overflow-wrap: anywhere }
   .cards { grid-template-columns: repeat(2, 1fr) } h2, h3 { break-after: avoid } }
 """

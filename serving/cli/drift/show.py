@@ -74,7 +74,7 @@ def show(
         _write(page, found, _command(model, version, role, page))
         output.note(f"{page} shows it")
     for words in found.notes:
-        output.note(words)
+        output.detail(words)
     if fail_on is not None and _worst(found) >= LEVELS.index(fail_on):
         click.get_current_context().exit(ExitCode.NO)
 
