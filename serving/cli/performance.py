@@ -60,6 +60,11 @@ def performance(model: str, *, by: str, last: str | None, where: Where, output: 
     if by == "slice" and report.slices:
         output.say()
         output.say(_gaps(report))
+    few = sum(
+        gap.state == "few" for one in report.slices for group in one.groups for gap in group.gaps
+    )
+    if few:
+        output.note(f"{few} comparisons need more rows (monitoring.fairness.min_rows)")
     for words in (*report.alerts, *report.notes):
         output.note(words)
 
@@ -112,14 +117,15 @@ def _wide(report: "PerformanceReport") -> "Table":
 
 
 def _gaps(report: "PerformanceReport") -> "Table":
+    """Comparisons that were made; those of too few rows would only hide them."""
     table = plain_table("SLICE", "VALUE", "VERSION", "ROLE", "AGAINST ALL OTHERS", "GAP", "STATE")
     for one in report.slices:
         for group in one.groups:
             for gap in group.gaps:
+                if gap.state == "few":
+                    continue
                 high = "∞" if gap.high is None else f"{gap.high:.3f}"
-                shown = (
-                    f"{gap.value:.3f} ({gap.low:.3f} – {high})" if gap.value is not None else "–"
-                )
+                shown = f"{gap.value:.3f} ({gap.low:.3f} – {high})"
                 what = f"{gap.measure.replace('_', ' ')}, {gap.kind}"
                 table.add_row(
                     one.column, group.group, one.version, one.role, what, shown, gap.state

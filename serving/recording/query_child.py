@@ -16,7 +16,6 @@ from typing import Any, Final
 import duckdb
 import msgspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from serving.errors import SluiceError
 from serving.lifeline import die_with_parent
@@ -165,16 +164,7 @@ def _watch(connection: duckdb.DuckDBPyConnection, done: threading.Event) -> None
 
 def _leave_out(log: OpenLog) -> bool:
     """Look at every byte of every Parquet file, and leave out those that cannot be read."""
-    found = False
-    for file in list(log.parquet):
-        try:
-            opened = pq.ParquetFile(file.pinned)
-            for group in range(opened.num_row_groups):
-                opened.read_row_group(group)
-        except (pa.ArrowException, OSError) as error:
-            log.exclude(file, str(error))
-            found = True
-    return found
+    return None in [log.check(file) for file in list(log.parquet)]
 
 
 def _limit(memory: int) -> None:
