@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from serving.performance.figures import Figure
     from serving.performance.report import Group, PerformanceReport
 
-__all__ = ["ask", "performance"]
+__all__ = ["BRIEF", "ask", "cell", "figure_of", "performance"]
 
-_BRIEF: Final = (
+BRIEF: Final = (
     "accuracy", "selection_rate", "recall", "false_positive_rate", "auc", "calibration_gap",
     "absolute_error", "rmse", "bias",
 )  # fmt: skip
@@ -103,13 +103,13 @@ def _long(report: "PerformanceReport") -> "Table":
 
 def _wide(report: "PerformanceReport") -> "Table":
     """One line a group, with the figures that matter most."""
-    present = [name for name in _BRIEF if any(_figure(group, name) for group in report.groups)]
+    present = [name for name in BRIEF if any(figure_of(group, name) for group in report.groups)]
     of = ("SLICE", "VALUE") if report.by == "slice" else ("FROM",)
     names = [name.replace("_", " ").upper() for name in present]
     table = plain_table(*of, "VERSION", "ROLE", "ROWS", "LABELLED", *names)
     for group in report.groups:
         place = (group.column, group.value) if report.by == "slice" else (_moment(group),)
-        cells = [_cell(_figure(group, name)) for name in present]
+        cells = [cell(figure_of(group, name)) for name in present]
         table.add_row(
             *place, group.version, group.role, f"{group.rows:,}", f"{group.labelled:,}", *cells
         )
@@ -133,7 +133,8 @@ def _gaps(report: "PerformanceReport") -> "Table":
     return table
 
 
-def _figure(group: "Group", name: str) -> "Figure | None":
+def figure_of(group: "Group", name: str) -> "Figure | None":
+    """A group's figure by name; None if it has none."""
     return next((figure for figure in group.figures if figure.name == name), None)
 
 
@@ -143,7 +144,8 @@ def _moment(group: "Group") -> str:
     return datetime.fromtimestamp(group.bucket, UTC).strftime("%Y-%m-%d %H:%MZ")
 
 
-def _cell(figure: "Figure | None") -> str:
+def cell(figure: "Figure | None") -> str:
+    """A figure with its interval, as it stands in a table."""
     return f"{_value(figure)} ({_interval(figure)})" if figure is not None else "–"
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from serving.control.joiner_orders import Report, Told
+from serving.performance.calibration import CalibrationPoint, calibration_curve
 from serving.performance.counts import Counts, Moments
 from serving.performance.coverage import coverage, delay_curve, differing
 from serving.performance.figures import figures
@@ -82,7 +83,13 @@ def measure(connection: "duckdb.DuckDBPyConnection", log: Path, order: Report) -
         rows=total["rows"],
         labelled=total["labelled"],
         groups=[
-            Group(**keys, rows=counts.rows, labelled=counts.labelled, figures=figures(counts))
+            Group(
+                **keys,
+                rows=counts.rows,
+                labelled=counts.labelled,
+                figures=figures(counts),
+                calibration=_calibration(counts) if order.by in _VERSION else [],
+            )
             for keys, counts in shown
         ],
         slices=comparisons,
@@ -97,6 +104,12 @@ def measure(connection: "duckdb.DuckDBPyConnection", log: Path, order: Report) -
     )
     forget(connection)
     return Told(report=report)
+
+
+def _calibration(counts: Counts) -> list[CalibrationPoint]:
+    if counts.scores is None:
+        return []
+    return calibration_curve(counts.scores, counts.measure("calibration_gap").effective)
 
 
 _Found = tuple[dict[str, Any], Counts]

@@ -36,15 +36,6 @@ _SPARE_BYTES: Final = 256 << 20
 """For what is not DuckDB's: segments on their way in, the answer on its way out."""
 
 _PINNED: Final = re.compile(r"/proc/self/fd/\d+")
-_ASKERS_FAULT: Final = (
-    duckdb.BinderException,
-    duckdb.CatalogException,
-    duckdb.ParserException,
-    duckdb.ConversionException,
-    duckdb.OutOfRangeException,
-    duckdb.PermissionException,
-    duckdb.NotImplementedException,
-)
 
 
 def main() -> None:
@@ -73,12 +64,8 @@ def _answer(request: Request) -> None:
     with OpenLog(folder, wanted, since=request.since, until=request.until) as log:
         try:
             _run(query, request, log, wanted)
-        except _ASKERS_FAULT:
-            raise
-        except (duckdb.OutOfMemoryException, duckdb.InterruptException):
-            raise
-        except duckdb.Error:
-            if not _leave_out(log):
+        except duckdb.Error as error:
+            if not (_of_a_file(error) and _leave_out(log)):
                 raise
             _run(query, request, log, wanted)
         _say(Message(damages=log.damages))
@@ -160,6 +147,13 @@ def _watch(connection: duckdb.DuckDBPyConnection, done: threading.Event) -> None
         share = connection.query_progress()
         if share >= 0:
             _say(Message(stage="reading", percent=share))
+
+
+def _of_a_file(error: duckdb.Error) -> bool:
+    """Whether DuckDB may have come upon a damaged file, by what it raised on files that were."""
+    if isinstance(error, duckdb.InvalidInputException):
+        return "Failed to read file" in str(error)
+    return type(error) is duckdb.Error or isinstance(error, duckdb.IOException)
 
 
 def _leave_out(log: OpenLog) -> bool:
