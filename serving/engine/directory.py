@@ -7,7 +7,8 @@ What the engine keeps there:
 - `run/worker-<n>.running`, `.crash` and `.last-crash` say what a worker that died was doing
   (`serving.quarantine`); `*.trial` who tried a model file first (`serving.worker.first_tries`).
 - `run/orders.json`, `run/settings/` and `run/roll.json` are what engines follow, see
-  `serving.config.applied`.
+  `serving.config.applied`; `run/directions.json` and `run/engine.name` say where another node has
+  them from, see `serving.config.directions`.
 - `run/control.sock` and `run/worker-<n>.sock` are the processes' private listeners.
 - `run/h-<id>-<n>.sock` and `run/p-<id>-<n>.sock` are a model host's, see `serving.config.hosts`.
 - `store/` holds the embedded store's files and its `store.sock`.
@@ -148,6 +149,7 @@ class DataDirectory:
             *("engine.json*", "gateway.json", "steering.lock", "roll.lock", "stopping"),
             "node-metrics.lock",
             *("orders.json", "roll.json", "settings/*.json"),
+            *("directions.json", "directions.lock", "engine.name", "node.lock"),
         )
         for leftover in [path for name in names for path in self.run.glob(name)]:
             leftover.unlink(missing_ok=True)

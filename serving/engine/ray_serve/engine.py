@@ -31,7 +31,7 @@ from serving.engine.ports import HeldPort
 from serving.engine.programs import ROOM, ROOM_PER_WORKER, Options, hold_ports
 from serving.engine.ray_serve.cluster import Cluster, application, require_ray
 from serving.engine.ray_serve.host_applications import host_app, host_application, least_cpus
-from serving.engine.ray_serve.keeper import STOPPING, Site
+from serving.engine.ray_serve.keeper import STOPPING, Site, is_of
 from serving.engine.ray_serve.kept import ReplicaReport, read_reports
 from serving.engine.ray_serve.scaling import as_range, scaling
 from serving.engine.refusals import what_control_waits_for
@@ -223,7 +223,9 @@ class RayEngine:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             orders = await asyncio.to_thread(read_orders, self._directory.path)
-            if orders is None or orders.serial == seen or orders.engine != self._incarnation:
+            if orders is None or orders.serial == seen:
+                continue
+            if not is_of(orders.engine, self._incarnation):
                 continue
             seen = orders.serial
             if orders.number is None or orders.number == self._config.workers:
