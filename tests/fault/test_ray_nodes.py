@@ -4,22 +4,15 @@ Control, Ray's head and the launcher are on one machine, the worker on another, 
 its own; see `two_nodes_kit`.
 """
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import gateway_kit
-import onnx_models
 import pytest
 import yaml
 from load_kit import load
 from ray_kit import eventually
-from two_nodes_kit import Nodes, Tree, answers, can_make_networks, free_port, two_nodes
-
-BODY = {"inputs": [{"name": "X", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}]}
-PATH = "/v2/models/m/infer"
+from two_nodes_kit import BODY, PATH, NodesGateway, answers, can_make_networks, two_nodes
 
 pytestmark = [
     pytest.mark.ray,
@@ -30,63 +23,11 @@ pytestmark = [
 Say = Callable[[str, object], None]
 
 
-class Gateway:
-    """One gateway over two nodes, asked where its worker is."""
-
-    def __init__(self, nodes: Nodes) -> None:
-        self.nodes = nodes
-        self.conf = nodes.folder / "conf"
-        self.data, self.other_data = nodes.folder / "data-head", nodes.folder / "data-second"
-        self.http = f"{nodes.there}:{free_port(nodes.here)}"
-        self.admin = f"127.0.0.1:{free_port('127.0.0.1')}"
-        port = self.http.rpartition(":")[2]
-        gateway_kit.write_gateway(
-            self.conf,
-            listen={"http": f"0.0.0.0:{port}", "grpc": "0.0.0.0:0", "admin": self.admin},
-            store=f"redis://{nodes.here}:{nodes.store_port}",
-            engine={
-                "kind": "ray",
-                "workers": 1,
-                "worker_cpus": 0.5,
-                "address": f"{nodes.here}:{nodes.gcs_port}",
-            },
-        )
-        versions = {"v1": onnx_models.doubler(3), "v2": onnx_models.squarer()}
-        gateway_kit.write_model(self.conf, "m", versions, {})
-
-    def up(self) -> Tree:
-        """`sluice up` beside the head."""
-        return self.nodes.start(
-            *(str(gateway_kit.SLUICE), "up", str(self.conf), "--data", str(self.data)),
-            "--insecure-bind",
-            log="up",
-        )
-
-    @property
-    def asked(self) -> gateway_kit.Running:
-        """Something to ask it with."""
-        said = {
-            "http": f"http://{self.http}",
-            "grpc": "",
-            "admin": f"http://{self.admin}",
-            "data": str(self.data),
-            "admin_token_file": str(self.data / "admin.token"),
-        }
-        return gateway_kit.Running(None, said, self.nodes.folder)  # type: ignore[arg-type]
-
-    def status(self) -> dict[str, Any]:
-        """What control says; empty if it does not answer."""
-        try:
-            code, said = self.asked.ask(f"{self.admin}/api/v1/status", token=self.asked.token)
-        except OSError:
-            return {}
-        return dict(said) if code == 200 else {}
-
-
 def test_the_head_is_lost_and_comes_back(tmp_path: Path, record_property: Say) -> None:
     """The other machine answers meanwhile; then control goes on from what was applied last."""
     with two_nodes(tmp_path) as nodes:
-        gateway = Gateway(nodes)
+        gateway = NodesGateway(nodes)
+        gateway.configure()
         head = nodes.head()
         eventually(lambda: answers(nodes.here, nodes.gcs_port), "Ray's head")
         nodes.second(gateway.other_data)
@@ -95,7 +36,7 @@ def test_the_head_is_lost_and_comes_back(tmp_path: Path, record_property: Say) -
         try:
             eventually(lambda: answers(host, int(port)), "the worker serves", 120)
         except AssertionError as error:
-            raise AssertionError(_words(nodes)) from error
+            raise AssertionError(nodes.words()) from error
         eventually(lambda: len(gateway.status().get("workers", [])) == 1, "a worker reports")
         [worker] = gateway.status()["workers"]
         assert (worker["worker"], worker["node"]) == ("worker-0", "second")
@@ -138,8 +79,3 @@ def test_the_head_is_lost_and_comes_back(tmp_path: Path, record_property: Say) -
         assert (status, answer["outputs"][0]["data"]) == (200, [1, 4, 9])
         metrics = gateway.asked.ask(f"{gateway.admin}/metrics", token=gateway.asked.token)[1]
         assert 'sluice_inference_rows_total{model="m",version="v2"}' in metrics
-
-
-def _words(nodes: Nodes) -> str:
-    logs = {log.name: log.read_text()[-1500:] for log in nodes.folder.glob("*.log")}
-    return json.dumps(logs, indent=1)

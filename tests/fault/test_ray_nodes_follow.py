@@ -1,0 +1,209 @@
+"""What control has its own node do, other nodes do too: quarantine, settings, rolls.
+
+One gateway for all tests: a worker beside control, on the head, and one on another machine with data
+of its own; see `two_nodes_kit`.
+"""
+
+import contextlib
+import http.client
+import json
+import os
+import platform
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gateway_kit
+import onnx_models
+import pytest
+import yaml
+from load_kit import load
+from ray_kit import eventually
+from two_nodes_kit import BODY, PATH, NodesGateway, answers, can_make_networks, two_nodes
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(not can_make_networks(), reason="a network namespace needs root"),
+    pytest.mark.skipif(
+        platform.machine() != "x86_64", reason="the quotient that does not fit is an x86 trap"
+    ),
+]
+
+TRAP = 7.0
+Say = Callable[[str, object], None]
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodesGateway]:
+    """A worker on each of two nodes; `bad` crashes it for one input, `worse` too."""
+    with two_nodes(tmp_path_factory.mktemp("nodes")) as nodes:
+        gateway = NodesGateway(nodes)
+        gateway.configure(workers=2)
+        for model in ("bad", "worse"):
+            versions = {"v1": onnx_models.trap(int(TRAP))}
+            gateway_kit.write_model(gateway.conf, model, versions, {})
+        nodes.head(cpus=0.5)
+        eventually(lambda: answers(nodes.here, nodes.gcs_port), "Ray's head")
+        nodes.second(gateway.other_data, cpus=0.5)
+        gateway.up()
+        try:
+            eventually(lambda: len(ready(gateway)) == 2, "both workers are ready", 150)
+        except AssertionError as error:
+            raise AssertionError(nodes.words()) from error
+        assert "second" in ready(gateway)
+        yield gateway
+
+
+def ready(gateway: NodesGateway) -> dict[str, dict[str, Any]]:
+    """By node: what the worker there says, if it is ready."""
+    workers = gateway.status().get("workers", [])
+    return {one["node"]: one for one in workers if one["state"] == "ready"}
+
+
+def infer(address: str, model: str, value: float = 1.0) -> tuple[int, Any]:
+    """One inference on a connection of its own; status 0 if that broke."""
+    connection = http.client.HTTPConnection(address, timeout=30)
+    body = {"inputs": [{"name": "X", "datatype": "FP32", "shape": [1, 3], "data": [value] * 3}]}
+    try:
+        connection.request("POST", f"/v2/models/{model}/infer", json.dumps(body))
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+    except (OSError, http.client.HTTPException) as error:
+        return 0, str(error)
+    finally:
+        connection.close()
+
+
+def crash(gateway: NodesGateway, address: str, model: str) -> None:
+    """Send the input that kills the worker there, and wait for the next one."""
+    before = {node: one["pid"] for node, one in ready(gateway).items()}
+    code, answer = infer(address, model, TRAP)
+    assert code == 0, answer
+
+    def back() -> bool:
+        now = {node: one["pid"] for node, one in ready(gateway).items()}
+        return now.keys() == before.keys() and now != before
+
+    eventually(back, "the worker is back")
+
+
+def name_of(address: str) -> str:
+    """What the server there calls itself."""
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        connection = http.client.HTTPConnection(address, timeout=5)
+        with contextlib.closing(connection):
+            connection.request("GET", "/v2")
+            return str(json.loads(connection.getresponse().read())["name"])
+    return ""
+
+
+def kept_out(gateway: NodesGateway, model: str) -> set[str]:
+    """The workers that do not run the model's version."""
+    models = gateway.status().get("models", [])
+    return {
+        worker
+        for one in models
+        if one["model"] == model
+        for version in one["versions"]
+        for worker in version["not_ready"]
+    }
+
+
+def lift(gateway: NodesGateway, model: str) -> dict[str, Any]:
+    """Let it back."""
+    url = f"{gateway.admin}/api/v1/quarantine/{model}/v1/lift"
+    code, answer = gateway.asked.ask(url, {}, token=gateway.asked.token)
+    assert code == 200, answer
+    return dict(answer)
+
+
+def test_a_version_that_crashed_on_another_node_is_out_on_every_node(
+    gateway: NodesGateway,
+) -> None:
+    """Control hears of it, and so does its own node; a lift reaches both."""
+    for _ in range(2):
+        crash(gateway, gateway.http, "bad")
+    eventually(lambda: len(kept_out(gateway, "bad")) == 2, "both nodes keep it out")
+    here, there = infer(gateway.head_http, "bad"), infer(gateway.http, "bad")
+    [entry] = [one for one in gateway.status()["quarantined"] if one["model"] == "bad"]
+
+    answer = lift(gateway, "bad")
+
+    assert here[0] == there[0] == 503
+    assert "on second, SIGFPE" in entry["reason"]
+    assert answer["waiting"] == []
+    assert infer(gateway.http, "bad")[0] == infer(gateway.head_http, "bad")[0] == 200
+    crash(gateway, gateway.http, "bad")
+    assert infer(gateway.http, "bad")[0] == 200, "its crashes were forgiven there as well"
+
+
+def test_a_crash_on_each_node_is_two(gateway: NodesGateway) -> None:
+    """Neither node would have found out alone."""
+    crash(gateway, gateway.http, "worse")
+    crash(gateway, gateway.head_http, "worse")
+
+    eventually(lambda: len(kept_out(gateway, "worse")) == 2, "both nodes keep it out")
+    lift(gateway, "worse")
+
+
+def test_settings_that_are_applied_reach_every_node(
+    gateway: NodesGateway, record_property: Say
+) -> None:
+    """`sluice apply` waits for the workers there, and none of their requests is lost."""
+    file = gateway.conf / "gateway.yaml"
+    document = yaml.safe_load(file.read_text()) | {"server_name": "renamed"}
+    file.write_text(yaml.safe_dump(document))
+    before = ready(gateway)
+    with load(gateway.http, PATH, BODY) as running:
+        code, answer = gateway.asked.apply(gateway.conf, wait_seconds=60)
+    after = ready(gateway)
+
+    record_property("seen", running.summary())
+    assert code == 200, answer
+    assert answer["roll"]["done"], answer["roll"]
+    assert (answer["roll"]["rolled"], answer["roll"]["workers"]) == (2, 2)
+    assert name_of(gateway.http) == name_of(gateway.head_http) == "renamed"
+    assert all(after[node]["pid"] != before[node]["pid"] for node in before)
+    assert running.failures == []
+
+
+def test_a_roll_replaces_the_workers_of_every_node(
+    gateway: NodesGateway, record_property: Say
+) -> None:
+    """Without a failed request on either."""
+    before = ready(gateway)
+
+    def rolled() -> bool:
+        status = gateway.status()
+        return bool(status) and status["roll"]["done"]
+
+    with (
+        load(gateway.http, PATH, BODY) as there,
+        load(gateway.head_http, PATH, BODY) as here,
+    ):
+        url = f"{gateway.admin}/api/v1/roll"
+        code, answer = gateway.asked.ask(url, {}, token=gateway.asked.token)
+        assert code == 200, answer
+        eventually(rolled, "everybody is new, control too")
+    after = ready(gateway)
+
+    record_property("seen", f"there: {there.summary()}; here: {here.summary()}")
+    assert there.failures == here.failures == []
+    assert {one["generation"] for one in after.values()} == {answer["generation"]}
+    assert all(after[node]["pid"] != before[node]["pid"] for node in before)
+
+
+def test_a_node_goes_by_its_disk_when_the_store_is_away(gateway: NodesGateway) -> None:
+    """A worker that starts there meanwhile serves by what was applied, and not what is bad."""
+    for _ in range(2):
+        crash(gateway, gateway.http, "bad")
+    eventually(lambda: len(kept_out(gateway, "bad")) == 2, "both nodes keep it out")
+    worker = ready(gateway)["second"]["pid"]
+
+    gateway.nodes.store.kill()
+    os.kill(worker, signal.SIGKILL)
+
+    eventually(lambda: name_of(gateway.http) == "renamed", "the next worker serves")
+    assert infer(gateway.http, "m")[0] == 200
+    assert infer(gateway.http, "bad")[0] == 503
