@@ -110,11 +110,11 @@ class Nodes:
         self.trees.append(tree)
         return tree
 
-    def valkey(self, name: str) -> int:
-        """A server that both networks reach; its port."""
-        port = free_port(self.here)
+    def valkey(self, name: str, port: int = 0) -> int:
+        """A server that both networks reach, empty; its port, a free one if none is given."""
+        port = port or free_port(self.here)
         data = self.folder / name
-        data.mkdir()
+        data.mkdir(exist_ok=True)
         server = self.start(
             *(str(get_binary_path()), "--port", str(port), "--bind", self.here, "--save", ""),
             *("--dir", str(data), "--protected-mode", "no"),
@@ -130,7 +130,7 @@ class Nodes:
         logs = {log.name: log.read_text()[-1500:] for log in self.folder.glob("*.log")}
         return json.dumps(logs, indent=1)
 
-    def head(self, cpus: float = 0) -> Tree:
+    def head(self, cpus: int = 0) -> Tree:
         """Ray's head, as it is without CPUs for workers; also after one was killed."""
         # What `ray start` goes by to say that one runs; another machine would not have it.
         (self.ray / "ray_current_cluster").unlink(missing_ok=True)
@@ -143,7 +143,7 @@ class Nodes:
             environment={"RAY_REDIS_ADDRESS": f"{self.here}:{self.state_port}", **PATIENCE},
         )
 
-    def second(self, data: Path, cpus: float = 1) -> Tree:
+    def second(self, data: Path, cpus: int = 1) -> Tree:
         """A node in the other network, with data of its own."""
         return self.start(
             *("ip", "netns", "exec", self.namespace),
@@ -183,8 +183,8 @@ class NodesGateway:
         self.http, self.head_http = f"{nodes.there}:{port}", f"{nodes.here}:{port}"
         self.admin = f"127.0.0.1:{free_port('127.0.0.1')}"
 
-    def configure(self, workers: int = 1, **more: Any) -> None:
-        """Write the configuration: one model `m`; `more` are sections of `gateway.yaml`."""
+    def configure(self, workers: int = 1, worker_cpus: float = 0.5) -> None:
+        """Write the configuration: one model `m`."""
         nodes, port = self.nodes, self.http.rpartition(":")[2]
         gateway_kit.write_gateway(
             self.conf,
@@ -193,10 +193,9 @@ class NodesGateway:
             engine={
                 "kind": "ray",
                 "workers": workers,
-                "worker_cpus": 0.5,
+                "worker_cpus": worker_cpus,
                 "address": f"{nodes.here}:{nodes.gcs_port}",
             },
-            **more,
         )
         versions = {"v1": onnx_models.doubler(3), "v2": onnx_models.squarer()}
         gateway_kit.write_model(self.conf, "m", versions, {})

@@ -1,7 +1,7 @@
 """What control has its own node do, other nodes do too: quarantine, settings, rolls.
 
-One gateway for all tests: a worker beside control, on the head, and one on another machine with data
-of its own; see `two_nodes_kit`.
+One gateway for all tests: a worker on the head, beside control, and one on another machine with
+data of its own; see `two_nodes_kit`.
 """
 
 import contextlib
@@ -36,16 +36,16 @@ Say = Callable[[str, object], None]
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodesGateway]:
-    """A worker on each of two nodes; `bad` crashes it for one input, `worse` too."""
+    """A worker on each of two nodes; all models but `m` crash it for one input."""
     with two_nodes(tmp_path_factory.mktemp("nodes")) as nodes:
         gateway = NodesGateway(nodes)
-        gateway.configure(workers=2)
-        for model in ("bad", "worse"):
+        gateway.configure(workers=2, worker_cpus=1.0)
+        for model in ("bad", "worse", "worst"):
             versions = {"v1": onnx_models.trap(int(TRAP))}
             gateway_kit.write_model(gateway.conf, model, versions, {})
-        nodes.head(cpus=0.5)
+        nodes.head(cpus=1)
         eventually(lambda: answers(nodes.here, nodes.gcs_port), "Ray's head")
-        nodes.second(gateway.other_data, cpus=0.5)
+        nodes.second(gateway.other_data)
         gateway.up()
         try:
             eventually(lambda: len(ready(gateway)) == 2, "both workers are ready", 150)
@@ -118,6 +118,16 @@ def lift(gateway: NodesGateway, model: str) -> dict[str, Any]:
     return dict(answer)
 
 
+def rename(gateway: NodesGateway, name: str) -> dict[str, Any]:
+    """Apply settings that workers are replaced for, and wait until all is done."""
+    file = gateway.conf / "gateway.yaml"
+    document = yaml.safe_load(file.read_text()) | {"server_name": name}
+    file.write_text(yaml.safe_dump(document))
+    code, answer = gateway.asked.apply(gateway.conf, wait_seconds=60)
+    assert code == 200, answer
+    return dict(answer["roll"])
+
+
 def test_a_version_that_crashed_on_another_node_is_out_on_every_node(
     gateway: NodesGateway,
 ) -> None:
@@ -151,18 +161,13 @@ def test_settings_that_are_applied_reach_every_node(
     gateway: NodesGateway, record_property: Say
 ) -> None:
     """`sluice apply` waits for the workers there, and none of their requests is lost."""
-    file = gateway.conf / "gateway.yaml"
-    document = yaml.safe_load(file.read_text()) | {"server_name": "renamed"}
-    file.write_text(yaml.safe_dump(document))
     before = ready(gateway)
     with load(gateway.http, PATH, BODY) as running:
-        code, answer = gateway.asked.apply(gateway.conf, wait_seconds=60)
+        roll = rename(gateway, "renamed")
     after = ready(gateway)
 
     record_property("seen", running.summary())
-    assert code == 200, answer
-    assert answer["roll"]["done"], answer["roll"]
-    assert (answer["roll"]["rolled"], answer["roll"]["workers"]) == (2, 2)
+    assert (roll["done"], roll["rolled"], roll["workers"]) == (True, 2, 2)
     assert name_of(gateway.http) == name_of(gateway.head_http) == "renamed"
     assert all(after[node]["pid"] != before[node]["pid"] for node in before)
     assert running.failures == []
@@ -195,15 +200,26 @@ def test_a_roll_replaces_the_workers_of_every_node(
 
 
 def test_a_node_goes_by_its_disk_when_the_store_is_away(gateway: NodesGateway) -> None:
-    """A worker that starts there meanwhile serves by what was applied, and not what is bad."""
+    """A worker that starts there meanwhile serves by what was applied, and not what is bad.
+
+    The store comes back empty, and control fills it.
+    """
+    rename(gateway, "remembered")
     for _ in range(2):
-        crash(gateway, gateway.http, "bad")
-    eventually(lambda: len(kept_out(gateway, "bad")) == 2, "both nodes keep it out")
+        crash(gateway, gateway.http, "worst")
+    eventually(lambda: len(kept_out(gateway, "worst")) == 2, "both nodes keep it out")
     worker = ready(gateway)["second"]["pid"]
 
     gateway.nodes.store.kill()
-    os.kill(worker, signal.SIGKILL)
+    try:
+        os.kill(worker, signal.SIGKILL)
+        eventually(lambda: name_of(gateway.http) == "remembered", "the next worker serves")
+        fine, bad = infer(gateway.http, "m"), infer(gateway.http, "worst")
+    finally:
+        gateway.nodes.valkey("store", gateway.nodes.store_port)
+    eventually(lambda: len(ready(gateway)) == 2, "both report again")
+    lifted = lift(gateway, "worst")
 
-    eventually(lambda: name_of(gateway.http) == "renamed", "the next worker serves")
-    assert infer(gateway.http, "m")[0] == 200
-    assert infer(gateway.http, "bad")[0] == 503
+    assert (fine[0], bad[0]) == (200, 503)
+    assert lifted["waiting"] == []
+    assert infer(gateway.http, "worst")[0] == 200

@@ -16,7 +16,6 @@ from serving.config.directions import (
     Taken,
     decode_report,
     encode_directions,
-    read_taken,
     write_taken,
 )
 from serving.config.keys import DIRECTIONS_CHANNEL, DIRECTIONS_KEY, NODE_VARIABLE, NODES_KEY
