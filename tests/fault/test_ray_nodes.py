@@ -4,6 +4,7 @@ Control, Ray's head and the launcher are on one machine, the worker on another, 
 its own; see `two_nodes_kit`.
 """
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,8 +24,31 @@ pytestmark = [
 Say = Callable[[str, object], None]
 
 
-def test_the_head_is_lost_and_comes_back(tmp_path: Path, record_property: Say) -> None:
-    """The other machine answers meanwhile; then control goes on from what was applied last."""
+def followed_to_the_end(gateway: NodesGateway) -> bool:
+    """Whether control counts the worker among those that go by what was applied."""
+    roll = gateway.status().get("roll", {})
+    return bool(roll) and roll["done"] and roll["generation"] == roll["rolled"] == 1
+
+
+def change_everything(gateway: NodesGateway) -> int:
+    """Apply another plan and other settings, and begin the next edit; the revision applied."""
+    model, settings = gateway.conf / "models" / "m.yaml", gateway.conf / "gateway.yaml"
+    document = yaml.safe_load(model.read_text()) | {"traffic": {"production": "v2"}}
+    model.write_text(yaml.safe_dump(document))
+    document = yaml.safe_load(settings.read_text())
+    settings.write_text(yaml.safe_dump(document | {"server_name": "renamed"}))
+    code, said = gateway.asked.apply(gateway.conf, wait_seconds=60)
+    assert code == 200, said
+    settings.write_text(yaml.safe_dump(document | {"server_name": "half an edit"}))
+    return int(said["revision"])
+
+
+@pytest.mark.parametrize("disk", ["kept", "lost"])
+def test_the_head_is_lost_and_comes_back(tmp_path: Path, disk: str, record_property: Say) -> None:
+    """The other machine answers meanwhile; then control goes on from what was applied last.
+
+    Also where its disk is lost with it: the store knows.
+    """
     with two_nodes(tmp_path) as nodes:
         gateway = NodesGateway(nodes)
         gateway.configure()
@@ -43,12 +67,7 @@ def test_the_head_is_lost_and_comes_back(tmp_path: Path, record_property: Say) -
         assert not (gateway.data / "run" / "worker-0.sock").exists()
         assert (gateway.other_data / "run" / "worker-0.sock").exists()
 
-        file = gateway.conf / "models" / "m.yaml"
-        document = yaml.safe_load(file.read_text()) | {"traffic": {"production": "v2"}}
-        file.write_text(yaml.safe_dump(document))
-        code, said = gateway.asked.apply(gateway.conf)
-        assert code == 200, said
-        revision = said["revision"]
+        revision = change_everything(gateway)
 
         with load(gateway.http, PATH, BODY) as running:
             time.sleep(1)
@@ -59,6 +78,8 @@ def test_the_head_is_lost_and_comes_back(tmp_path: Path, record_property: Say) -
             head.kill()
             eventually(lambda: gateway.status() == {}, "control is gone")
             time.sleep(5)
+            if disk == "lost":
+                shutil.rmtree(gateway.data)
             nodes.head()
             back = eventually(lambda: gateway.status() != {}, "control is back", 150)
             away = time.monotonic() - killed
@@ -68,6 +89,7 @@ def test_the_head_is_lost_and_comes_back(tmp_path: Path, record_property: Say) -
                 ),
                 "the worker reports to it",
             )
+            eventually(lambda: followed_to_the_end(gateway), "control knows what it has ordered")
             time.sleep(1)
 
         record_property(
@@ -75,6 +97,8 @@ def test_the_head_is_lost_and_comes_back(tmp_path: Path, record_property: Say) -
         )
         assert running.failures == []
         assert gateway.status()["revision"] == revision
+        assert [one["generation"] for one in gateway.status()["workers"]] == [1]
+        assert gateway.asked.ask(f"{gateway.http}/v2")[1]["name"] == "renamed"
         status, answer = gateway.asked.infer("m", BODY["inputs"])  # type: ignore[arg-type]
         assert (status, answer["outputs"][0]["data"]) == (200, [1, 4, 9])
         metrics = gateway.asked.ask(f"{gateway.admin}/metrics", token=gateway.asked.token)[1]
