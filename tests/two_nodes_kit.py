@@ -184,7 +184,7 @@ class NodesGateway:
         self.admin = f"127.0.0.1:{free_port('127.0.0.1')}"
 
     def configure(self, workers: int = 1, worker_cpus: float = 0.5) -> None:
-        """Write the configuration: one model `m`."""
+        """Write the configuration: the model `m`, and `apart`, which has a process of its own."""
         nodes, port = self.nodes, self.http.rpartition(":")[2]
         gateway_kit.write_gateway(
             self.conf,
@@ -199,6 +199,9 @@ class NodesGateway:
         )
         versions = {"v1": onnx_models.doubler(3), "v2": onnx_models.squarer()}
         gateway_kit.write_model(self.conf, "m", versions, {})
+        serve = {"placement": "dedicated", "host_cpus": 0.5}
+        versions = {"v1": onnx_models.doubler(3)}
+        gateway_kit.write_model(self.conf, "apart", versions, {}, serve=serve)
 
     def up(self) -> Tree:
         """`sluice up` beside the head."""

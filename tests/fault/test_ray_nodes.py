@@ -4,16 +4,21 @@ Control, Ray's head and the launcher are on one machine, the worker on another, 
 its own; see `two_nodes_kit`.
 """
 
+import os
 import shutil
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from load_kit import load
 from ray_kit import eventually
 from two_nodes_kit import BODY, PATH, NodesGateway, answers, can_make_networks, two_nodes
+
+from serving.engine.ray_serve.kept import read_reports
 
 pytestmark = [
     pytest.mark.ray,
@@ -41,6 +46,22 @@ def change_everything(gateway: NodesGateway) -> int:
     assert code == 200, said
     settings.write_text(yaml.safe_dump(document | {"server_name": "half an edit"}))
     return int(said["revision"])
+
+
+def hosts(gateway: NodesGateway) -> list[int]:
+    """Pids of the processes of dedicated versions on the other machine."""
+    reports = read_reports(gateway.other_data / "run")
+    return [one.process.pid for one in reports if one.process.serves and one.process.pid]
+
+
+def answers_without_the_head(gateway: NodesGateway) -> None:
+    """A version with a process of its own has it beside the worker, where it is healed, too."""
+    inputs: list[dict[str, Any]] = BODY["inputs"]  # type: ignore[assignment]
+    assert gateway.asked.infer("apart", inputs)[0] == 200
+    [host] = hosts(gateway)
+    os.kill(host, signal.SIGKILL)
+    eventually(lambda: hosts(gateway) not in ([], [host]), "it is started again")
+    eventually(lambda: gateway.asked.infer("apart", inputs)[0] == 200, "and answers")
 
 
 @pytest.mark.parametrize("disk", ["kept", "lost"])
@@ -77,7 +98,7 @@ def test_the_head_is_lost_and_comes_back(tmp_path: Path, disk: str, record_prope
             launcher.kill()
             head.kill()
             eventually(lambda: gateway.status() == {}, "control is gone")
-            time.sleep(5)
+            answers_without_the_head(gateway)
             if disk == "lost":
                 shutil.rmtree(gateway.data)
             nodes.head()

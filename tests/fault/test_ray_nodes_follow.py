@@ -21,6 +21,8 @@ from load_kit import load
 from ray_kit import eventually
 from two_nodes_kit import BODY, PATH, NodesGateway, answers, can_make_networks, two_nodes
 
+from serving.engine.ray_serve.kept import read_reports
+
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.timeout(300),
@@ -39,13 +41,13 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodesGateway]:
     """A worker on each of two nodes; all models but `m` crash it for one input."""
     with two_nodes(tmp_path_factory.mktemp("nodes")) as nodes:
         gateway = NodesGateway(nodes)
-        gateway.configure(workers=2, worker_cpus=1.0)
+        gateway.configure(workers=2, worker_cpus=1.5)
         for model in ("bad", "worse", "worst"):
             versions = {"v1": onnx_models.trap(int(TRAP))}
             gateway_kit.write_model(gateway.conf, model, versions, {})
-        nodes.head(cpus=1)
+        nodes.head(cpus=2)
         eventually(lambda: answers(nodes.here, nodes.gcs_port), "Ray's head")
-        nodes.second(gateway.other_data)
+        nodes.second(gateway.other_data, cpus=2)
         gateway.up()
         try:
             eventually(lambda: len(ready(gateway)) == 2, "both workers are ready", 150)
@@ -197,6 +199,14 @@ def test_a_roll_replaces_the_workers_of_every_node(
     assert there.failures == here.failures == []
     assert {one["generation"] for one in after.values()} == {answer["generation"]}
     assert all(after[node]["pid"] != before[node]["pid"] for node in before)
+
+
+def test_each_node_has_hosts_of_its_own(gateway: NodesGateway) -> None:
+    """A dedicated version is answered on both, by a process beside the worker."""
+    assert infer(gateway.http, "apart")[0] == infer(gateway.head_http, "apart")[0] == 200
+    for data in (gateway.data, gateway.other_data):
+        found = [one.process.serves for one in read_reports(data / "run") if one.process.serves]
+        assert found == ["apart/v1"]
 
 
 def test_a_node_goes_by_its_disk_when_the_store_is_away(gateway: NodesGateway) -> None:

@@ -5,6 +5,7 @@ Control lists dedicated versions in `DATA/hosts.json` and orders another number 
 """
 
 import asyncio
+import time
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -29,6 +30,8 @@ from serving.files import stamp
 __all__ = ["Applications"]
 
 _FAILED: Final = {"DEPLOY_FAILED"}
+_NODES_SECONDS: Final = 1.0
+"""How often it is looked whether nodes have come or gone."""
 
 
 class Applications:
@@ -65,6 +68,8 @@ class Applications:
         self._lines = lines
         self._hosts: list[HostSpec] = []
         self._hosts_stamp: tuple[int, ...] | None = None
+        self._nodes: tuple[str, ...] = ("",)
+        self._looked = -_NODES_SECONDS
         self._running = False
 
     @property
@@ -75,7 +80,12 @@ class Applications:
     @property
     def names(self) -> list[str]:
         """Of what is deployed, in the order in which it is to end."""
-        return [NAME, *map(host_app, self._hosts)]
+        return [NAME, *(host_app(spec, node) for spec, node in self._placed)]
+
+    @property
+    def _placed(self) -> list[tuple[HostSpec, str]]:
+        """Dedicated versions, and the nodes that have hosts of them."""
+        return [(spec, node) for spec in self._hosts for node in self._nodes]
 
     async def begin(self) -> None:
         """Deploy the gateway. Raises EngineError where it does not fit."""
@@ -94,36 +104,46 @@ class Applications:
         elif state in _FAILED:
             raise EngineError(f"Ray Serve gave up on the gateway:\n{_reason(why)}")
         else:
-            for spec in self._hosts:
-                state, why = await self._ray.call(partial(self._cluster.state, host_app(spec)))
+            for spec, node in self._placed:
+                name = host_app(spec, node)
+                state, why = await self._ray.call(partial(self._cluster.state, name))
                 if state in _FAILED:
                     raise EngineError(f"Ray Serve gave up on {spec.name}:\n{_reason(why)}")
         return self._running
 
     async def follow_hosts(self) -> None:
-        """Deploy what control has listed, if it lists something else than is deployed."""
-        fresh = stamp(self._data / HOSTS_FILE)
-        if fresh == self._hosts_stamp:
+        """Deploy what control has listed, where there are workers, if that is not what is."""
+        fresh, nodes = stamp(self._data / HOSTS_FILE), await self._with_workers()
+        if (fresh, nodes) == (self._hosts_stamp, self._nodes):
             return
         try:
             listed = read_hosts(self._data)
         except InvalidConfig as error:
             self._lines("engine", f"model hosts stay as they are: {error.message}")
-            self._hosts_stamp = fresh
+            self._hosts_stamp, self._nodes = fresh, nodes
             return
-        needed = self.workers.min * self._config.worker_cpus + least_cpus(listed)
+        needed = self.workers.min * self._config.worker_cpus + least_cpus(listed) * len(nodes)
         cpus = await self._ray.call(self._cluster.cpus)
         if needed > cpus:
+            each = f" on each of {len(nodes)} nodes" if len(nodes) > 1 else ""
             words = (
-                f"workers and the processes of dedicated versions need {needed:g} CPUs, and Ray "
-                f"has {cpus:g}; lower engine.worker_cpus, serve.hosts or serve.host_cpus"
+                f"workers and the processes of dedicated versions{each} need {needed:g} CPUs, and "
+                f"Ray has {cpus:g}; lower engine.worker_cpus, serve.hosts or serve.host_cpus"
             )
             if not self._running:
                 raise EngineError(words)
             self._lines("engine", f"{words}. Some do not start")
-        self._hosts = listed
+        self._hosts, self._nodes = listed, nodes
         await self._deploy()
         self._hosts_stamp = fresh
+
+    async def _with_workers(self) -> tuple[str, ...]:
+        """Nodes on which a worker may be, so that hosts are wanted; one without a name if alone."""
+        if self._config.address is None or time.monotonic() - self._looked < _NODES_SECONDS:
+            return self._nodes
+        found = await self._ray.call(self._cluster.nodes)
+        self._looked = time.monotonic()
+        return tuple(sorted(one for one, cpus in found.items() if cpus >= self._config.worker_cpus))
 
     async def follow_number(self) -> None:
         """Have Serve keep another number of workers when one is applied, for ever.
@@ -157,7 +177,7 @@ class Applications:
         site, patience = self._site, patience_of(self._options)
         applications = [
             gateway_application(site, self._config, self._at_start, patience),
-            *(host_application(site, spec, patience) for spec in self._hosts),
+            *(host_application(site, spec, patience, node) for spec, node in self._placed),
         ]
         await self._ray.call(partial(self._cluster.deploy, applications))
 
@@ -169,7 +189,7 @@ class Applications:
                 f"{self.workers.min} workers of {each:g} CPUs need {needed:g}, and Ray has "
                 f"{cpus:g}; lower engine.workers or engine.worker_cpus in gateway.yaml"
             )
-        if self._options.store == "embedded" and (nodes := self._cluster.nodes()) > 1:
+        if self._options.store == "embedded" and (nodes := len(self._cluster.nodes())) > 1:
             raise EngineError(
                 f"`store: embedded` serves one machine, and this Ray has {nodes}; set `store` in "
                 "gateway.yaml to the address of a server that all of them reach"

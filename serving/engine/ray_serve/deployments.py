@@ -36,7 +36,8 @@ class _Kept:
         replica = serve.get_replica_context().replica_id.unique_id
         session = ray.get_runtime_context().get_session_name()
         told = in_session(msgspec.convert(site, self.site), session)
-        self._keeper = Keeper(told, role=self.role, replica=replica)
+        node = ray.util.get_node_ip_address()
+        self._keeper = Keeper(told, role=self.role, replica=replica, node=node)
         await self._keeper.start()
 
     async def check_health(self) -> None:

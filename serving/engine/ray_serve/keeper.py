@@ -1,6 +1,7 @@
 """A replica's process: claimed number, supervision, readiness, and a report for the launcher."""
 
 import asyncio
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -79,11 +80,17 @@ def is_of(engine: str, incarnation: str) -> bool:
 class Keeper:
     """Keeps one process of a gateway, from `start` to `stop`.
 
+    Args:
+        site: what its replica was told.
+        role: `worker`, `control` or `host`.
+        replica: names its replica.
+        node: the address of its node, as Ray knows it.
+
     Raises:
         EngineError: `gateway.yaml` is not there any more or has mistakes.
     """
 
-    def __init__(self, site: Site, *, role: str, replica: str) -> None:
+    def __init__(self, site: Site, *, role: str, replica: str, node: str) -> None:
         gateway = load_gateway(Path(site.configuration))
         data = Path(os.environ.get(DATA_VARIABLE) or site.data)
         self.directory: Final = DataDirectory(data)
@@ -91,6 +98,7 @@ class Keeper:
         self._site = site
         self._role = role
         self._replica = replica
+        self._node = node
         store = store_of(gateway.store, self.directory)
         options = Options(
             configuration=Path(site.configuration),
@@ -118,6 +126,7 @@ class Keeper:
         self._current: Kept | None = None
         self._following: list[asyncio.Task[None]] = []
         self._measured: tuple[float, float] | None = None
+        self._refused: tuple[int | None, int] = (None, 0)
 
     def _make(self, generation: int) -> Kept:
         """A process of a generation, not started."""
@@ -247,7 +256,7 @@ class Keeper:
         if self._role != "worker":
             return {}
         demands = await demand_of([self._kept.member.socket])
-        return {demand.PREFIX + id_: number for id_, number in demands.items()}
+        return {demand.name_of(id_, self._node): number for id_, number in demands.items()}
 
     async def _load(self) -> dict[str, float]:
         answer = await ask(self._kept.member.socket, "/load", timeout_seconds=1.0)
@@ -288,10 +297,35 @@ class Keeper:
         """Why a worker will not serve what is published; empty if it will, or has not said."""
         if self._role == "control":
             return ""
+        if not self.directory.control_socket.exists():
+            return await self._own_refusal(kept)
         revision, words = await what_workers_say(self.directory)
         name = kept.member.name
         reasons = refusals_of_all(revision, words, {name: kept.process.report.pid})
         return reasons[0] if reasons else ""
+
+    async def _own_refusal(self, kept: Kept) -> str:
+        """What the worker itself says, where control is elsewhere: the same twice in a row.
+
+        Once could be about what was on its disk, before it has asked the store.
+        """
+        answer = await ask(kept.member.socket, "/readyz", timeout_seconds=1.0)
+        said = _Readiness()
+        if answer is not None:
+            with contextlib.suppress(msgspec.DecodeError):
+                said = msgspec.json.decode(answer.body, type=_Readiness)
+        refused = (kept.process.report.pid, said.refused_revision)
+        before, self._refused = self._refused, refused
+        sure = said.revision == 0 < said.refused_revision and refused == before
+        return f"{kept.member.name}: {said.refused_reason}" if sure else ""
+
+
+class _Readiness(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker's answer on its private socket."""
+
+    revision: int = 0
+    refused_revision: int = 0
+    refused_reason: str = ""
 
 
 def _say(line: str) -> None:
