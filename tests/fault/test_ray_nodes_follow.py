@@ -120,6 +120,20 @@ def lift(gateway: NodesGateway, model: str) -> dict[str, Any]:
     return dict(answer)
 
 
+def roll(gateway: NodesGateway) -> int:
+    """Have every process replaced; the generation."""
+    url = f"{gateway.admin}/api/v1/roll"
+    code, answer = gateway.asked.ask(url, {}, token=gateway.asked.token)
+    assert code == 200, answer
+    return int(answer["generation"])
+
+
+def rolled(gateway: NodesGateway) -> dict[str, Any]:
+    """How far that is."""
+    said = gateway.status().get("roll", {})
+    return {"done": False, "failed": "", **said}
+
+
 def rename(gateway: NodesGateway, name: str) -> dict[str, Any]:
     """Apply settings that workers are replaced for, and wait until all is done."""
     file = gateway.conf / "gateway.yaml"
@@ -180,25 +194,41 @@ def test_a_roll_replaces_the_workers_of_every_node(
 ) -> None:
     """Without a failed request on either."""
     before = ready(gateway)
-
-    def rolled() -> bool:
-        status = gateway.status()
-        return bool(status) and status["roll"]["done"]
-
     with (
         load(gateway.http, PATH, BODY) as there,
         load(gateway.head_http, PATH, BODY) as here,
     ):
-        url = f"{gateway.admin}/api/v1/roll"
-        code, answer = gateway.asked.ask(url, {}, token=gateway.asked.token)
-        assert code == 200, answer
-        eventually(rolled, "everybody is new, control too")
+        generation = roll(gateway)
+        eventually(lambda: bool(rolled(gateway)["done"]), "everybody is new, control too")
     after = ready(gateway)
 
     record_property("seen", f"there: {there.summary()}; here: {here.summary()}")
     assert there.failures == here.failures == []
-    assert {one["generation"] for one in after.values()} == {answer["generation"]}
+    assert {one["generation"] for one in after.values()} == {generation}
     assert all(after[node]["pid"] != before[node]["pid"] for node in before)
+
+
+def test_a_node_that_cannot_follow_is_named_and_serves_on(gateway: NodesGateway) -> None:
+    """Its worker stays, and another roll tries again."""
+    before = ready(gateway)["second"]
+    run = gateway.other_data / "run"
+    # Where the successor, whose number is the lowest that is free, puts its last words.
+    free = 1 if before["worker"] == "worker-0" else 0
+    obstacle = run / f"worker-{free}.crash"
+    obstacle.unlink(missing_ok=True)
+    obstacle.mkdir()
+    roll(gateway)
+    eventually(lambda: bool(rolled(gateway)["failed"]), "control knows that it failed")
+    failed, after = rolled(gateway)["failed"], ready(gateway)["second"]
+    answer = infer(gateway.http, "m")
+
+    obstacle.rmdir()
+    roll(gateway)
+    eventually(lambda: bool(rolled(gateway)["done"]), "the next try succeeds")
+
+    assert failed.startswith(f"second: worker-{free} failed 3 times")
+    assert (after["pid"], after["generation"]) == (before["pid"], before["generation"])
+    assert answer[0] == 200
 
 
 def test_each_node_has_hosts_of_its_own(gateway: NodesGateway) -> None:
