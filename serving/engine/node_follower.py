@@ -86,17 +86,22 @@ class NodeFollower:
 
     async def run(self) -> None:
         """Follow, once it is our turn, for ever, until cancelled."""
-        lock: int | None = None
+        held: int | None = None
         try:
             while True:
-                if lock is None:
-                    lock = await asyncio.to_thread(try_lock, self._data / "run" / "node.lock")
-                if lock is not None and not await asyncio.to_thread(self._control_is_here):
-                    await self._follow()
+                try:
+                    if held is None:
+                        held = await asyncio.to_thread(try_lock, self._data / "run" / "node.lock")
+                    if held is not None and not await asyncio.to_thread(self._control_is_here):
+                        await self._follow()
+                except RedisError:
+                    pass  # the worker's feed says that the store is away
+                except Exception as error:  # noqa: BLE001 - a node must not stop following
+                    self._tell_people(error)
                 await asyncio.sleep(_RECONNECT_SECONDS)
         finally:
-            if lock is not None:
-                os.close(lock)
+            if held is not None:
+                os.close(held)
 
     def _control_is_here(self) -> bool:
         taken = read_taken(self._data)
@@ -111,9 +116,6 @@ class NodeFollower:
                 while not await asyncio.to_thread(self._control_is_here):
                     await self._fetch(client)
                     await self._until_pushed(client, pubsub)
-        except (RedisError, OSError) as error:
-            # The worker's feed says that the store is away; this is about a disk, too.
-            self._tell_people(error)
         finally:
             with contextlib.suppress(RedisError, OSError):
                 await client.aclose()
@@ -155,6 +157,6 @@ class NodeFollower:
 
     def _tell_people(self, error: Exception) -> None:
         words = str(error)
-        if isinstance(error, OSError) and error.filename and words != self._said:
+        if words != self._said:
             self._said = words
             self._say(f"what control says cannot be followed: {words}")

@@ -1,7 +1,6 @@
 """A replica's process: claimed number, supervision, readiness, and a report for the launcher."""
 
 import asyncio
-import contextlib
 import os
 import time
 from pathlib import Path
@@ -23,7 +22,7 @@ from serving.engine.programs import DRAIN_GRACE_SECONDS, Launch, Options, Progra
 from serving.engine.ray_serve import demand
 from serving.engine.ray_serve.kept import Kept, claim_number, print_line
 from serving.engine.ray_serve.succession import Succession
-from serving.engine.refusals import refusals_of_all, what_workers_say
+from serving.engine.refusals import OwnRefusal, refusals_of_all, what_workers_say
 from serving.engine.report import Addresses
 from serving.engine.rolling import retire
 from serving.errors import EngineError
@@ -126,7 +125,7 @@ class Keeper:
         self._current: Kept | None = None
         self._following: list[asyncio.Task[None]] = []
         self._measured: tuple[float, float] | None = None
-        self._refused: tuple[int | None, int] = (None, 0)
+        self._own_refusal = OwnRefusal()
 
     def _make(self, generation: int) -> Kept:
         """A process of a generation, not started."""
@@ -298,34 +297,11 @@ class Keeper:
         if self._role == "control":
             return ""
         if not self.directory.control_socket.exists():
-            return await self._own_refusal(kept)
+            return await self._own_refusal.of(kept.member.socket, kept.process.report.pid)
         revision, words = await what_workers_say(self.directory)
         name = kept.member.name
         reasons = refusals_of_all(revision, words, {name: kept.process.report.pid})
         return reasons[0] if reasons else ""
-
-    async def _own_refusal(self, kept: Kept) -> str:
-        """What the worker itself says, where control is elsewhere: the same twice in a row.
-
-        Once could be about what was on its disk, before it has asked the store.
-        """
-        answer = await ask(kept.member.socket, "/readyz", timeout_seconds=1.0)
-        said = _Readiness()
-        if answer is not None:
-            with contextlib.suppress(msgspec.DecodeError):
-                said = msgspec.json.decode(answer.body, type=_Readiness)
-        refused = (kept.process.report.pid, said.refused_revision)
-        before, self._refused = self._refused, refused
-        sure = said.revision == 0 < said.refused_revision and refused == before
-        return f"{kept.member.name}: {said.refused_reason}" if sure else ""
-
-
-class _Readiness(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker's answer on its private socket."""
-
-    revision: int = 0
-    refused_revision: int = 0
-    refused_reason: str = ""
 
 
 def _say(line: str) -> None:
