@@ -29,6 +29,9 @@ COMMANDS: Final[dict[str, str]] = {
     "infer": "Ask a model, from the command line.",
     "quarantine": "Show versions that crashed workers, and let one back.",
     "features": "Load, show and erase online features.",
+    "labels": "Say what came true of predictions.",
+    "performance": "Show how well a model does, by the labels it has.",
+    "drift": "Freeze what traffic is compared with.",
     "simulate": "Try a policy on a recorded or made-up load.",
     "tokens": "Make credentials for callers.",
 }

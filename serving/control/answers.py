@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from serving.control.drift import Watched
 from serving.control.journal import Summary
 from serving.control.plan import Plan
 from serving.control.rates import Rate
@@ -15,8 +16,10 @@ __all__ = [
     "ApplyAnswer",
     "ApplyRequest",
     "ConfigAnswer",
+    "DriftAnswer",
     "Health",
     "HistoryAnswer",
+    "LabelsRequest",
     "LiftAnswer",
     "LoadAnswer",
     "ModelStatus",
@@ -76,6 +79,28 @@ class PushRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """
 
     rows: list[dict[str, Any]]
+
+
+class LabelsRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What came true.
+
+    An item of `labels` is an object with
+
+    - `prediction_id` and perhaps `row` (0 if left out), or `entity` (every key of the model),
+      `time` (the newest prediction at or before it is meant) and perhaps `tolerance` (seconds that
+      it may be older; the model's horizon if left out) and `model`;
+    - `label`: a number, a text, true or false; `label_time`: when it was known (now if left out);
+      `source`: where it comes from.
+
+    Times are ISO 8601 or milliseconds since 1970. `model` and `source` stand for items that do not
+    say it. `partial` leaves invalid items out; `dry_run` tells what would become of the labels.
+    """
+
+    labels: list[Any]
+    model: str = ""
+    source: str = ""
+    partial: bool = False
+    dry_run: bool = False
 
 
 class RepositoryRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -279,3 +304,11 @@ class LiftAnswer(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     version: str
     waiting: list[str] = []
+
+
+class DriftAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a model's versions; `words` says why there is nothing, if there is not."""
+
+    model: str
+    watched: list[Watched]
+    words: str = ""

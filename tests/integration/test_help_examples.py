@@ -79,7 +79,7 @@ def test_every_kind_of_example_was_found() -> None:
 
     assert words == {
         *("up", "check", "plan", "apply", "roll", "status", "infer", "quarantine", "features"),
-        *("simulate", "tokens"),
+        *("simulate", "tokens", "labels", "performance"),
     }
 
 

@@ -1,0 +1,55 @@
+"""How traffic compares with each model's reference."""
+
+from starlette.responses import Response
+
+from serving.control.answers import DriftAnswer
+from serving.control.operations import Ask, Operation, Parameter, json_response
+from serving.control.plane import ControlPlane
+from serving.errors import NotFound
+
+__all__ = ["DriftRoutes"]
+
+
+class DriftRoutes:
+    """Endpoints under `/api/v1/drift`."""
+
+    def __init__(self, plane: ControlPlane) -> None:
+        self._plane = plane
+
+    def operations(self) -> list[Operation]:
+        """What is routed."""
+        return [
+            Operation(
+                method="GET",
+                path="/api/v1/drift/{model}",
+                need="read",
+                summary="A model's traffic against its reference: drift, data quality, verdict.",
+                answer=self._report,
+                returns=DriftAnswer,
+                query=[
+                    Parameter(name="version", description="Only this version's. Empty: all."),
+                    Parameter(name="role", description="Only in this role. Empty: any."),
+                ],
+            ),
+        ]
+
+    async def _report(self, ask: Ask) -> Response:
+        model = ask.path["model"]
+        snapshot = self._plane.publisher.current
+        if snapshot is None or model not in snapshot.models:
+            raise NotFound(f"Request for unknown model: '{model[:128]}' is not found")
+        version, role = ask.query.get("version", ""), ask.query.get("role", "")
+        if version and version not in snapshot.models[model].versions:
+            raise NotFound(f"model '{model}' has no version '{version[:64]}'")
+        found = [
+            watched
+            for (name, one, its), watched in sorted(self._plane.drift.watched.items())
+            if name == model and version in ("", one) and role in ("", its)
+        ]
+        if model not in snapshot.references:
+            words = "it has no `monitoring.reference`; `sluice drift freeze` makes one"
+        elif not found:
+            words = "no request was counted yet"
+        else:
+            words = ""
+        return json_response(DriftAnswer(model=model, watched=found, words=words))

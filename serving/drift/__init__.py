@@ -1,0 +1,1 @@
+"""Drift: frozen bins, a test with a known rate of false alarms, data quality, and verdicts."""
