@@ -6,6 +6,7 @@ the namespace. Everything ends with the block, and with the test process if that
 """
 
 import contextlib
+import http.client
 import json
 import os
 import shutil
@@ -211,6 +212,11 @@ class NodesGateway:
             log="up",
         )
 
+    def is_up(self) -> bool:
+        """Whether `sluice up` has come to its end, after which it only follows."""
+        lines = (self.nodes.folder / "up.log").read_text().splitlines()
+        return any(line.startswith("workers ") for line in lines)
+
     @property
     def asked(self) -> gateway_kit.Running:
         """Something to ask it with."""
@@ -256,6 +262,26 @@ def two_nodes(folder: Path) -> Iterator[Nodes]:
             tree.kill()
         nodes.disconnect()
         shutil.rmtree(nodes.ray, ignore_errors=True)
+
+
+def ready(gateway: NodesGateway) -> dict[str, dict[str, Any]]:
+    """By node: what the worker there says, if it is ready."""
+    workers = gateway.status().get("workers", [])
+    return {one["node"]: one for one in workers if one["state"] == "ready"}
+
+
+def infer(address: str, model: str, value: float = 1.0) -> tuple[int, Any]:
+    """One inference on a connection of its own; status 0 if that broke."""
+    connection = http.client.HTTPConnection(address, timeout=30)
+    body = {"inputs": [{"name": "X", "datatype": "FP32", "shape": [1, 3], "data": [value] * 3}]}
+    try:
+        connection.request("POST", f"/v2/models/{model}/infer", json.dumps(body))
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+    except (OSError, http.client.HTTPException) as error:
+        return 0, str(error)
+    finally:
+        connection.close()
 
 
 def answers(host: str, port: int) -> bool:

@@ -16,7 +16,16 @@ import pytest
 import yaml
 from load_kit import load
 from ray_kit import eventually
-from two_nodes_kit import BODY, PATH, NodesGateway, answers, can_make_networks, two_nodes
+from two_nodes_kit import (
+    BODY,
+    PATH,
+    NodesGateway,
+    answers,
+    can_make_networks,
+    infer,
+    ready,
+    two_nodes,
+)
 
 from serving.engine.ray_serve.kept import read_reports
 
@@ -124,3 +133,37 @@ def test_the_head_is_lost_and_comes_back(tmp_path: Path, disk: str, record_prope
         assert (status, answer["outputs"][0]["data"]) == (200, [1, 4, 9])
         metrics = gateway.asked.ask(f"{gateway.admin}/metrics", token=gateway.asked.token)[1]
         assert 'sluice_inference_rows_total{model="m",version="v2"}' in metrics
+
+
+def test_a_node_that_is_lost_is_done_without_and_comes_back(
+    tmp_path: Path, record_property: Say
+) -> None:
+    """The other goes on; the node begins with what was applied while it was away."""
+    with two_nodes(tmp_path) as nodes:
+        gateway = NodesGateway(nodes)
+        gateway.configure(workers=2, worker_cpus=1.5)
+        nodes.head(cpus=2)
+        eventually(lambda: answers(nodes.here, nodes.gcs_port), "Ray's head")
+        second = nodes.second(gateway.other_data, cpus=2)
+        gateway.up()
+        try:
+            eventually(lambda: len(ready(gateway)) == 2, "both workers are ready", 150)
+            eventually(gateway.is_up, "`sluice up` has seen it")
+        except AssertionError as error:
+            raise AssertionError(nodes.words()) from error
+        second.look()
+
+        with load(gateway.head_http, PATH, BODY) as running:
+            second.kill()
+            eventually(lambda: len(ready(gateway)) == 1, "it is silent")
+            change_everything(gateway)
+            apart = infer(gateway.head_http, "apart")
+            nodes.second(gateway.other_data, cpus=2)
+            back = eventually(lambda: len(ready(gateway)) == 2, "it is back", 150)
+        eventually(lambda: infer(gateway.http, "apart")[0] == 200, "it has a host of its own")
+
+        record_property("seen", f"{running.summary()}; back {back:.0f} s after its start")
+        assert running.failures == []
+        assert apart[0] == 200
+        assert ready(gateway)["second"]["generation"] == 1
+        assert gateway.asked.ask(f"{gateway.http}/v2")[1]["name"] == "renamed"

@@ -19,7 +19,16 @@ import pytest
 import yaml
 from load_kit import load
 from ray_kit import eventually
-from two_nodes_kit import BODY, PATH, NodesGateway, answers, can_make_networks, two_nodes
+from two_nodes_kit import (
+    BODY,
+    PATH,
+    NodesGateway,
+    answers,
+    can_make_networks,
+    infer,
+    ready,
+    two_nodes,
+)
 
 from serving.engine.ray_serve.kept import read_reports
 
@@ -55,26 +64,6 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodesGateway]:
             raise AssertionError(nodes.words()) from error
         assert "second" in ready(gateway)
         yield gateway
-
-
-def ready(gateway: NodesGateway) -> dict[str, dict[str, Any]]:
-    """By node: what the worker there says, if it is ready."""
-    workers = gateway.status().get("workers", [])
-    return {one["node"]: one for one in workers if one["state"] == "ready"}
-
-
-def infer(address: str, model: str, value: float = 1.0) -> tuple[int, Any]:
-    """One inference on a connection of its own; status 0 if that broke."""
-    connection = http.client.HTTPConnection(address, timeout=30)
-    body = {"inputs": [{"name": "X", "datatype": "FP32", "shape": [1, 3], "data": [value] * 3}]}
-    try:
-        connection.request("POST", f"/v2/models/{model}/infer", json.dumps(body))
-        answer = connection.getresponse()
-        return answer.status, json.loads(answer.read())
-    except (OSError, http.client.HTTPException) as error:
-        return 0, str(error)
-    finally:
-        connection.close()
 
 
 def crash(gateway: NodesGateway, address: str, model: str) -> None:
