@@ -29,6 +29,7 @@ COMMANDS: Final[dict[str, str]] = {
     "infer": "Ask a model, from the command line.",
     "quarantine": "Show versions that crashed workers, and let one back.",
     "features": "Load, show and erase online features.",
+    "log": "Read, check, erase and ship the prediction log.",
     "labels": "Say what came true of predictions.",
     "performance": "Show how well a model does, by the labels it has.",
     "drift": "Freeze what traffic is compared with.",

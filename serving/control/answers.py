@@ -17,8 +17,10 @@ __all__ = [
     "ApplyRequest",
     "ConfigAnswer",
     "DriftAnswer",
+    "ErasureNoted",
     "Health",
     "HistoryAnswer",
+    "LabelErasure",
     "LabelsRequest",
     "LiftAnswer",
     "LoadAnswer",
@@ -111,6 +113,25 @@ class RepositoryRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 # --- answers --------------------------------------------------------------------------------
+
+
+class LabelErasure(msgspec.Struct, frozen=True, kw_only=True):
+    """A subject whose labels are to go.
+
+    `keys` gives for each entity key the texts it may stand as, `predictions` the first two parts
+    of the prediction_id and the row of each prediction that was erased; `models` null for all.
+    """
+
+    keys: dict[str, list[str]]
+    predictions: list[tuple[str, int]] = []
+    models: list[str] | None = None
+
+
+class ErasureNoted(msgspec.Struct, frozen=True, kw_only=True):
+    """A receipt of `LOG/erasures.jsonl`, and the digest of its line."""
+
+    receipt: str
+    sha256: str
 
 
 class Health(msgspec.Struct, frozen=True):

@@ -47,7 +47,7 @@ def connect(log: Path) -> duckdb.DuckDBPyConnection:
         },
     )
     allowed = str(log).replace("'", "''")
-    connection.execute(f"SET allowed_directories = ['{allowed}']")
+    connection.execute(f"SET allowed_directories = ['{allowed}', '/proc/self/fd']")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
     return connection
@@ -64,7 +64,8 @@ def answer(connection: duckdb.DuckDBPyConnection, log: Path, order: Order) -> An
                 return measure(connection, log, order)
     except LogLacks as error:
         return Failed(words=str(error))
-    except (duckdb.OutOfMemoryException, MemoryError):
+    except (duckdb.OutOfMemoryException, MemoryError) as error:
+        sys.stderr.write(f"joiner: {error!r}\n")
         return Failed(words=f"it needs more than {_MEMORY} of memory; ask for a shorter time")
     except duckdb.Error as error:
         sys.stderr.write(f"joiner: {error}\n")

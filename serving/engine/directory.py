@@ -10,6 +10,8 @@ What the engine keeps there:
   `serving.config.applied`; `run/directions.json` and `run/engine.name` say where another node has
   them from, see `serving.config.directions`.
 - `run/control.sock` and `run/worker-<n>.sock` are the processes' private listeners.
+- `run/spread-<n>.sock` and `run/spread-*.table` are how workers even out connections
+  (`serving.worker.spread`).
 - `run/h-<id>-<n>.sock` and `run/p-<id>-<n>.sock` are a model host's, see `serving.config.hosts`.
 - `store/` holds the embedded store's files and its `store.sock`.
 """
@@ -147,7 +149,7 @@ class DataDirectory:
         names = (
             *("*.sock", "*.new", "*.running", "*.crash", "*.last-crash", "*.trial"),
             *("engine.json*", "gateway.json", "steering.lock", "roll.lock", "stopping"),
-            "node-metrics.lock",
+            *("node-metrics.lock", "spread-*.table"),
             *("orders.json", "roll.json", "settings/*.json"),
             *("directions.json", "directions.lock", "engine.name", "node.lock"),
         )

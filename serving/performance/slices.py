@@ -112,17 +112,13 @@ def compare_slices(
     reports = [
         SliceReport(
             group=name,
-            rows=_rows(counts),
+            rows=counts.rows,
             figures=_figures(counts, confidence),
             gaps=[test.gap for test in tests[name]],
         )
         for name, counts in groups.items()
     ]
     return sorted(reports, key=lambda report: (-report.rows, report.group))
-
-
-def _rows(counts: Counts) -> int:
-    return max((of.rows for of in counts.measures.values()), default=0)
 
 
 def _others(groups: Mapping[str, Counts], name: str) -> Counts:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from serving.files import stamp
 from serving.recording.layout import LogFolder, SegmentName
 from serving.recording.lock import held
 from serving.recording.segment import Damage, read_segment
@@ -45,8 +46,10 @@ def convert(
     segment goes.
 
     Raises:
-        OSError: the disk does not take them. The segment is then as it was.
+        OSError: the disk does not take them, or the segment was changed meanwhile (rows were
+            erased). The segment is then as it was.
     """
+    before = stamp(segment.path)
     contents = read_segment(segment.path)
     parts: list[tuple[Path, Path]] = []
     try:
@@ -58,6 +61,7 @@ def convert(
                 part = table.filter(pc.equal(hours, hour))
                 parts.append((_write(part, target), target))
         with held(folder.lock, alone=True):
+            _check_unchanged(segment.path, before)
             for temporary, target in parts:
                 temporary.replace(target)
             note(contents.rows)
@@ -67,6 +71,12 @@ def convert(
             temporary.unlink(missing_ok=True)
         raise
     return Converted(contents.rows, [target for _, target in parts], contents.damages)
+
+
+def _check_unchanged(path: Path, before: tuple[int, ...] | None) -> None:
+    """Raise OSError if a file is another one than it was: rows were erased from it."""
+    if stamp(path) != before:
+        raise OSError(f"{path.name} was changed while it was read")
 
 
 def merge(folder: LogFolder, files: Sequence[Path]) -> Path:

@@ -6,11 +6,13 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import gateway_kit
+import parquet_log
 import pytest
 
 from serving.cli.app import app
@@ -55,10 +57,21 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[gateway_kit.Runni
     (folder / "load.csv").write_text("seconds,rps\n0,100\n15,4000\n30,200\n")
     gateway = copy / "gateway.yaml"
     gateway.write_text(re.sub(r"127\.0\.0\.1:800\d", "127.0.0.1:0", gateway.read_text()))
+    if "\nlog:" not in gateway.read_text():
+        gateway.write_text(gateway.read_text() + "log: {}\n")
+    answered(folder, copy / ".sluice" / "predictions")
     # Stands for the usual ports, where `infer` and `plan` look if nothing is said.
     (folder / ".sluice").symlink_to(copy / ".sluice")
     with gateway_kit.running(copy, "--data", str(copy / ".sluice"), "--engine", "local") as running:
         yield running
+
+
+def answered(folder: Path, log: Path) -> None:
+    """A prediction of an hour ago, and a file that says what came true of it."""
+    made = time.time() - 3600
+    row = parquet_log.row(made, 42, model="employment")
+    parquet_log.write_log(log, [row])
+    (folder / "outcomes.csv").write_text(f"prediction_id,label\n{row['prediction_id']},employed\n")
 
 
 def quarantine(demo: gateway_kit.Running, model: str, version: str) -> None:
@@ -79,7 +92,7 @@ def test_every_kind_of_example_was_found() -> None:
 
     assert words == {
         *("up", "check", "plan", "apply", "roll", "status", "infer", "quarantine", "features"),
-        *("simulate", "tokens", "labels", "performance"),
+        *("simulate", "tokens", "labels", "performance", "drift"),
     }
 
 

@@ -7,12 +7,13 @@ from serving.performance.slices import Tolerance, compare_slices
 def group(random: np.random.Generator, rows: int, selected: float, recall: float = 0.7) -> Counts:
     """A group of rows that are selected, and found where they came true, at these rates."""
     return Counts(
+        rows=rows,
         measures={
             "selection_rate": Moments.of((random.random(rows) < selected).astype(float)),
             "recall": Moments.of((random.random(rows // 2) < recall).astype(float)),
             "false_positive_rate": Moments.of((random.random(rows // 2) < 0.2).astype(float)),
             "calibration_gap": Moments.of(random.normal(0, 0.3, rows)),
-        }
+        },
     )
 
 
