@@ -7,8 +7,8 @@ quarantine (`serving.quarantine.register`). Other nodes have files of the same n
 them there when store and control are away.
 
 `DATA/run/directions.json` says which directions the files are from. Revisions only grow; a lower
-one is ignored. Settings hold what `gateway.yaml` holds, except the
-store's address, which each node has from its own.
+one is ignored. Settings hold what `gateway.yaml` holds, except the store's address, which each node
+has from its own.
 """
 
 from pathlib import Path
@@ -164,7 +164,7 @@ def take_over(data: Path, directions: Directions, *, engine: str, store: str) ->
     """Have this node follow these, if they are for it and newer than what it follows.
 
     Args:
-        data: its data directory; its processes have `begun_anew` there.
+        data: its data directory, after `begin_anew`.
         directions: as they were in the store.
         engine: names the start of the gateway that its processes are of.
         store: its own address of the store, for the settings.

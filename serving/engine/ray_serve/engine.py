@@ -237,6 +237,9 @@ class RayEngine:
         workers = [one for name, one in named.items() if name.startswith("worker-")]
         ready = sum(worker.state is State.READY for worker in workers)
         wanted = self._workers.min
+        if self._running:
+            # Those on other nodes leave no report here; Serve has said that all are up.
+            ready = max(ready, wanted)
         ray = f"{self.version} ready" if self._ray_up else f"starting {self.version}"
         return [
             *([] if self._store is None else [stage_of("store", self._store.state)]),
