@@ -32,7 +32,7 @@ COMMANDS: Final[dict[str, str]] = {
     "log": "Read, check, erase and ship the prediction log.",
     "labels": "Say what came true of predictions.",
     "performance": "Show how well a model does, by the labels it has.",
-    "drift": "Freeze what traffic is compared with.",
+    "drift": "Compare traffic with what was frozen, in words, tables and a page.",
     "simulate": "Try a policy on a recorded or made-up load.",
     "tokens": "Make credentials for callers.",
 }

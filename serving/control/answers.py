@@ -4,12 +4,13 @@ from typing import Any
 
 import msgspec
 
-from serving.control.drift import Watched
 from serving.control.journal import Summary
 from serving.control.plan import Plan
 from serving.control.rates import Rate
 from serving.control.rolls import RollStatus
 from serving.control.workers import Acknowledgement
+from serving.drift.standing import Watched
+from serving.drift.verdict import Level
 from serving.types import Signature, TensorMetadata
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "ApplyRequest",
     "ConfigAnswer",
     "DriftAnswer",
+    "DriftLevel",
     "ErasureNoted",
     "Health",
     "HistoryAnswer",
@@ -214,6 +216,16 @@ class QuarantineStatus(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
+class DriftLevel(msgspec.Struct, frozen=True, kw_only=True):
+    """The verdict on a version's traffic in a role, and its gravest reason."""
+
+    model: str
+    version: str
+    role: str
+    level: Level
+    reason: str = ""
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Everything at a glance. `problem`: why the configuration directory is not what is served."""
 
@@ -228,6 +240,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     rates: list[Rate]
     problem: str = ""
     quarantined: list[QuarantineStatus] = []
+    drift: list[DriftLevel] = []
+    """Of versions that are watched and have traffic."""
     roll: RollStatus = RollStatus()
 
 
@@ -328,8 +342,12 @@ class LiftAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DriftAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a model's versions; `words` says why there is nothing, if there is not."""
+    """What is known of a model's versions; `words` says why there is nothing, if there is not.
+
+    Without a reference (`has_reference`) there never will be.
+    """
 
     model: str
+    has_reference: bool = True
     watched: list[Watched]
     words: str = ""

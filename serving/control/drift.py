@@ -10,31 +10,23 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from serving.clock import Clock
 from serving.config.frozen_bins import Reference, digest_of
 from serving.config.monitoring import MonitoringConfig
 from serving.config.snapshot import Snapshot
 from serving.control.drift_parts import DriftParts
-from serving.drift.standing import Standing, standing
-from serving.drift.verdict import Evidence, Tolerances, Verdict, judge
+from serving.drift.options import tolerances
+from serving.drift.standing import Standing, Watched, foreign_outputs, standing
+from serving.drift.verdict import Evidence, judge
 from serving.drift.windows import BLOCKS, Part, stretches
 
-__all__ = ["DriftMonitor", "Watched"]
+__all__ = ["DriftMonitor"]
 
 _WINDOWS: Final = 48
 """Windows that a report looks back."""
 
 _LEAST_SECONDS: Final = 1.0
 _LOG = logging.getLogger("drift")
-
-
-class Watched(msgspec.Struct, frozen=True, kw_only=True):
-    """One version of a model that is watched, with what was concluded."""
-
-    standing: Standing
-    verdict: Verdict
 
 
 class DriftMonitor:
@@ -105,6 +97,7 @@ class DriftMonitor:
                     monitoring=monitoring,
                     found=stretches(self._parts, key, float(monitoring.window))[-_WINDOWS:],
                     at=now,
+                    foreign=foreign_outputs(reference, snapshot.staged.get(name, {}), key.version),
                 )
                 found[name, key.version, key.role] = _weighed(monitoring, one)
         for place, watched in found.items():
@@ -142,13 +135,9 @@ class DriftMonitor:
 
 
 def _weighed(monitoring: MonitoringConfig, one: Standing) -> Watched:
-    prediction = monitoring.prediction
     verdict = judge(
         Evidence(drift=one.drift, quality=one.quality),
-        Tolerances(
-            min_coverage=monitoring.labels.min_coverage,
-            score=prediction.score if prediction is not None else "",
-        ),
+        tolerances(monitoring),
     )
     return Watched(standing=one, verdict=verdict)
 

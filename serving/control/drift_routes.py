@@ -1,11 +1,15 @@
-"""How traffic compares with each model's reference."""
+"""How traffic compares with each model's reference: for programs, and as a page."""
 
-from starlette.responses import Response
+import asyncio
+import shlex
+
+from starlette.responses import HTMLResponse, Response
 
 from serving.control.answers import DriftAnswer
 from serving.control.operations import Ask, Operation, Parameter, json_response
 from serving.control.plane import ControlPlane
 from serving.errors import NotFound
+from serving.report.page import ModelReport, page
 
 __all__ = ["DriftRoutes"]
 
@@ -31,9 +35,33 @@ class DriftRoutes:
                     Parameter(name="role", description="Only in this role. Empty: any."),
                 ],
             ),
+            Operation(
+                method="GET",
+                path="/drift/{model}",
+                need="read",
+                summary="The same as a page for people.",
+                answer=self._page,
+                returns="text/html",
+            ),
         ]
 
+    async def _page(self, ask: Ask) -> Response:
+        found = self._found(ask)
+        report = ModelReport(
+            model=found.model,
+            at=self._plane.clock.wall(),
+            sluice=self._plane.version,
+            command=shlex.join(["sluice", "drift", found.model, "--html", "FILE"]),
+            words=found.words,
+            watched=found.watched,
+            notes=["`sluice drift` has performance beside it, where there are labels"],
+        )
+        return HTMLResponse(await asyncio.to_thread(page, report))
+
     async def _report(self, ask: Ask) -> Response:
+        return json_response(self._found(ask))
+
+    def _found(self, ask: Ask) -> DriftAnswer:
         model = ask.path["model"]
         snapshot = self._plane.publisher.current
         if snapshot is None or model not in snapshot.models:
@@ -46,10 +74,11 @@ class DriftRoutes:
             for (name, one, its), watched in sorted(self._plane.drift.watched.items())
             if name == model and version in ("", one) and role in ("", its)
         ]
-        if model not in snapshot.references:
+        has_reference = model in snapshot.references
+        if not has_reference:
             words = "it has no `monitoring.reference`; `sluice drift freeze` makes one"
         elif not found:
             words = "no request was counted yet"
         else:
             words = ""
-        return json_response(DriftAnswer(model=model, watched=found, words=words))
+        return DriftAnswer(model=model, has_reference=has_reference, watched=found, words=words)

@@ -21,6 +21,7 @@ from serving.control.performance import measure
 from serving.lifeline import die_with_parent
 from serving.recording.joined import LogLacks
 from serving.recording.label_states import look_up
+from serving.recording.views import literal
 
 __all__ = ["connect", "main"]
 
@@ -30,14 +31,15 @@ _PROCESS_BYTES: Final = 2 << 30
 """Writable memory of the whole process: DuckDB's, Arrow's and ours."""
 
 
-def connect(log: Path) -> duckdb.DuckDBPyConnection:
+def connect(log: Path, memory: str = _MEMORY) -> duckdb.DuckDBPyConnection:
     """A DuckDB in memory that may read `log`, spill under it, and reach nothing else."""
     spill = log / "labels" / ".spill"
     shutil.rmtree(spill, ignore_errors=True)  # of one that was killed
+    spill.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     connection = duckdb.connect(
         ":memory:",
         config={
-            "memory_limit": _MEMORY,
+            "memory_limit": memory,
             "threads": "1",
             "temp_directory": str(spill),
             "max_temp_directory_size": _SPILL,
@@ -46,8 +48,7 @@ def connect(log: Path) -> duckdb.DuckDBPyConnection:
             "preserve_insertion_order": "false",
         },
     )
-    allowed = str(log).replace("'", "''")
-    connection.execute(f"SET allowed_directories = ['{allowed}', '/proc/self/fd']")
+    connection.execute(f"SET allowed_directories = [{literal(str(log))}, '/proc/self/fd']")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
     return connection
@@ -67,7 +68,7 @@ def answer(connection: duckdb.DuckDBPyConnection, log: Path, order: Order) -> An
     except (duckdb.OutOfMemoryException, MemoryError) as error:
         sys.stderr.write(f"joiner: {error!r}\n")
         return Failed(words=f"it needs more than {_MEMORY} of memory; ask for a shorter time")
-    except duckdb.Error as error:
+    except (duckdb.Error, OSError) as error:
         sys.stderr.write(f"joiner: {error}\n")
         return Failed(words="the log cannot be read; control's log says why", ours=True)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from serving.control.joiner_orders import Report, Told
+from serving.performance.calibration import CalibrationPoint, calibration_curve
 from serving.performance.counts import Counts, Moments
 from serving.performance.coverage import coverage, delay_curve, differing
 from serving.performance.figures import figures
@@ -22,6 +23,7 @@ from serving.recording.counted import groups_of, parts_of, top_values
 from serving.recording.joined import JoinPlan, fetch, forget, join
 from serving.recording.label_states import label_states
 from serving.recording.labels import journal_table
+from serving.recording.views import literal
 
 if TYPE_CHECKING:
     import duckdb
@@ -39,9 +41,9 @@ _VERSION: Final = {"version": "version", "role": "role"}
 
 
 def measure(connection: "duckdb.DuckDBPyConnection", log: Path, order: Report) -> Told:
-    """Join, count, conclude. Raises LogLacks, duckdb.Error."""
+    """Join, count, conclude. Raises LogLacks, OSError, duckdb.Error."""
     plan = order.plan
-    join(connection, log, plan)
+    damages = join(connection, log, plan)
     states = label_states(connection, plan.horizon)
     forget(connection, result=False)
     [total] = fetch(
@@ -81,7 +83,13 @@ def measure(connection: "duckdb.DuckDBPyConnection", log: Path, order: Report) -
         rows=total["rows"],
         labelled=total["labelled"],
         groups=[
-            Group(**keys, rows=counts.rows, labelled=counts.labelled, figures=figures(counts))
+            Group(
+                **keys,
+                rows=counts.rows,
+                labelled=counts.labelled,
+                figures=figures(counts),
+                calibration=_calibration(counts) if order.by in _VERSION else [],
+            )
             for keys, counts in shown
         ],
         slices=comparisons,
@@ -92,10 +100,16 @@ def measure(connection: "duckdb.DuckDBPyConnection", log: Path, order: Report) -
             unreadable=journal_table(log / "labels", plan.model)[1],
         ),
         alerts=alerts + slice_alerts(comparisons),
-        notes=_notes(total),
+        notes=_notes(total, damages),
     )
     forget(connection)
     return Told(report=report)
+
+
+def _calibration(counts: Counts) -> list[CalibrationPoint]:
+    if counts.scores is None:
+        return []
+    return calibration_curve(counts.scores, counts.measure("calibration_gap").effective)
 
 
 _Found = tuple[dict[str, Any], Counts]
@@ -144,7 +158,7 @@ def _slices(counter: _Counter, columns: Sequence[str], versions: Sequence[_Found
         values, more = top_values(counter.connection, f"slice{place}", _VALUES)
         value = f"coalesce(slice{place}, '{_NONE}')"
         if more:
-            kept = ", ".join("'" + one.replace("'", "''") + "'" for one in [*values, _NONE])
+            kept = ", ".join(literal(one) for one in [*values, _NONE])
             value = f"if({value} IN ({kept}), {value}, '{_OTHERS}')"
         found += [
             ({**keys, "column": column}, counts)
@@ -179,10 +193,13 @@ def _answering(versions: Sequence[_Found]) -> dict[str, Moments]:
     return covered
 
 
-def _notes(total: Mapping[str, Any]) -> list[str]:
-    if not total["rows"]:
-        return ["no prediction of this model is in the log for this time"]
+def _notes(total: Mapping[str, Any], damages: int) -> list[str]:
     notes = []
+    if damages:
+        places = "1 place" if damages == 1 else f"{damages} places"
+        notes.append(f"{places} of the log cannot be read; `sluice log verify` names them")
+    if not total["rows"]:
+        return [*notes, "no prediction of this model is in the log for this time"]
     if not total["labelled"]:
         notes.append("no prediction has a label yet; `sluice labels load` brings them")
     if total["unfit"]:

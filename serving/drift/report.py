@@ -127,6 +127,8 @@ class DriftReport(msgspec.Struct, frozen=True, kw_only=True):
     end: float | None
     rows: int
     windows: int
+    starts: list[float]
+    """Start of every window, oldest first; a column's `course` has one value for each."""
     level: ColumnLevel
     columns: list[ColumnDrift]
     missing: list[str]
@@ -162,6 +164,7 @@ def report(
             end=None,
             rows=0,
             windows=0,
+            starts=[],
             level="none",
             columns=[],
             missing=list(reference.columns),
@@ -177,6 +180,7 @@ def report(
         end=last.window.end,
         rows=last.window.rows,
         windows=len(judged),
+        starts=[one.window.start for one in judged],
         level="alert" if "alert" in levels else "inform" if "inform" in levels else "none",
         columns=columns,
         missing=[name for name in reference.columns if name not in last.comparisons],
@@ -314,7 +318,7 @@ def _direction(moved: Sequence[MovedBin]) -> str:
     if not moved:
         return ""
     most = moved[0]
-    return f"share of {most.name} {_percent(most.before)} → {_percent(most.now)}"
+    return f"share of `{most.name}` {_percent(most.before)} → {_percent(most.now)}"
 
 
 def _percent(share: float) -> str:

@@ -337,10 +337,8 @@ def _rare(reference: ReferenceCounts, blocks: Counts, rare: Counts, least_effect
     once = reference.seen_once if rare[reference.special - 1, 0] else 0
     expected = int((reference.counts @ rare)[0]) + once
     effect = max(least_effect, _index_of_dispersion(inside, blocks.sum(1)))
-    n, m = float(blocks.sum()), float(reference.counts.sum())
-    return more_than_expected(
-        found / effect, round(n / effect), round(expected / effect), round(m / effect)
-    )
+    n, m = int(blocks.sum()), int(reference.counts.sum())
+    return more_than_expected(found, n, expected, m, effect)
 
 
 def _index_of_dispersion(inside: Counts, sizes: Counts) -> float:

@@ -202,7 +202,7 @@ def _parquet_matches(
     opened: OpenLog, file: OpenParquet, subject: Subject, lacking: set[str]
 ) -> bool:
     try:
-        with pq.ParquetFile(file.pinned) as source:
+        with pq.ParquetFile(file.pinned, page_checksum_verification=True) as source:
             if not set(subject.columns) <= set(source.schema_arrow.names):
                 lacking.add(file.name.model)
                 return False
@@ -298,7 +298,7 @@ def _parquet_without(
 ) -> tuple[int, int, set[Stem]]:
     """Write a Parquet file without the subject, group by group."""
     removed, left, stems = 0, 0, set()
-    with pq.ParquetFile(match.path) as source:
+    with pq.ParquetFile(match.path, page_checksum_verification=True) as source:
         schema = source.schema_arrow
         with pq.ParquetWriter(
             temporary, schema, compression="zstd", write_page_checksum=True

@@ -21,7 +21,7 @@ import msgspec
 
 from serving.recording.label import EARLY_SECONDS, ENTITY_SEPARATOR
 from serving.recording.labels import journal_table, part_files
-from serving.recording.views import log_relation, quoted
+from serving.recording.views import literal, log_relation, quoted
 
 if TYPE_CHECKING:
     import duckdb
@@ -88,7 +88,7 @@ def label_relation(
     connection.register(_JOURNAL, journal)
     body = f"SELECT {_LABEL_COLUMNS} FROM {_JOURNAL}"  # noqa: S608
     if parts := part_files(labels, model):
-        files = ", ".join("'" + str(part).replace("'", "''") + "'" for part in parts)
+        files = ", ".join(literal(str(part)) for part in parts)
         # A batch that is being compacted is in both; each revision counts once.
         body += f"""
             UNION ALL SELECT {_LABEL_COLUMNS} FROM read_parquet([{files}], hive_partitioning=false)
@@ -98,19 +98,23 @@ def label_relation(
     return "__labels", lost
 
 
-def join(connection: "duckdb.DuckDBPyConnection", log: Path, plan: JoinPlan) -> None:
+def join(connection: "duckdb.DuckDBPyConnection", log: Path, plan: JoinPlan) -> int:
     """Make the temporary table `joined`: one row for each answered row of the log.
 
     Columns: `version`, `role`, `made` (seconds since 1970), `w` (weight), `c` (cluster), `s`
     (score), `d` (decision, number), `dt` (decision, text), `slice0`… ; and `labelled`, `y`,
     `yt`, `delay` (seconds), which are null or false without a label.
 
+    Returns:
+        How many places of the log cannot be read; their rows are left out.
+
     Raises:
         LogLacks: an output or a slice that the plan names is not in the log.
+        OSError: the log as a whole cannot be read.
     """
     forget(connection)  # of a report that failed
     label_relation(connection, log / "labels", plan.model)
-    with log_relation(connection, log, plan.model, since=plan.since, until=plan.until):
+    with log_relation(connection, log, plan.model, since=plan.since, until=plan.until) as opened:
         answered = _answered(connection, plan)
         connection.execute(f"CREATE OR REPLACE TEMP TABLE answered AS {answered}").fetchall()
     connection.execute(f"CREATE OR REPLACE TEMP TABLE told AS {_TOLD}")
@@ -118,6 +122,7 @@ def join(connection: "duckdb.DuckDBPyConnection", log: Path, plan: JoinPlan) -> 
         f"CREATE OR REPLACE TEMP TABLE joined AS {_JOINED}",
         {"horizon": plan.horizon, "early": EARLY_SECONDS},
     )
+    return len(opened.log.damages)
 
 
 _STEPS: Final = ("__labels", "answered", "told")
@@ -229,7 +234,9 @@ def _slice(name: str, kinds: Mapping[str, str], model: str) -> str:
 def entity_expression(keys: Sequence[str]) -> str:
     """The text of a row's entity in SQL, as `serving.recording.label.entity_text` writes it."""
     separator = f" || chr({ord(ENTITY_SEPARATOR)}) || "
-    parts = [f"'{name}=' || {quoted('entity.' + name)}::VARCHAR" for name in sorted(keys)]
+    parts = [
+        f"{literal(name + '=')} || {quoted('entity.' + name)}::VARCHAR" for name in sorted(keys)
+    ]
     return separator.join(parts)
 
 

@@ -97,9 +97,11 @@ def merge(folder: LogFolder, files: Sequence[Path]) -> Path:
     target = files[0].with_name(f"merged-{digest}.parquet")
     temporary = _temporary(target)
     try:
-        with pq.ParquetWriter(temporary, schema, compression=_COMPRESSION) as writer:
+        with pq.ParquetWriter(
+            temporary, schema, compression=_COMPRESSION, write_page_checksum=True
+        ) as writer:
             for path in files:
-                with pq.ParquetFile(path) as source:
+                with pq.ParquetFile(path, page_checksum_verification=True) as source:
                     for group in range(source.num_row_groups):
                         writer.write_table(_fitted(source.read_row_group(group), schema))
         _synced(temporary)
@@ -128,7 +130,7 @@ def _write(table: pa.Table, target: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(target)
     try:
-        pq.write_table(table, temporary, compression=_COMPRESSION)
+        pq.write_table(table, temporary, compression=_COMPRESSION, write_page_checksum=True)
         _synced(temporary)
     except OSError:
         temporary.unlink(missing_ok=True)

@@ -16,7 +16,6 @@ from typing import Any, Final
 import duckdb
 import msgspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from serving.errors import SluiceError
 from serving.lifeline import die_with_parent
@@ -37,15 +36,6 @@ _SPARE_BYTES: Final = 256 << 20
 """For what is not DuckDB's: segments on their way in, the answer on its way out."""
 
 _PINNED: Final = re.compile(r"/proc/self/fd/\d+")
-_ASKERS_FAULT: Final = (
-    duckdb.BinderException,
-    duckdb.CatalogException,
-    duckdb.ParserException,
-    duckdb.ConversionException,
-    duckdb.OutOfRangeException,
-    duckdb.PermissionException,
-    duckdb.NotImplementedException,
-)
 
 
 def main() -> None:
@@ -74,12 +64,8 @@ def _answer(request: Request) -> None:
     with OpenLog(folder, wanted, since=request.since, until=request.until) as log:
         try:
             _run(query, request, log, wanted)
-        except _ASKERS_FAULT:
-            raise
-        except (duckdb.OutOfMemoryException, duckdb.InterruptException):
-            raise
-        except duckdb.Error:
-            if not _leave_out(log):
+        except duckdb.Error as error:
+            if not (_of_a_file(error) and _leave_out(log)):
                 raise
             _run(query, request, log, wanted)
         _say(Message(damages=log.damages))
@@ -163,18 +149,16 @@ def _watch(connection: duckdb.DuckDBPyConnection, done: threading.Event) -> None
             _say(Message(stage="reading", percent=share))
 
 
+def _of_a_file(error: duckdb.Error) -> bool:
+    """Whether DuckDB may have come upon a damaged file, by what it raised on files that were."""
+    if isinstance(error, duckdb.InvalidInputException):
+        return "Failed to read file" in str(error)
+    return type(error) is duckdb.Error or isinstance(error, duckdb.IOException)
+
+
 def _leave_out(log: OpenLog) -> bool:
     """Look at every byte of every Parquet file, and leave out those that cannot be read."""
-    found = False
-    for file in list(log.parquet):
-        try:
-            opened = pq.ParquetFile(file.pinned)
-            for group in range(opened.num_row_groups):
-                opened.read_row_group(group)
-        except (pa.ArrowException, OSError) as error:
-            log.exclude(file, str(error))
-            found = True
-    return found
+    return None in [log.check(file) for file in list(log.parquet)]
 
 
 def _limit(memory: int) -> None:

@@ -222,6 +222,20 @@ class OpenLog:
             self.exclude(file, str(error))
             return None
 
+    def check(self, file: OpenParquet) -> int | None:
+        """Read every byte of a Parquet file, compare checksums, and count its rows.
+
+        Returns:
+            None, and noted, if it is damaged.
+        """
+        try:
+            with pq.ParquetFile(file.pinned, page_checksum_verification=True) as source:
+                groups = range(source.num_row_groups)
+                return int(sum(source.read_row_group(group).num_rows for group in groups))
+        except (pa.ArrowException, OSError) as error:
+            self.exclude(file, str(error))
+            return None
+
     def exclude(self, file: OpenParquet, reason: str) -> None:
         """Leave a damaged file out from now on."""
         self.parquet = [one for one in self.parquet if one is not file]

@@ -63,7 +63,7 @@ def _newest_groups(
 ) -> Iterator[pa.Table]:
     """Tables of a file's newest rows. One that cannot be read is noted."""
     try:
-        with pq.ParquetFile(file.pinned) as opened:
+        with pq.ParquetFile(file.pinned, page_checksum_verification=True) as opened:
             for group in range(opened.num_row_groups):
                 yield _last(wanted.of(opened.read_row_group(group)), count)
     except (pa.ArrowException, OSError) as error:

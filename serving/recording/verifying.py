@@ -13,15 +13,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
-import pyarrow as pa
-import pyarrow.parquet as pq
 from msgspec.structs import replace
 
 from serving.recording.erasures import receipts
 from serving.recording.layout import LogFolder
 from serving.recording.ledger import read_ledger
 from serving.recording.lock import held
-from serving.recording.reading import FileDamage, OpenLog, OpenParquet
+from serving.recording.reading import FileDamage, OpenLog
 from serving.recording.writers import Account, account, accounts
 
 __all__ = ["Verdict", "judge", "total_of", "verify"]
@@ -75,7 +73,7 @@ def verify(folder: LogFolder) -> Verdict:
         files = [*(one.pinned for one in log.segments), *(one.pinned for one in log.parquet)]
         size = sum(file.stat().st_size for file in files)
         rows = sum(sum(one.values()) for one in segments.values())
-        rows += sum(_parquet_rows(log, file) for file in list(log.parquet))
+        rows += sum(log.check(file) or 0 for file in list(log.parquet))
     orphans = sorted(str(place.relative_to(folder.segments)) for place in segments.keys() - before)
     return judge(
         list(closed.values()),
@@ -167,18 +165,6 @@ def _account(place: Path, rows: Mapping[str, int], logged: int) -> Account | Non
     # It goes on: what it logged since its segments were read is held, as far as we can see.
     damaged = max(0, logged - one.logged)
     return replace(one, damaged=damaged, held=one.held + one.damaged - damaged)
-
-
-def _parquet_rows(log: OpenLog, file: OpenParquet) -> int:
-    """Rows of a file, every byte of which is read; 0, and noted, if that fails."""
-    try:
-        with pq.ParquetFile(file.pinned, page_checksum_verification=True) as source:
-            return sum(
-                source.read_row_group(group).num_rows for group in range(source.num_row_groups)
-            )
-    except (pa.ArrowException, OSError) as error:
-        log.exclude(file, str(error))
-        return 0
 
 
 def total_of(writers: Iterable[Account]) -> Account:

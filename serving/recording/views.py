@@ -25,7 +25,7 @@ from serving.recording.schema import HEAD
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["ALL_MODELS", "Relation", "log_relation", "quoted", "register", "run"]
+__all__ = ["ALL_MODELS", "Relation", "literal", "log_relation", "quoted", "register", "run"]
 
 ALL_MODELS: Final = "predictions"
 _OWN_NAMES: Final = "log"
@@ -81,6 +81,11 @@ class Relation:
 def quoted(name: str) -> str:
     """A name as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """A text as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def run(connection: "duckdb.DuckDBPyConnection", statement: str) -> None:
@@ -195,7 +200,7 @@ def _parts(log: OpenLog, model: str, source: _Source) -> list[_Part]:
 
 def _parquet(paths: Iterable[Path]) -> str:
     """A query for everything in files of one schema."""
-    files = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
+    files = ", ".join(literal(str(path)) for path in paths)
     return f"SELECT * FROM read_parquet([{files}], hive_partitioning=false)"  # noqa: S608
 
 

@@ -28,7 +28,7 @@ WORKERS: Final = 320
 STALE_SECONDS: Final = 0.8
 """Three signs of life late. A worker in a long run of a model is left alone meanwhile."""
 
-MOST_WAITING: Final = 4
+MOST_WAITING: Final = 3
 """Who has taken none of so many is stopped or very busy. This also bounds what a stopped worker
 can swallow, and what is moved in vain when a storm reaches one worker before the others."""
 

@@ -146,6 +146,8 @@ def test_a_subject_is_gone_while_the_gateway_goes_on(
     """Somebody else's rows are all there, the books are right, and the audit says who asked."""
     with load_kit.load(demo.http, PATH, body(8), rate=100) as others:
         with load_kit.load(demo.http, PATH, body(42), rate=50) as subject:
+            label = {"prediction_id": ask(demo, 42), "label": 1}
+            told = demo.ask(f"{demo.admin}/api/v1/labels", {"labels": [label]}, token=demo.token)
             time.sleep(4)  # the load's duration: some rows are Parquet then, some are not
         erased = sluice(
             "erase", "--subject", "person_id=42", "--data", demo.data, "--yes", "--json"
@@ -154,6 +156,8 @@ def test_a_subject_is_gone_while_the_gateway_goes_on(
     assert erased.returncode == 0, erased.stderr
     receipt = json.loads(erased.stdout)
     record_property("seen", f"{receipt['rows']} rows in {len(receipt['files'])} files")
+    assert told[0] == 200, told
+    assert (receipt["labels"], receipt["labels_held"]) == (1, False)
 
     def settled() -> bool:
         count = "SELECT count(*) AS n FROM employment WHERE person_id = 8 AND role = 'production'"
@@ -168,6 +172,7 @@ def test_a_subject_is_gone_while_the_gateway_goes_on(
     audit = demo.data / "journal" / "audit.jsonl"
     [noted] = [line for line in audit.read_text().splitlines() if '"log.erase"' in line]
     assert receipt["receipt"] in noted
+    assert '"labels.erase"' in audit.read_text()
     assert verify_audit(audit) == []
 
 

@@ -54,8 +54,8 @@ def erase(
 
     \b
     Examples:
-      sluice log erase --subject person_id=42 --data configs/demo
-      sluice log erase --subject person_id=42 --model employment --data configs/demo --yes --json
+      sluice log erase --subject person_id=7 --data configs/demo
+      sluice log erase --subject person_id=7 --model employment --data configs/demo --yes --json
     """  # noqa: D301  - \b keeps click from re-wrapping the examples
     from serving.recording.erasures import erase as erase_subject
 

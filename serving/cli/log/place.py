@@ -63,9 +63,23 @@ def log_options(callback: _Callback) -> _Callback:
     )
     @functools.wraps(callback)
     def wrapped(*args: Any, data: Path | None, folder: Path | None, **kwargs: Any) -> Any:
-        return callback(*args, place=_place(data, folder), **kwargs)
+        try:
+            return callback(*args, place=_place(data, folder), **kwargs)
+        except Exception as error:
+            if _of_the_disk(error):
+                raise CommandError(f"the prediction log: {error}") from error
+            raise
 
     return wrapped  # type: ignore[return-value]
+
+
+def _of_the_disk(error: Exception) -> bool:
+    """Whether a file could not be read or written. Arrow is there if it was Arrow that says so."""
+    import pyarrow as pa
+
+    if isinstance(error, BrokenPipeError):
+        return False  # whoever read the answer has seen enough
+    return isinstance(error, (OSError, pa.ArrowException))
 
 
 def _place(data: Path | None, folder: Path | None) -> LogPlace:

@@ -69,7 +69,7 @@ def query(
     \b
     Examples:
       sluice log query "DESCRIBE employment" --data configs/demo
-      sluice log query "SELECT role, code, count(*) AS n, quantile_cont(total_seconds, 0.99) AS p99
+      sluice log query "SELECT version, role, count(*), quantile_cont(total_seconds, 0.99) AS p99 \
         FROM predictions GROUP BY ALL" --since 1h --data configs/demo
       sluice log query "FROM employment WHERE person_id = 7" --format json --data configs/demo
       sluice log query "FROM employment" --format parquet -o rows.parquet --data configs/demo

@@ -80,7 +80,7 @@ def tail(
 
 def _key(row: dict[str, Any]) -> tuple[Any, ...]:
     names = ("event_time", "prediction_id", "request_id", "row", "role", "version")
-    return tuple(row[name] for name in names)
+    return tuple(row.get(name) for name in names)
 
 
 def _show(rows: Iterable[dict[str, Any]], output: Output) -> None:
@@ -97,7 +97,9 @@ def _line(row: dict[str, Any]) -> str:
     """One row for people."""
     when = row["event_time"].strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
     version = f"{row['model']}/{row['version'] or '-'}"
-    words = [when, version, row["role"] or "-", row["code"], f"{row['total_seconds'] * 1e3:.1f}ms"]
+    words = [when, version, row["role"] or "-", row["code"]]
+    if (seconds := row.get("total_seconds")) is not None:
+        words.append(f"{seconds * 1e3:.1f}ms")
     words += [f"{name}={_short(value)}" for name, value in _named(row, "entity.")]
     if outputs := [f"{name}={_short(value)}" for name, value in _named(row, "output.")]:
         words += ["→", *outputs]

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import log_files_kit as kit
+import parquet_log
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
@@ -263,3 +264,26 @@ def test_options_of_a_target_come_from_a_file_too(data: Path, tmp_path: Path) ->
 def test_the_folder_of_a_log_can_be_named_itself(data: Path) -> None:
     """Such as a copy on another machine."""
     assert log("models", "--log", LogFolder(data / "predictions").root).exit_code == 0
+
+
+def test_a_log_that_may_not_be_read_is_told_in_words(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no traceback."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "lock")
+
+    monkeypatch.setattr("serving.recording.lock.os.open", refuse)
+    result = log("verify", "--data", data)
+
+    assert result.exit_code == 1
+    assert "the prediction log: [Errno 13] Permission denied: 'lock'" in result.stderr
+
+
+def test_a_row_of_a_file_that_lacks_a_column_is_shown_without_it(data: Path) -> None:
+    """Such as one of an older release."""
+    parquet_log.write_log(data / "predictions", [parquet_log.row(kit.EPOCH + 5, 9, model="old")])
+    result = log("tail", "old", "--data", data)
+
+    assert result.stdout.startswith("2025-10-09 09:00:05.000  old/v1  production  OK  person_id=9")

@@ -15,6 +15,7 @@ from serving.cli.app import app
 from serving.config.frozen_bins import Reference, decode_reference
 
 DEMO = Path(__file__).parents[3] / "configs" / "demo"
+PEOPLE = str(DEMO / "data" / "census.parquet")
 FEATURES = (
     "AGEP", "SCHL", "MAR", "RELP", "DIS", "ESP", "CIT", "MIG",
     "MIL", "ANC", "NATIVITY", "DEAR", "DEYE", "DREM", "SEX", "RAC1P",
@@ -167,6 +168,9 @@ def test_a_table_that_does_not_fit_is_refused(
         (["--table", "nowhere.parquet"], 1, "nowhere.parquet cannot be read"),
         (["--table", "t.txt"], 1, "ends in neither .parquet nor .csv"),
         (["--log", "x", "--where", "a=1"], 2, "--where COLUMN=VALUE chooses rows of a --table"),
+        (["--table", PEOPLE, "--where", "yaer=15"], 1, "did you mean `year`?"),
+        (["--table", PEOPLE, "--where", "year=x"], 1, "`year` holds numbers, and `x` is none"),
+        (["--table", PEOPLE, "--where", "year=99"], 1, "no row has `year` = 99"),
         (["--log", "x", "--version", "v3"], 1, "`employment` has no version `v3`"),
     ],
 )
@@ -188,3 +192,32 @@ def test_too_few_rows_make_no_reference(tmp_path: Path) -> None:
     done = call("--table", file, "--out", tmp_path / "r.json")
 
     assert "column `AGEP`: 50 rows are too few; a reference needs 100" in done.output
+
+
+def test_text_that_the_log_hides_is_not_frozen(tmp_path: Path) -> None:
+    """The bins of text are its values, and they would be in the file."""
+    for folder, text in {
+        "gateway.yaml": "schema_version: 1\n",
+        "features/v.yaml": (
+            "view: v\nentity: {id: int64}\n"
+            "fields: {name: {type: string}, town: {type: string}, age: {type: float32}}\n"
+        ),
+        "models/m.yaml": (
+            'model: m\nversions: {v1: {url: "http://host:8000/v2/models/m"}}\n'
+            "entity: {id: INT64}\ninputs: {X: {features: [v.*]}}\n"
+            "traffic: {production: v1}\nlog: {fields: {name: hash, age: hash}}\n"
+        ),
+    }.items():
+        (tmp_path / folder).parent.mkdir(exist_ok=True)
+        (tmp_path / folder).write_text(text)
+    columns = {"name": ["Ada"] * 200, "town": ["Ayr"] * 200, "age": np.arange(200.0)}
+    file = table(tmp_path / "t.parquet", columns)
+
+    words = ["drift", "freeze", "m", "--config", str(tmp_path), "--table", str(file)]
+
+    done = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "r.json")])
+
+    assert done.exit_code == 0, done.output
+    assert "`name` (log.fields hides it)" in done.output
+    assert set(decode_reference((tmp_path / "r.json").read_bytes()).columns) == {"town", "age"}
+    assert b"Ada" not in (tmp_path / "r.json").read_bytes()

@@ -60,13 +60,15 @@ def test_no_more_than_expected_is_no_evidence() -> None:
     assert more_than_expected(0, 1000, 0, 10_000) == 1
 
 
-def test_a_broken_count_lies_between_its_neighbours() -> None:
-    """Counts divided by an overdispersion need not be whole."""
-    low, between, high = (more_than_expected(k, 100, 0, 40_000) for k in (1, 1.8, 2))
+def test_rows_that_are_worth_fewer_say_less() -> None:
+    """Twenty of a hundred, five at a time, are four of twenty; and in between there is no step."""
+    worth = [more_than_expected(20, 100, 0, 40_000, effect) for effect in (1, 4.9, 5, 5.1, 20)]
 
-    assert high < between < low
+    assert worth == sorted(worth)
+    assert worth[2] == pytest.approx(more_than_expected(4, 20, 0, 8000))
 
 
-def test_more_rows_than_the_window_has_cannot_be() -> None:
-    """Probability 0."""
-    assert more_than_expected(11, 10, 0, 100) == 0
+def test_a_window_worth_one_row_proves_little() -> None:
+    """However large the share: it is one accident."""
+    assert more_than_expected(100, 100, 0, 1000, effect=100) == pytest.approx(1 / 11)
+    assert more_than_expected(100, 100, 0, 1000, effect=1e6) >= 0.5

@@ -48,9 +48,9 @@ def test_a_drift_is_told_in_words() -> None:
     age = found.columns[0]
 
     assert (age.name, age.level, age.since) == ("age", "inform", 0.0)
-    assert age.direction.startswith("share of missing 0.0 % → ")
+    assert age.direction.startswith("share of `missing` 0.0 % → ")
     assert age.moved[0].name == "missing"
-    assert found.words.startswith("1 of 2 columns drifted, most of all `age`: share of missing")
+    assert found.words.startswith("1 of 2 columns drifted, most of all `age`: share of `missing`")
 
 
 def test_an_important_column_alerts_in_two_windows_of_three() -> None:

@@ -90,7 +90,19 @@ def test_the_tolerance_decides() -> None:
     groups = {"a": group(random, 4000, 0.5, 0.70), "b": group(random, 4000, 0.5, 0.78)}
 
     assert beyond(groups) == set()
-    assert beyond(groups, Tolerance(gap=0.02)) == {("a", "recall"), ("b", "recall")}
+    assert beyond(groups, Tolerance(gap=0.02)) == {("a", "recall")}
+
+
+def test_of_two_groups_the_smaller_is_compared() -> None:
+    """The larger one's gaps would be the same ones, turned round."""
+    random = np.random.default_rng(6)
+
+    [large, small] = compare_slices({"a": group(random, 400, 0.5), "b": group(random, 900, 0.5)})
+
+    assert (large.group, large.gaps) == ("b", [])
+    assert [gap.measure for gap in small.gaps] == [
+        "selection_rate", "recall", "false_positive_rate", "calibration_gap",
+    ]  # fmt: skip
 
 
 def test_one_group_alone_is_compared_with_nobody() -> None:

@@ -107,7 +107,8 @@ def test_a_target_that_refuses_is_gone_on_with_where_it_stopped(log: LogFolder) 
 def test_damaged_files_are_told_and_do_not_stop_the_rest(log: LogFolder) -> None:
     """They are due again when they are mended."""
     [bad] = log.parquet.glob("*/hour=2025-10-09T09/*.parquet")
-    bad.write_bytes(b"damaged")
+    data = bad.read_bytes()
+    bad.write_bytes(data[:200] + b"\xff" * 50 + data[250:])
     with Cursor(log, "x") as cursor:
         done = ship(log, Fussy(9), cursor)
         assert len(cursor.shipped) == 1
