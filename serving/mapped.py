@@ -6,7 +6,7 @@ import mmap
 import os
 from pathlib import Path
 
-__all__ = ["map_file"]
+__all__ = ["map_file", "map_shared"]
 
 
 def map_file(path: Path, capacity: int) -> tuple[int, mmap.mmap]:
@@ -31,3 +31,17 @@ def map_file(path: Path, capacity: int) -> tuple[int, mmap.mmap]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         return -1, mmap.mmap(-1, capacity)
+
+
+def map_shared(path: Path, capacity: int) -> mmap.mmap:
+    """Map a file that several processes write; whoever comes first makes it, full of zeros.
+
+    Raises:
+        OSError: it cannot be made or has no room on the disk.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(descriptor, 0, capacity)
+        return mmap.mmap(descriptor, capacity)
+    finally:
+        os.close(descriptor)

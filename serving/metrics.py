@@ -94,6 +94,10 @@ FAMILIES: Final[dict[str, Family]] = {
     ),
     "sluice_in_flight_requests": Family("gauge", "Requests being worked on."),
     "sluice_connections": Family("gauge", "Open client connections.", ("protocol",)),
+    "sluice_connections_handed_over_total": Family(
+        "counter",
+        "Fresh HTTP connections that a worker gave to a sibling that had fewer.",
+    ),
     "sluice_queue_requests": Family("gauge", "Requests waiting for a session.", _VERSION),
     "sluice_batch_rows": Family("histogram", "Rows in one session run.", _VERSION, BATCH_ROWS),
     "sluice_inference_rows_total": Family("counter", "Rows answered by a version.", _VERSION),

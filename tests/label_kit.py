@@ -36,7 +36,14 @@ class LabelGateway:
     async def start(
         self, monitoring: dict[str, Any] | None = None, *, logs: bool = True, **model: Any
     ) -> None:
-        """Start control with the model `demo`, a classifier of three features."""
+        """Configure, and start control."""
+        self.configure(monitoring, logs=logs, **model)
+        await self.run()
+
+    def configure(
+        self, monitoring: dict[str, Any] | None = None, *, logs: bool = True, **model: Any
+    ) -> None:
+        """Write the model `demo`, a classifier of three features, and two tokens."""
         self.config.artifact("v1", onnx_models.mlp(3))
         self.config.artifact("v2", onnx_models.mlp(3, seed=1))
         view = {
@@ -61,18 +68,18 @@ class LabelGateway:
         self.config.gateway(
             auth={"tokens": "tokens.yaml"}, **({"log": {"retention": "36500d"}} if logs else {})
         )
-        await self.run()
+
+    @property
+    def arguments(self) -> list[str]:
+        """What an engine gives the control process."""
+        return [
+            *("--data", str(self.data), "--config", str(self.config.root)),
+            *("--admin", "127.0.0.1:0", "--store", self.valkey.url),
+        ]
 
     async def run(self) -> None:
         """Start control over what is there."""
-        self.control = Control(
-            parse_arguments(
-                [
-                    *("--data", str(self.data), "--config", str(self.config.root)),
-                    *("--admin", "127.0.0.1:0", "--store", self.valkey.url),
-                ]
-            )
-        )
+        self.control = Control(parse_arguments(self.arguments))
         running = asyncio.create_task(self.control.run())
         self._stack.push_async_callback(self._end, running)
         async with asyncio.timeout(60):
@@ -116,10 +123,10 @@ class LabelGateway:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
-    async def sluice(self, *words: object) -> Result:
+    async def sluice(self, *words: object, who: str = "labeller") -> Result:
         """Run a command against it, in a thread of this process."""
         token = self.folder / "token"
-        token.write_text("labeller-token")
+        token.write_text(f"{who}-token")
         where = ("--admin", self.url, "--token-file", str(token))
         return await asyncio.to_thread(
             CliRunner().invoke, app, [*map(str, words), *where], env={"COLUMNS": "250"}

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from serving.performance.figures import Figure
     from serving.performance.report import Group, PerformanceReport
 
-__all__ = ["ask", "performance"]
+__all__ = ["BRIEF", "ask", "cell", "figure_of", "performance"]
 
-_BRIEF: Final = (
+BRIEF: Final = (
     "accuracy", "selection_rate", "recall", "false_positive_rate", "auc", "calibration_gap",
     "absolute_error", "rmse", "bias",
 )  # fmt: skip
@@ -60,6 +60,11 @@ def performance(model: str, *, by: str, last: str | None, where: Where, output: 
     if by == "slice" and report.slices:
         output.say()
         output.say(_gaps(report))
+    few = sum(
+        gap.state == "few" for one in report.slices for group in one.groups for gap in group.gaps
+    )
+    if few:
+        output.note(f"{few} comparisons need more rows (monitoring.fairness.min_rows)")
     for words in (*report.alerts, *report.notes):
         output.note(words)
 
@@ -98,13 +103,13 @@ def _long(report: "PerformanceReport") -> "Table":
 
 def _wide(report: "PerformanceReport") -> "Table":
     """One line a group, with the figures that matter most."""
-    present = [name for name in _BRIEF if any(_figure(group, name) for group in report.groups)]
+    present = [name for name in BRIEF if any(figure_of(group, name) for group in report.groups)]
     of = ("SLICE", "VALUE") if report.by == "slice" else ("FROM",)
     names = [name.replace("_", " ").upper() for name in present]
     table = plain_table(*of, "VERSION", "ROLE", "ROWS", "LABELLED", *names)
     for group in report.groups:
         place = (group.column, group.value) if report.by == "slice" else (_moment(group),)
-        cells = [_cell(_figure(group, name)) for name in present]
+        cells = [cell(figure_of(group, name)) for name in present]
         table.add_row(
             *place, group.version, group.role, f"{group.rows:,}", f"{group.labelled:,}", *cells
         )
@@ -112,14 +117,15 @@ def _wide(report: "PerformanceReport") -> "Table":
 
 
 def _gaps(report: "PerformanceReport") -> "Table":
+    """Comparisons that were made; those of too few rows would only hide them."""
     table = plain_table("SLICE", "VALUE", "VERSION", "ROLE", "AGAINST ALL OTHERS", "GAP", "STATE")
     for one in report.slices:
         for group in one.groups:
             for gap in group.gaps:
+                if gap.state == "few":
+                    continue
                 high = "∞" if gap.high is None else f"{gap.high:.3f}"
-                shown = (
-                    f"{gap.value:.3f} ({gap.low:.3f} – {high})" if gap.value is not None else "–"
-                )
+                shown = f"{gap.value:.3f} ({gap.low:.3f} – {high})"
                 what = f"{gap.measure.replace('_', ' ')}, {gap.kind}"
                 table.add_row(
                     one.column, group.group, one.version, one.role, what, shown, gap.state
@@ -127,7 +133,8 @@ def _gaps(report: "PerformanceReport") -> "Table":
     return table
 
 
-def _figure(group: "Group", name: str) -> "Figure | None":
+def figure_of(group: "Group", name: str) -> "Figure | None":
+    """A group's figure by name; None if it has none."""
     return next((figure for figure in group.figures if figure.name == name), None)
 
 
@@ -137,7 +144,8 @@ def _moment(group: "Group") -> str:
     return datetime.fromtimestamp(group.bucket, UTC).strftime("%Y-%m-%d %H:%MZ")
 
 
-def _cell(figure: "Figure | None") -> str:
+def cell(figure: "Figure | None") -> str:
+    """A figure with its interval, as it stands in a table."""
     return f"{_value(figure)} ({_interval(figure)})" if figure is not None else "–"
 
 

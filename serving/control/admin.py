@@ -23,6 +23,7 @@ from serving.control.config_routes import ConfigRoutes
 from serving.control.drift_routes import DriftRoutes
 from serving.control.feature_routes import FeatureRoutes
 from serving.control.label_routes import LabelRoutes
+from serving.control.log_routes import LogRoutes
 from serving.control.operations import Ask, Operation, json_response
 from serving.control.page_routes import PageRoutes
 from serving.control.plane import ControlPlane
@@ -86,6 +87,7 @@ def operations_of(plane: ControlPlane) -> list[Operation]:
         *QuarantineRoutes(plane).operations(),
         *DriftRoutes(plane).operations(),
         *FeatureRoutes(plane).operations(),
+        *LogRoutes(plane).operations(),
         *LabelRoutes(plane).operations(),
         *RetrainingRoutes(plane).operations(),
     ]

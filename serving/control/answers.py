@@ -4,7 +4,6 @@ from typing import Any
 
 import msgspec
 
-from serving.control.drift import Watched
 from serving.control.harm_state import Harm
 from serving.control.journal import Summary
 from serving.control.monitoring_events import MonitoringEvent
@@ -13,6 +12,8 @@ from serving.control.rates import Rate
 from serving.control.retraining import RetrainingStatus
 from serving.control.rolls import RollStatus
 from serving.control.workers import Acknowledgement
+from serving.drift.standing import Watched
+from serving.drift.verdict import Level
 from serving.types import Signature, TensorMetadata
 
 __all__ = [
@@ -20,8 +21,11 @@ __all__ = [
     "ApplyRequest",
     "ConfigAnswer",
     "DriftAnswer",
+    "DriftLevel",
+    "ErasureNoted",
     "Health",
     "HistoryAnswer",
+    "LabelErasure",
     "LabelsRequest",
     "LiftAnswer",
     "LoadAnswer",
@@ -130,6 +134,25 @@ class RepositoryRequest(msgspec.Struct, frozen=True, kw_only=True):
 # --- answers --------------------------------------------------------------------------------
 
 
+class LabelErasure(msgspec.Struct, frozen=True, kw_only=True):
+    """A subject whose labels are to go.
+
+    `keys` gives for each entity key the texts it may stand as, `predictions` the first two parts
+    of the prediction_id and the row of each prediction that was erased; `models` null for all.
+    """
+
+    keys: dict[str, list[str]]
+    predictions: list[tuple[str, int]] = []
+    models: list[str] | None = None
+
+
+class ErasureNoted(msgspec.Struct, frozen=True, kw_only=True):
+    """A receipt of `LOG/erasures.jsonl`, and the digest of its line."""
+
+    receipt: str
+    sha256: str
+
+
 class Health(msgspec.Struct, frozen=True):
     """The process answers."""
 
@@ -210,6 +233,16 @@ class QuarantineStatus(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
+class DriftLevel(msgspec.Struct, frozen=True, kw_only=True):
+    """The verdict on a version's traffic in a role, and its gravest reason."""
+
+    model: str
+    version: str
+    role: str
+    level: Level
+    reason: str = ""
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Everything at a glance. `problem`: why the configuration directory is not what is served."""
 
@@ -224,6 +257,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     rates: list[Rate]
     problem: str = ""
     quarantined: list[QuarantineStatus] = []
+    drift: list[DriftLevel] = []
+    """Of versions that are watched and have traffic."""
     roll: RollStatus = RollStatus()
 
 
@@ -326,11 +361,14 @@ class LiftAnswer(msgspec.Struct, frozen=True, kw_only=True):
 class DriftAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a model's versions; `words` says why there is nothing, if there is not.
 
+    Without a reference (`has_reference`) there never will be.
+
     `harm`: how each version's losses stand, where `monitoring.retrain` is configured;
     `harm_problem` says why that is not known. `events`: changes of level, newest first.
     """
 
     model: str
+    has_reference: bool = True
     watched: list[Watched]
     words: str = ""
     harm: list[Harm] = []

@@ -7,12 +7,11 @@ acts on it. Everything it knows is in files, so a restart goes on where this pro
 
 import asyncio
 import logging
+import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
-
-import msgspec
 
 from serving.clock import Clock
 from serving.config.frozen_bins import Reference, digest_of
@@ -21,24 +20,19 @@ from serving.config.snapshot import Snapshot
 from serving.control.drift_parts import DriftParts
 from serving.control.harm_state import Harm
 from serving.control.monitoring_events import MonitoringEvent, MonitoringEvents, Place
-from serving.drift.standing import Standing, standing
-from serving.drift.verdict import Evidence, Tolerances, Verdict, judge
+from serving.drift.options import tolerances
+from serving.drift.standing import Standing, Watched, foreign_outputs, standing
+from serving.drift.verdict import Evidence, Verdict, judge
 from serving.drift.windows import BLOCKS, Part, stretches
 
-__all__ = ["DriftMonitor", "Watched"]
+__all__ = ["DriftMonitor"]
 
 _WINDOWS: Final = 48
 """Windows that a report looks back."""
 
 _LEAST_SECONDS: Final = 1.0
+_FRESH_SECONDS: Final = 1.0
 _LOG = logging.getLogger("drift")
-
-
-class Watched(msgspec.Struct, frozen=True, kw_only=True):
-    """One version of a model that is watched, with what was concluded."""
-
-    standing: Standing
-    verdict: Verdict
 
 
 class DriftMonitor:
@@ -73,6 +67,8 @@ class DriftMonitor:
         """When, and how many records were lost by then."""
         self._store: DriftParts | None = None
         self._parts: list[Part] = []
+        self._judged = 0.0
+        self._one_at_a_time = threading.Lock()
         self._digests: dict[int, tuple[Reference, str]] = {}
         self.watched: dict[Place, Watched] = {}
         """By model, version and role."""
@@ -93,25 +89,18 @@ class DriftMonitor:
     def turn(self) -> None:
         """Take what was counted and judge every model anew. Blocks on the disk."""
         snapshot = self._current()
+        if snapshot is None or not (windows := _windows(snapshot)):
+            return
         now = self._clock.wall()
-        if snapshot is None:
-            return
-        windows = [
-            float(config.monitoring.window)
-            for config in snapshot.models.values()
-            if config.monitoring is not None
-        ]
-        if not windows:
-            return
-        self._losses.append((now, self._lost()))
-        while len(self._losses) > 2 and self._losses[1][0] < now - max(windows):
-            self._losses.popleft()
-        if _watched(snapshot):
-            self._take(snapshot, now)
-        self._judge(snapshot, now)
+        with self._one_at_a_time:
+            self._losses.append((now, self._lost()))
+            while len(self._losses) > 2 and self._losses[1][0] < now - max(windows):
+                self._losses.popleft()
+            if watched := _watched(snapshot):
+                self._take(now, max(float(one.window) for one in watched.values()))
+            self._judge(snapshot, self._parts, now)
 
-    def _take(self, snapshot: Snapshot, now: float) -> None:
-        longest = max(float(one.window) for one in _watched(snapshot).values())
+    def _take(self, now: float, longest: float) -> None:
         oldest = now - longest * _WINDOWS
         if self._store is None:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -122,14 +111,27 @@ class DriftMonitor:
             self._parts.append(part)
         self._parts = [one for one in self._parts if one.end > oldest]
 
-    def _judge(self, snapshot: Snapshot, now: float) -> None:
+    def look(self) -> None:
+        """Judge with what was counted since the last part too: somebody is looking.
+
+        Blocks on the disk; does nothing if it was done a moment ago. Raises OSError.
+        """
+        snapshot, store, now = self._current(), self._store, self._clock.wall()
+        if snapshot is None or store is None or now - self._judged < _FRESH_SECONDS:
+            return
+        with self._one_at_a_time:
+            part = store.peek(now)
+            self._judge(snapshot, self._parts + ([part] if part is not None else []), now)
+
+    def _judge(self, snapshot: Snapshot, parts: Sequence[Part], now: float) -> None:
+        self._judged = now
         found: dict[Place, Watched] = {}
         for name, monitoring in _watched(snapshot).items():
             reference = snapshot.references[name]
             digest = self._digest(reference)
             keys = {
                 key
-                for part in self._parts
+                for part in parts
                 for key in part.counts
                 if key.model == name and key.reference == digest
             }
@@ -140,8 +142,9 @@ class DriftMonitor:
                     role=key.role,
                     reference=reference,
                     monitoring=monitoring,
-                    found=stretches(self._parts, key, float(monitoring.window))[-_WINDOWS:],
+                    found=stretches(parts, key, float(monitoring.window))[-_WINDOWS:],
                     at=now,
+                    foreign=foreign_outputs(reference, snapshot.staged.get(name, {}), key.version),
                 )
                 verdict = self._weighed(name, key.version, monitoring, one, now)
                 found[name, key.version, key.role] = Watched(standing=one, verdict=verdict)
@@ -183,16 +186,7 @@ class DriftMonitor:
         one: Standing | None,
         now: float,
     ) -> Verdict:
-        prediction, retrain = monitoring.prediction, monitoring.retrain
         harm = self._harm(model).get(version)
-        limits = Tolerances(
-            min_coverage=monitoring.labels.min_coverage,
-            score=prediction.score if prediction is not None else "",
-        )
-        if retrain is not None:
-            limits = msgspec.structs.replace(
-                limits, tolerance=retrain.tolerance, min_labels=retrain.min_labels
-            )
         return judge(
             Evidence(
                 drift=one.drift if one is not None else None,
@@ -203,10 +197,12 @@ class DriftMonitor:
                 due=harm.due if harm is not None else 0,
                 lost_records=self._lost_since(now - float(monitoring.window)),
             ),
-            limits,
+            tolerances(monitoring),
         )
 
     def _lost_since(self, moment: float) -> int:
+        if not self._losses:
+            return 0
         before = [lost for at, lost in self._losses if at <= moment] or [self._losses[0][1]]
         return max(0, self._losses[-1][1] - before[-1])
 
@@ -218,12 +214,17 @@ class DriftMonitor:
 
     def _part_seconds(self) -> float:
         snapshot = self._current()
-        windows = [
-            float(config.monitoring.window)
-            for config in (snapshot.models.values() if snapshot is not None else ())
-            if config.monitoring is not None
-        ]
+        windows = _windows(snapshot) if snapshot is not None else []
         return max(_LEAST_SECONDS, min(windows, default=_LEAST_SECONDS * BLOCKS) / BLOCKS)
+
+
+def _windows(snapshot: Snapshot) -> list[float]:
+    """Lengths of the windows of every model that is watched in any way, in seconds."""
+    return [
+        float(config.monitoring.window)
+        for config in snapshot.models.values()
+        if config.monitoring is not None
+    ]
 
 
 def _watched(snapshot: Snapshot) -> Mapping[str, MonitoringConfig]:

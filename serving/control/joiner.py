@@ -22,6 +22,7 @@ from serving.control.performance import measure
 from serving.lifeline import die_with_parent
 from serving.recording.joined import LogLacks
 from serving.recording.label_states import look_up
+from serving.recording.views import literal
 
 __all__ = ["connect", "main"]
 
@@ -31,16 +32,17 @@ _PROCESS_BYTES: Final = 2 << 30
 """Writable memory of the whole process: DuckDB's, Arrow's and ours."""
 
 
-def connect(log: Path) -> duckdb.DuckDBPyConnection:
+def connect(log: Path, memory: str = _MEMORY) -> duckdb.DuckDBPyConnection:
     """A DuckDB in memory that may read `log`, spill under it, and reach nothing else."""
     spill = log / "labels" / ".spill" / str(os.getpid())
     for left in spill.parent.glob("*"):
         if not Path("/proc", left.name).exists():
             shutil.rmtree(left, ignore_errors=True)  # of one that was killed
+    spill.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     connection = duckdb.connect(
         ":memory:",
         config={
-            "memory_limit": _MEMORY,
+            "memory_limit": memory,
             "threads": "1",
             "temp_directory": str(spill),
             "max_temp_directory_size": _SPILL,
@@ -49,8 +51,7 @@ def connect(log: Path) -> duckdb.DuckDBPyConnection:
             "preserve_insertion_order": "false",
         },
     )
-    allowed = str(log).replace("'", "''")
-    connection.execute(f"SET allowed_directories = ['{allowed}']")
+    connection.execute(f"SET allowed_directories = [{literal(str(log))}, '/proc/self/fd']")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
     return connection
@@ -69,9 +70,10 @@ def answer(connection: duckdb.DuckDBPyConnection, log: Path, order: Order) -> An
                 return measure_losses(connection, log, order)
     except LogLacks as error:
         return Failed(words=str(error))
-    except (duckdb.OutOfMemoryException, MemoryError):
+    except (duckdb.OutOfMemoryException, MemoryError) as error:
+        sys.stderr.write(f"joiner: {error!r}\n")
         return Failed(words=f"it needs more than {_MEMORY} of memory; ask for a shorter time")
-    except duckdb.Error as error:
+    except (duckdb.Error, OSError) as error:
         sys.stderr.write(f"joiner: {error}\n")
         return Failed(words="the log cannot be read; control's log says why", ours=True)
 

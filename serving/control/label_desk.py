@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+import pyarrow as pa
 
 from serving.clock import Clock
 from serving.config.monitoring import LabelsConfig
 from serving.config.schema import GatewayConfig, ModelConfig
 from serving.control.joiner_orders import By, Found, LookUp, Report, Told
 from serving.control.joiner_process import Joiner
-from serving.errors import InvalidRequest, ModelNotFound, Overloaded
+from serving.errors import InvalidRequest, ModelNotFound, Overloaded, ServingError
 from serving.performance.report import PerformanceReport
 from serving.performance.slices import Tolerance
 from serving.recording.columns import Digest, digest_with
+from serving.recording.erasing_labels import LabelsErased, erase_labels
 from serving.recording.joined import JoinPlan
 from serving.recording.label import Label, Taken, Unfit, check
 from serving.recording.labels import LabelStore, LabelStoreBusy
@@ -229,6 +231,28 @@ class LabelDesk:
                 "there is no prediction log to join labels with; `log` in gateway.yaml makes one"
             )
         return self._data / config.path
+
+    async def erase(
+        self,
+        keys: Mapping[str, Sequence[str]],
+        predictions: Sequence[tuple[str, int]],
+        models: Sequence[str] | None,
+    ) -> LabelsErased:
+        """Remove a subject's labels for good; see `serving.recording.erasing_labels`.
+
+        Raises:
+            InvalidRequest: there is no log. Overloaded: another process writes the labels.
+            ServingError: a file cannot be read or written.
+        """
+        log = self._log()
+        async with self._turn:
+            self._opened(log)
+            try:
+                return await asyncio.to_thread(
+                    erase_labels, log / "labels", keys, predictions, models
+                )
+            except (OSError, pa.ArrowException) as error:
+                raise ServingError(f"labels cannot be erased: {error}") from error
 
     async def performance(
         self, model: str, *, by: By = "version", last: float | None = None

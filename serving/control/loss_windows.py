@@ -6,9 +6,16 @@ from typing import TYPE_CHECKING, Any, Final
 from serving.control.joiner_orders import Losses, LossesTold, VersionLosses
 from serving.performance.counts import Moments
 from serving.performance.losses import LossWindow
-from serving.recording.counted import SUMS, Measure, count
-from serving.recording.joined import fetch, join
-from serving.recording.losses import SingleLoss, loss_of, newest_label, single_losses
+from serving.recording.joined import fetch, forget, join
+from serving.recording.losses import (
+    SUMS,
+    Loss,
+    SingleLoss,
+    loss_of,
+    newest_label,
+    single_losses,
+    sums_of,
+)
 
 if TYPE_CHECKING:
     import duckdb
@@ -26,48 +33,47 @@ def measure_losses(connection: "duckdb.DuckDBPyConnection", log: Path, order: Lo
     plan = order.plan
     join(connection, log, plan)
     loss = loss_of(plan.task, order.metric, scored=bool(plan.score))
-    due = Measure(name="due", value="labelled", where=f"made < {plan.now - plan.horizon!r}")
+    due = Loss(value="labelled", where=f"made < {plan.now - plan.horizon!r}")
     [span] = fetch(connection, "SELECT min(made) AS since, max(made) AS until FROM joined")
     length = (span["until"] or 0.0) - (span["since"] or 0.0)
     window = order.window * (int(length / order.window / _WINDOWS) + 1)
-    buckets = count(
-        connection,
-        {**_FILE, "bucket": f"floor(made / {window!r}) * {window!r}"},
-        [loss],
-        where=loss.where,
+    buckets = sums_of(
+        connection, {**_FILE, "bucket": f"floor(made / {window!r}) * {window!r}"}, loss
     )
     single, more = single_losses(
         connection, loss, after=order.after, upto=order.upto, most=order.most
     )
-    return LossesTold(
+    ripe = {_key(row): _moments(row) for row in sums_of(connection, _FILE, due)}
+    told = LossesTold(
         versions=[
-            _version(row, loss.name, window, buckets, single)
-            for row in count(connection, _FILE, [due])
+            _version(key, ripe.get(key, Moments()), window, buckets, single)
+            for key in map(
+                _key, fetch(connection, "SELECT DISTINCT version, digest FROM joined ORDER BY ALL")
+            )
         ],
         newest=newest_label(connection),
         read=single[-1].revision if more and single else max(order.after, order.upto),
         more=more,
     )
+    forget(connection)
+    return told
 
 
 def _version(
-    row: dict[str, Any],
-    metric: str,
+    key: tuple[str, str],
+    due: Moments,
     window: float,
     buckets: list[dict[str, Any]],
     single: list[SingleLoss],
 ) -> VersionLosses:
-    key = row["version"], row["digest"]
-    due = _moments(row, "due")
+    version, digest = key
     return VersionLosses(
-        version=row["version"],
-        digest=row["digest"],
+        version=version,
+        digest=digest,
         windows=[
-            LossWindow(
-                start=one["bucket"], end=one["bucket"] + window, losses=_moments(one, metric)
-            )
-            for one in sorted(buckets, key=lambda one: float(one["bucket"]))
-            if (one["version"], one["digest"]) == key
+            LossWindow(start=one["bucket"], end=one["bucket"] + window, losses=_moments(one))
+            for one in buckets
+            if _key(one) == key
         ],
         due=due.rows,
         coverage=due.mean,
@@ -75,5 +81,9 @@ def _version(
     )
 
 
-def _moments(row: dict[str, Any], name: str) -> Moments:
-    return Moments(**{one: row[f"{name}.{one}"] for one in SUMS})
+def _key(row: dict[str, Any]) -> tuple[str, str]:
+    return row["version"], row["digest"]
+
+
+def _moments(row: dict[str, Any]) -> Moments:
+    return Moments(**{name: row[name] for name in SUMS})

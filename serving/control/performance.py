@@ -1,15 +1,15 @@
 """A model's performance report, made from its log and its labels. Runs in the joiner."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
 from serving.control.joiner_orders import Report, Told
-from serving.performance.counts import BINS, PER_UNIT, UNITS, Counts, Moments, ScoreBins
+from serving.performance.calibration import CalibrationPoint, calibration_curve
+from serving.performance.counts import Counts, Moments
 from serving.performance.coverage import coverage, delay_curve, differing
 from serving.performance.figures import figures
+from serving.performance.measures import Rows, count_delays, count_rows
 from serving.performance.report import (
     Group,
     LabelStates,
@@ -19,19 +19,11 @@ from serving.performance.report import (
     slice_alerts,
 )
 from serving.performance.slices import compare_slices
-from serving.recording.counted import (
-    SUMS,
-    Bin,
-    Measure,
-    count,
-    count_scores,
-    delays,
-    measures_of,
-    top_values,
-)
-from serving.recording.joined import fetch, join
+from serving.recording.counted import groups_of, parts_of, top_values
+from serving.recording.joined import JoinPlan, fetch, forget, join
 from serving.recording.label_states import label_states
 from serving.recording.labels import journal_table
+from serving.recording.views import literal
 
 if TYPE_CHECKING:
     import duckdb
@@ -49,18 +41,18 @@ _VERSION: Final = {"version": "version", "role": "role"}
 
 
 def measure(connection: "duckdb.DuckDBPyConnection", log: Path, order: Report) -> Told:
-    """Join, count, conclude. Raises LogLacks, duckdb.Error."""
+    """Join, count, conclude. Raises LogLacks, OSError, duckdb.Error."""
     plan = order.plan
-    join(connection, log, plan)
+    damages = join(connection, log, plan)
+    states = label_states(connection, plan.horizon)
+    forget(connection, result=False)
     [total] = fetch(
         connection,
         "SELECT count(*) AS rows, count(*) FILTER (labelled) AS labelled, min(made) AS since, "
         "max(made) AS until, count(*) FILTER (s IS NOT NULL AND NOT s BETWEEN 0 AND 1) AS unfit "
         "FROM joined",
     )
-    due = Measure(name="coverage", value="labelled", where=f"made < {plan.now - plan.horizon!r}")
-    measures = [*measures_of(plan.task, scored=bool(plan.score)), due]
-    counter = _Counter(connection, measures, scored=bool(plan.score) and plan.task == "binary")
+    counter = _Counter(connection, plan)
     versions = counter.groups(_VERSION)
     slices = _slices(counter, plan.slices, versions) if order.by == "slice" else []
     comparisons = _compared(slices, order) if plan.task == "binary" else []
@@ -76,13 +68,12 @@ def measure(connection: "duckdb.DuckDBPyConnection", log: Path, order: Report) -
         shown = counter.groups({**_VERSION, "bucket": f"floor(made / {bucket!r}) * {bucket!r}"})
     covered = [
         one
-        for keys, counts, _ in versions
+        for keys, counts in versions
         if (one := coverage(f"{keys['version']} ({keys['role']})", counts.measure("coverage")))
     ]
     alerts = coverage_alerts(covered, differing(_answering(versions)), order.min_coverage)
     grid = [seconds for seconds in _DELAYS if seconds < plan.horizon] + [plan.horizon]
-    delayed = delays(connection, grid, plan.now)
-    points = [(seconds, _moments(delayed[0], str(place))) for place, seconds in enumerate(grid)]
+    points = list(zip(grid, counter.delays(grid), strict=True))
     report = PerformanceReport(
         model=plan.model,
         task=plan.task,
@@ -92,67 +83,70 @@ def measure(connection: "duckdb.DuckDBPyConnection", log: Path, order: Report) -
         rows=total["rows"],
         labelled=total["labelled"],
         groups=[
-            Group(**keys, rows=size[0], labelled=size[1], figures=figures(counts))
-            for keys, counts, size in shown
+            Group(
+                **keys,
+                rows=counts.rows,
+                labelled=counts.labelled,
+                figures=figures(counts),
+                calibration=_calibration(counts) if order.by in _VERSION else [],
+            )
+            for keys, counts in shown
         ],
         slices=comparisons,
         coverage=covered,
         delay=delay_curve(points),
         labels=LabelStates(
-            **label_states(connection, plan.horizon),
+            **states,
             unreadable=journal_table(log / "labels", plan.model)[1],
         ),
         alerts=alerts + slice_alerts(comparisons),
-        notes=_notes(total),
+        notes=_notes(total, damages),
     )
+    forget(connection)
     return Told(report=report)
 
 
-_Found = tuple[dict[str, Any], Counts, tuple[int, int]]
-"""A group's keys, its counts, and its rows: all, and those with a label."""
+def _calibration(counts: Counts) -> list[CalibrationPoint]:
+    if counts.scores is None:
+        return []
+    return calibration_curve(counts.scores, counts.measure("calibration_gap").effective)
+
+
+_Found = tuple[dict[str, Any], Counts]
+"""A group's keys and its counts."""
 
 
 class _Counter:
-    """Counts the joined rows by one set of keys after another."""
+    """Counts the joined rows by one set of keys after another, part by part."""
 
-    def __init__(
-        self, connection: "duckdb.DuckDBPyConnection", measures: list[Measure], *, scored: bool
-    ) -> None:
+    def __init__(self, connection: "duckdb.DuckDBPyConnection", plan: JoinPlan) -> None:
         self.connection = connection
-        self._measures = measures
-        self._scored = scored
+        self._plan = plan
+
+    def _parts(self, keys: Mapping[str, str], where: str = "true") -> Iterator[Rows]:
+        plan = self._plan
+        for columns in parts_of(
+            self.connection, keys, now=plan.now, horizon=plan.horizon, where=where
+        ):
+            yield Rows(**columns)
 
     def groups(self, keys: Mapping[str, str]) -> list[_Found]:
         """One for each combination of keys that is there."""
-        scores = (
-            count_scores(self.connection, keys, per_unit=PER_UNIT, units=UNITS)
-            if self._scored
-            else {}
-        )
-        found = []
-        for row in count(self.connection, keys, self._measures):
-            named = {name: row[name] for name in keys}
-            bins = scores.get(tuple(named.values()))
-            counts = Counts(
-                measures={one.name: _moments(row, one.name) for one in self._measures},
-                scores=_bins(bins) if bins else None,
-            )
-            found.append((named, counts, (row["rows"], row["labelled"])))
-        return found
+        found = groups_of(self.connection, keys)
+        totals = [Counts(measures={}) for _ in found]
+        for rows in self._parts(keys):
+            parts = count_rows(rows, len(found), self._plan.task)
+            totals = [one + other for one, other in zip(totals, parts, strict=True)]
+        return list(zip(found, totals, strict=True))
 
-
-def _moments(row: Mapping[str, Any], name: str) -> Moments:
-    return Moments(**{one: row[f"{name}.{one}"] for one in SUMS})
-
-
-def _bins(found: Sequence[Bin]) -> ScoreBins:
-    place = np.array([one.place for one in found])
-    columns = []
-    for name in ("positive", "negative", "score"):
-        column = np.zeros(BINS)
-        column[place] = [getattr(one, name) for one in found]
-        columns.append(column)
-    return ScoreBins(positive=columns[0], negative=columns[1], score=columns[2])
+    def delays(self, seconds: Sequence[float]) -> list[Moments]:
+        """Labelled within each delay. Shadows are left out: their labels are those of others."""
+        groups_of(self.connection, {})
+        totals = [Moments() for _ in seconds]
+        for rows in self._parts({}, "j.role <> 'shadow'"):
+            parts = count_delays(rows, seconds)
+            totals = [one + other for one, other in zip(totals, parts, strict=True)]
+        return totals
 
 
 def _slices(counter: _Counter, columns: Sequence[str], versions: Sequence[_Found]) -> list[_Found]:
@@ -164,16 +158,18 @@ def _slices(counter: _Counter, columns: Sequence[str], versions: Sequence[_Found
         values, more = top_values(counter.connection, f"slice{place}", _VALUES)
         value = f"coalesce(slice{place}, '{_NONE}')"
         if more:
-            kept = ", ".join("'" + one.replace("'", "''") + "'" for one in [*values, _NONE])
+            kept = ", ".join(literal(one) for one in [*values, _NONE])
             value = f"if({value} IN ({kept}), {value}, '{_OTHERS}')"
-        for keys, counts, size in counter.groups({**_VERSION, "value": value}):
-            found.append(({**keys, "column": column}, counts, size))
+        found += [
+            ({**keys, "column": column}, counts)
+            for keys, counts in counter.groups({**_VERSION, "value": value})
+        ]
     return found
 
 
 def _compared(slices: Sequence[_Found], order: Report) -> list[SliceComparison]:
     compared: dict[tuple[str, str, str], dict[str, Counts]] = {}
-    for keys, counts, _ in slices:
+    for keys, counts in slices:
         of = keys["version"], keys["role"], keys["column"]
         compared.setdefault(of, {})[keys["value"]] = counts
     return [
@@ -190,17 +186,20 @@ def _compared(slices: Sequence[_Found], order: Report) -> list[SliceComparison]:
 def _answering(versions: Sequence[_Found]) -> dict[str, Moments]:
     """Coverage by version, shadows left out: their rows have the labels of who answered."""
     covered: dict[str, Moments] = {}
-    for keys, counts, _ in versions:
+    for keys, counts in versions:
         if keys["role"] != "shadow":
             version = keys["version"]
             covered[version] = covered.get(version, Moments()) + counts.measure("coverage")
     return covered
 
 
-def _notes(total: Mapping[str, Any]) -> list[str]:
-    if not total["rows"]:
-        return ["no prediction of this model is in the log for this time"]
+def _notes(total: Mapping[str, Any], damages: int) -> list[str]:
     notes = []
+    if damages:
+        places = "1 place" if damages == 1 else f"{damages} places"
+        notes.append(f"{places} of the log cannot be read; `sluice log verify` names them")
+    if not total["rows"]:
+        return [*notes, "no prediction of this model is in the log for this time"]
     if not total["labelled"]:
         notes.append("no prediction has a label yet; `sluice labels load` brings them")
     if total["unfit"]:

@@ -15,6 +15,7 @@ from serving.config.snapshot import Snapshot
 from serving.control.audit import AuditLog
 from serving.control.deliveries import Courier
 from serving.control.drift import DriftMonitor
+from serving.control.drift_families import drift_families
 from serving.control.exposition import Page, own_families
 from serving.control.feature_writer import FeatureWriter
 from serving.control.harm import HarmMonitor
@@ -253,7 +254,8 @@ class ControlPlane:
 
     def _own_metrics(self) -> Iterator[Metric]:
         now = self.clock.wall()
-        return own_families(
+        yield from drift_families(self.drift.watched.values())
+        yield from own_families(
             version=self.version,
             revision=self.publisher.revision,
             workers=[(report, state_of(report, now)) for report in self._reports],

@@ -40,7 +40,8 @@ from serving.control.retraining_state import (
     read_kept,
     write_kept,
 )
-from serving.drift.retraining import RetrainPolicy, decide, resumed
+from serving.drift.options import retrain_policy
+from serving.drift.retraining import decide, resumed
 from serving.drift.verdict import Verdict
 from serving.errors import Conflict, InvalidRequest, ModelNotFound, ServingError
 from serving.tasks import end
@@ -174,13 +175,7 @@ class RetrainingDesk:
         _, verdict = self._verdict(model)
         if verdict is None:
             return
-        policy = RetrainPolicy(
-            debounce=float(retrain.debounce),
-            cooldown=float(retrain.cooldown),
-            budget=retrain.budget,
-            min_labels=retrain.min_labels,
-        )
-        state, decision = decide(kept.state, verdict, policy, now)
+        state, decision = decide(kept.state, verdict, retrain_policy(retrain), now)
         request, person = kept.request, decision.words if decision.person else ""
         if decision.ask:
             request = self._request(model, who=_WHO, verdict=verdict, words=decision.words, now=now)

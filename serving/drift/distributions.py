@@ -50,17 +50,30 @@ def f_tail(statistic: float, above: float, below: float) -> float:
     return _incomplete_beta(below / 2, above / 2, below / (below + above * statistic))
 
 
-def more_than_expected(count: float, rows: int, reference_count: int, reference_rows: int) -> float:
+def more_than_expected(
+    count: int, rows: int, reference_count: int, reference_rows: int, effect: float = 1.0
+) -> float:
     """P(as many or more of `rows` fall in a bin), given the totals of window and reference.
 
     The upper tail of the hypergeometric distribution (Fisher's exact test, one side): exact for
-    exchangeable rows however few they are, the reference's own chance included. A `count` that is
-    not whole lies between its neighbours, on a logarithmic scale. 1.0 up to the expected count.
+    exchangeable rows however few they are, the reference's own chance included. 1.0 up to the
+    expected count.
+
+    Args:
+        count: rows of the window in the bin.
+        rows: all of them.
+        reference_count: rows of the reference in the bin.
+        reference_rows: all of them.
+        effect: so many rows are worth one (overdispersion). A count that is then not whole lies
+            between its neighbours, on a logarithmic scale.
     """
     if count <= 0 or count * reference_rows <= reference_count * rows:
         return 1.0
-    low = math.floor(count)
-    part = count - low
+    rows, reference_rows = max(1, round(rows / effect)), max(1, round(reference_rows / effect))
+    reference_count = min(reference_rows, round(reference_count / effect))
+    worth = min(count / effect, rows)
+    low = math.floor(worth)
+    part = worth - low
     below = _hypergeometric_tail(low, rows, reference_count, reference_rows)
     if not part:
         return below

@@ -200,8 +200,7 @@ def _alike(column: FrozenColumn, kind: ValueType) -> bool:
 def _p_value(check: _Check, effect: float) -> float:
     if not check.rows or not check.reference_rows:
         return 1.0
-    found, rows = check.found / effect, max(1, round(check.rows / effect))
-    return more_than_expected(min(found, rows), rows, check.expected, check.reference_rows)
+    return more_than_expected(check.found, check.rows, check.expected, check.reference_rows, effect)
 
 
 def _growth(check: _Check) -> float:

@@ -15,7 +15,14 @@ import numpy as np
 
 from serving.config.frozen_bins import FrozenColumn, Reference
 from serving.drift.bins import Counts
-from serving.drift.statistics import Comparison, compare_columns, q_values, reference_counts
+from serving.drift.statistics import (
+    LEAST_BLOCKS,
+    Comparison,
+    compare_columns,
+    q_values,
+    reference_counts,
+    unrest,
+)
 
 __all__ = [
     "ColumnDrift",
@@ -31,6 +38,9 @@ __all__ = [
 ColumnLevel = Literal["none", "inform", "alert"]
 
 _MOVED: Final = 5
+
+_PAST: Final = 48
+"""Windows before one that tell how restless traffic is; two days of hours."""
 
 
 class DriftOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,6 +127,8 @@ class DriftReport(msgspec.Struct, frozen=True, kw_only=True):
     end: float | None
     rows: int
     windows: int
+    starts: list[float]
+    """Start of every window, oldest first; a column's `course` has one value for each."""
     level: ColumnLevel
     columns: list[ColumnDrift]
     missing: list[str]
@@ -132,14 +144,19 @@ def report(
 
     Args:
         reference: the frozen bins.
-        windows: oldest first. Columns the reference does not have are passed over.
+        windows: oldest first. Columns the reference does not have are passed over. From eight
+            on, those before a window tell how restless traffic is without any drift.
         options: what is worth telling.
 
     Raises:
         ValueError: a window's counts have other bins than the reference.
     """
     options = options or DriftOptions()
-    judged = [_judge(reference, window, options) for window in joined(windows, options.min_rows)]
+    course = joined(windows, options.min_rows)
+    judged = [
+        _judge(reference, window, options, _unrest(reference, course[:position]))
+        for position, window in enumerate(course)
+    ]
     if not judged:
         return DriftReport(
             model=reference.model,
@@ -147,6 +164,7 @@ def report(
             end=None,
             rows=0,
             windows=0,
+            starts=[],
             level="none",
             columns=[],
             missing=list(reference.columns),
@@ -162,6 +180,7 @@ def report(
         end=last.window.end,
         rows=last.window.rows,
         windows=len(judged),
+        starts=[one.window.start for one in judged],
         level="alert" if "alert" in levels else "inform" if "inform" in levels else "none",
         columns=columns,
         missing=[name for name in reference.columns if name not in last.comparisons],
@@ -202,7 +221,27 @@ class _Judged(msgspec.Struct, frozen=True):
     drifting: dict[str, bool]
 
 
-def _judge(reference: Reference, window: Window, options: DriftOptions) -> _Judged:
+def _unrest(reference: Reference, past: Sequence[Window]) -> float:
+    """By how much more than chance the windows before differ from each other."""
+    past = past[-_PAST:]
+    names = [
+        name
+        for name, column in reference.columns.items()
+        if all(
+            name in one.blocks and one.blocks[name].shape[-1] == len(column.counts) for one in past
+        )
+    ]
+    if len(past) < LEAST_BLOCKS:
+        return 1.0
+    return unrest(
+        [reference_counts(reference.columns[name]) for name in names],
+        [np.stack([one.blocks[name].sum(0) for one in past]) for name in names],
+    )
+
+
+def _judge(
+    reference: Reference, window: Window, options: DriftOptions, least_effect: float
+) -> _Judged:
     names = [name for name in reference.columns if name in window.blocks]
     for name in names:
         bins, expected = window.blocks[name].shape[-1], len(reference.columns[name].counts)
@@ -214,6 +253,7 @@ def _judge(reference: Reference, window: Window, options: DriftOptions) -> _Judg
     compared = compare_columns(
         [reference_counts(reference.columns[name]) for name in names],
         [window.blocks[name] for name in names],
+        least_effect,
     )
     q = dict(zip(names, q_values([one.p for one in compared]), strict=True))
     comparisons = dict(zip(names, compared, strict=True))
@@ -278,7 +318,7 @@ def _direction(moved: Sequence[MovedBin]) -> str:
     if not moved:
         return ""
     most = moved[0]
-    return f"share of {most.name} {_percent(most.before)} → {_percent(most.now)}"
+    return f"share of `{most.name}` {_percent(most.before)} → {_percent(most.now)}"
 
 
 def _percent(share: float) -> str:

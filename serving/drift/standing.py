@@ -1,16 +1,24 @@
 """How one version of a model stands now: everything a report page shows, as values. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
 
 import msgspec
 
-from serving.config.frozen_bins import Reference
+from serving.config.frozen_bins import ColumnKind, Reference
 from serving.config.monitoring import MonitoringConfig
+from serving.config.snapshot import StagedVersion
+from serving.drift.options import drift_options
 from serving.drift.quality import Quality, assess
-from serving.drift.report import DriftOptions, DriftReport, report
+from serving.drift.report import DriftOptions, DriftReport, joined, report
+from serving.drift.verdict import Verdict
 from serving.drift.windows import Stretch, windows_of
 
-__all__ = ["Distribution", "ReferenceFacts", "Standing", "options_of", "standing"]
+__all__ = ["Distribution", "ReferenceFacts", "Standing", "Watched", "foreign_outputs", "standing"]
+
+
+_LATELY: Final = 3
+"""Windows without a row after which a version is nobody's concern any more."""
 
 
 class ReferenceFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,9 +30,14 @@ class ReferenceFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Distribution(msgspec.Struct, frozen=True, kw_only=True):
-    """One column's bins: names, rows of the reference and of the last window in each."""
+    """One column's bins: names, rows of the reference and of the last window in each.
+
+    The first `special` bins are for what is no ordinary value (missing, new …).
+    """
 
     name: str
+    kind: ColumnKind
+    special: int
     bins: list[str]
     reference: list[int]
     window: list[int]
@@ -37,26 +50,53 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     role: str
     at: float
+    window_seconds: float
+    options: DriftOptions
+    """What counts as worth telling."""
     reference: ReferenceFacts
     drift: DriftReport
     quality: Quality | None
     """None: no row was counted in the last window."""
     distributions: list[Distribution]
-    """In the order of the report's columns."""
+    """In the order of the report's columns; then those that are not compared."""
+    not_compared: list[str]
+    """Outputs that the reference has of another model file: shown, and not judged."""
     rows_by_window: list[tuple[float, int]]
-    """Start and rows of each window, oldest first."""
+    """Start and rows of each stretch of `window_seconds`, oldest first. The report's windows are
+    longer where a stretch had too few rows."""
+
+    @property
+    def is_current(self) -> bool:
+        """Whether there was traffic lately: a canary that is gone has drifted long ago."""
+        return self.drift.end is not None and self.at - self.drift.end <= _LATELY * (
+            self.window_seconds
+        )
 
 
-def options_of(monitoring: MonitoringConfig) -> DriftOptions:
-    """What is worth telling, as the model's YAML says it."""
-    prediction = monitoring.prediction
-    return DriftOptions(
-        alpha=monitoring.alpha,
-        min_effect=monitoring.min_effect,
-        min_rows=monitoring.min_rows,
-        important=frozenset(monitoring.important),
-        score=prediction.score if prediction is not None else "",
-    )
+class Watched(msgspec.Struct, frozen=True, kw_only=True):
+    """A version in a role, with what was concluded."""
+
+    standing: Standing
+    verdict: Verdict
+
+
+def foreign_outputs(
+    reference: Reference, staged: Mapping[str, StagedVersion], version: str
+) -> list[str]:
+    """Columns of the reference that are outputs of another model file than the version's.
+
+    Args:
+        reference: whose `digests` say whose outputs it has; if it has none, nobody knows, and
+            everything is compared.
+        staged: the model's versions.
+        version: whose traffic is judged; it need not be there any more.
+    """
+    known = staged.get(version)
+    own = known.sha256 in reference.digests.values() if known else version in reference.digests
+    if own or not reference.digests:
+        return []
+    outputs = {tensor.name for one in staged.values() for tensor in one.signature.outputs}
+    return [name for name in reference.columns if name.partition("[")[0] in outputs]
 
 
 def standing(
@@ -68,6 +108,7 @@ def standing(
     monitoring: MonitoringConfig,
     found: Sequence[Stretch],
     at: float,
+    foreign: Collection[str] = (),
 ) -> Standing:
     """Judge the last window of a version in the light of those before it.
 
@@ -79,38 +120,51 @@ def standing(
         monitoring: what is worth telling.
         found: windows of this reference's counts, oldest first.
         at: now.
+        foreign: columns that the reference has of another model file's outputs. Two models score
+            differently without anything having drifted.
     """
-    options = options_of(monitoring)
-    drift = report(reference, windows_of(found), options)
-    last = found[-1].total if found else None
-    layout = found[-1].key.layout if found else None
+    options = drift_options(monitoring)
+    windows = windows_of(found)
+    columns = {name: one for name, one in reference.columns.items() if name not in foreign}
+    compared = msgspec.structs.replace(reference, columns=columns)
+    drift = report(compared, windows, options)
     quality = None
     distributions = []
-    if layout is not None and last is not None:
+    if found:
+        # Of the same rows as the report: a window with few rows was joined with those before.
+        start = joined(windows, options.min_rows)[-1].start
+        last = sum((one.total for one in found[:-1] if one.start >= start), found[-1].total)
+        layout = found[-1].key.layout
         dispersion = max((column.overdispersion for column in drift.columns), default=1.0)
         quality = assess(
-            reference, layout.traffic(last), alpha=options.alpha, overdispersion=dispersion
+            compared, layout.traffic(last), alpha=options.alpha, overdispersion=dispersion
         )
         counted = layout.by_column(last)
+        shown = [column.name for column in drift.columns]
         distributions = [
             Distribution(
-                name=column.name,
-                bins=reference.columns[column.name].names,
-                reference=list(reference.columns[column.name].counts),
-                window=counted[column.name].tolist(),
+                name=name,
+                kind=reference.columns[name].kind,
+                special=len(reference.columns[name].special),
+                bins=reference.columns[name].names,
+                reference=list(reference.columns[name].counts),
+                window=counted[name].tolist(),
             )
-            for column in drift.columns
+            for name in (*shown, *(one for one in foreign if one in counted))
         ]
     return Standing(
         model=model,
         version=version,
         role=role,
         at=at,
+        window_seconds=float(monitoring.window),
+        options=options,
         reference=ReferenceFacts(
             source=reference.source, created=reference.created, rows=reference.rows
         ),
         drift=drift,
         quality=quality,
         distributions=distributions,
+        not_compared=sorted(foreign),
         rows_by_window=[(one.start, int(one.total[0])) for one in found],
     )

@@ -34,6 +34,7 @@ from serving.drift.bins import Counts
 from serving.drift.distributions import chi_square_tail, f_tail, more_than_expected
 
 __all__ = [
+    "LEAST_BLOCKS",
     "Comparison",
     "ReferenceCounts",
     "compare",
@@ -41,6 +42,7 @@ __all__ = [
     "dispersion",
     "q_values",
     "reference_counts",
+    "unrest",
 ]
 
 LEAST_EXPECTED: Final = 5.0
@@ -102,7 +104,9 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def compare_columns(
-    references: Sequence[ReferenceCounts], columns: Sequence[Counts]
+    references: Sequence[ReferenceCounts],
+    columns: Sequence[Counts],
+    least_effect: float = 1.0,
 ) -> list[Comparison]:
     """Compare a window with the reference, column by column.
 
@@ -113,10 +117,11 @@ def compare_columns(
         references: one a column.
         columns: likewise the window's counts, shape [blocks, bins], one row a stretch of time;
             one row alone if nothing is known about its course.
+        least_effect: overdispersion assumed at least, such as `unrest` found before.
     """
     found = [_own_effect(one, blocks) for one, blocks in zip(references, columns, strict=True)]
     known = [effect for effect in found if effect is not None]
-    typical = float(np.median(known)) if known else 1.0
+    typical = max(least_effect, float(np.median(known)) if known else 1.0)
     return [
         compare(one, blocks, max(typical, one.overdispersion))
         for one, blocks in zip(references, columns, strict=True)
@@ -178,10 +183,46 @@ def q_values(p_values: Sequence[float]) -> list[float]:
     return q
 
 
+def unrest(references: Sequence[ReferenceCounts], columns: Sequence[Counts]) -> float:
+    """By how much more than chance successive windows differ, in the median; 1.0 if by no more.
+
+    It also sees what no window shows by itself: few clients who ask all through it. Steps from one
+    window to the next, and their median, are taken because a drift is one step of many: it must
+    not hide itself.
+
+    Args:
+        references: one a column.
+        columns: likewise the windows' counts, shape [windows, bins], oldest first.
+    """
+    found = [_steps(*one) for one in zip(references, columns, strict=True)]
+    known = [effect for effect in found if effect > 0]
+    return max(1.0, float(np.median(known))) if known else 1.0
+
+
+def _steps(reference: ReferenceCounts, windows: Counts) -> float:
+    """The median step of one column in units of chance; 0 where there are too few."""
+    windows = windows[windows.sum(1) > 0]
+    n, m = int(windows.sum()), int(reference.counts.sum())
+    if len(windows) < LEAST_BLOCKS or not n or not m:
+        return 0.0
+    common, _ = _groups(reference, n / len(windows) / m)
+    grouped: Counts = windows @ common
+    grouped = grouped[:, grouped.sum(0) > 0]
+    sizes: Counts = grouped.sum(1)
+    groups = grouped.shape[1]
+    if groups < 2 or not sizes.all():
+        return 0.0
+    share: _Floats = grouped.sum(0) / grouped.sum()
+    steps: _Floats = np.diff(grouped / sizes[:, None], axis=0)
+    chance: _Floats = 1 / sizes[1:] + 1 / sizes[:-1]
+    dof = groups - 1
+    # The median of χ² is close to dof · (1 − 2 / (9 dof))³ (Wilson and Hilferty, 1931).
+    middle = dof * (1 - 2 / (9 * dof)) ** 3
+    return float(np.median((steps**2 / share).sum(1) / chance) / middle)
+
+
 def dispersion(windows: Counts, reference: ReferenceCounts) -> float:
     """Overdispersion φ ≥ 1 of healthy windows among themselves, for `ReferenceCounts`.
-
-    It also sees what no window shows by itself: the same few clients asking all through it.
 
     Args:
         windows: counts of past windows, shape [windows, bins].
@@ -196,18 +237,20 @@ def dispersion(windows: Counts, reference: ReferenceCounts) -> float:
 
 def _groups(reference: ReferenceCounts, ratio: float) -> tuple[Counts, Counts]:
     """Pool bins for both tests; indicator matrices of shape [bins, groups] and [bins, 1]."""
-    counts, special = reference.counts, reference.special
-    expected = counts * ratio
-    order = list(range(special, len(counts)))
+    special = reference.special
+    expected: list[float] = (reference.counts * ratio).tolist()
+    order = list(range(special, len(expected)))
     if not reference.ordered:
-        order.sort(key=lambda bin_: expected[bin_])
+        order.sort(key=expected.__getitem__)
     members: list[list[int]] = []
     rest: list[int] = []
+    inside = 0.0
     for bin_ in order:
         rest.append(bin_)
-        if expected[rest].sum() >= LEAST_EXPECTED:
+        inside += expected[bin_]
+        if inside >= LEAST_EXPECTED:
             members.append(rest)
-            rest = []
+            rest, inside = [], 0.0
     if rest:
         members[-1:] = [[*(members[-1] if members else []), *rest]]
     rare = []
@@ -216,13 +259,14 @@ def _groups(reference: ReferenceCounts, ratio: float) -> tuple[Counts, Counts]:
             members.append([bin_])
         else:
             rare.append(bin_)
-    return _indicators(members, len(counts)), _indicators([rare], len(counts))
+    return _indicators(members, len(expected)), _indicators([rare], len(expected))
 
 
 def _indicators(members: list[list[int]], bins: int) -> Counts:
     matrix = np.zeros((bins, len(members)), np.int64)
-    for group, inside in enumerate(members):
-        matrix[inside, group] = 1
+    places = [(bin_, group) for group, inside in enumerate(members) for bin_ in inside]
+    if places:
+        matrix[tuple(zip(*places, strict=True))] = 1
     return matrix
 
 
@@ -294,7 +338,7 @@ def _rare(reference: ReferenceCounts, blocks: Counts, rare: Counts, least_effect
     expected = int((reference.counts @ rare)[0]) + once
     effect = max(least_effect, _index_of_dispersion(inside, blocks.sum(1)))
     n, m = int(blocks.sum()), int(reference.counts.sum())
-    return more_than_expected(found / effect, round(n / effect), expected, m)
+    return more_than_expected(found, n, expected, m, effect)
 
 
 def _index_of_dispersion(inside: Counts, sizes: Counts) -> float:

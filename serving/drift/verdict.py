@@ -19,11 +19,14 @@ import msgspec
 from serving.drift.quality import Quality
 from serving.drift.report import DriftReport
 
-__all__ = ["Evidence", "Level", "Loss", "Tolerances", "Verdict", "judge"]
+__all__ = ["LEVELS", "Evidence", "Level", "Loss", "Tolerances", "Verdict", "judge"]
 
 Level = Literal["none", "inform", "alert", "trigger"]
 
-_ORDER: Final[dict[Level, int]] = {"none": 0, "inform": 1, "alert": 2, "trigger": 3}
+LEVELS: Final[tuple[Level, ...]] = ("none", "inform", "alert", "trigger")
+"""From the least to the gravest."""
+
+_ORDER: Final[dict[Level, int]] = {level: place for place, level in enumerate(LEVELS)}
 _Z: Final = 1.96
 
 

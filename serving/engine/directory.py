@@ -7,8 +7,11 @@ What the engine keeps there:
 - `run/worker-<n>.running`, `.crash` and `.last-crash` say what a worker that died was doing
   (`serving.quarantine`); `*.trial` who tried a model file first (`serving.worker.first_tries`).
 - `run/orders.json`, `run/settings/` and `run/roll.json` are what engines follow, see
-  `serving.config.applied`.
+  `serving.config.applied`; `run/directions.json` and `run/engine.name` say where another node has
+  them from, see `serving.config.directions`.
 - `run/control.sock` and `run/worker-<n>.sock` are the processes' private listeners.
+- `run/spread-<n>.sock` and `run/spread-*.table` are how workers even out connections
+  (`serving.worker.spread`).
 - `run/h-<id>-<n>.sock` and `run/p-<id>-<n>.sock` are a model host's, see `serving.config.hosts`.
 - `store/` holds the embedded store's files and its `store.sock`.
 """
@@ -146,8 +149,9 @@ class DataDirectory:
         names = (
             *("*.sock", "*.new", "*.running", "*.crash", "*.last-crash", "*.trial"),
             *("engine.json*", "gateway.json", "steering.lock", "roll.lock", "stopping"),
-            "node-metrics.lock",
+            *("node-metrics.lock", "spread-*.table"),
             *("orders.json", "roll.json", "settings/*.json"),
+            *("directions.json", "directions.lock", "engine.name", "node.lock"),
         )
         for leftover in [path for name in names for path in self.run.glob(name)]:
             leftover.unlink(missing_ok=True)

@@ -149,6 +149,10 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     Those that make no sense are left out.
     """
 
+    rows: int = 0
+    """How many there are."""
+    labelled: int = 0
+    """How many of them have a label."""
     measures: dict[str, Moments]
     scores: ScoreBins | None = None
 
@@ -156,6 +160,8 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         names = self.measures.keys() | other.measures.keys()
         both = [one.scores for one in (self, other) if one.scores is not None]
         return Counts(
+            rows=self.rows + other.rows,
+            labelled=self.labelled + other.labelled,
             measures={name: self.measure(name) + other.measure(name) for name in names},
             scores=both[0] + both[1] if len(both) == 2 else next(iter(both), None),
         )

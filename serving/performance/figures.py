@@ -8,8 +8,8 @@ from typing import Final
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
+from serving.performance.calibration import score_groups
 from serving.performance.counts import Counts, Moments, ScoreBins
 from serving.performance.intervals import CONFIDENCE, Interval, quantile, student, wilson
 
@@ -18,7 +18,6 @@ __all__ = ["Figure", "auc", "calibration_error", "figures", "mean", "share"]
 _ENOUGH_CLUSTERS: Final = 30
 """From here on an estimated variance is believed."""
 
-_CALIBRATION_GROUPS: Final = 15
 _SHARES: Final = (
     "accuracy", "selection_rate", "recall", "false_positive_rate", "precision", "base_rate",
     "coverage",
@@ -153,22 +152,10 @@ def calibration_error(
         worth: what all rows are worth, in independent ones.
         confidence: of the interval.
     """
-    weight = scores.positive + scores.negative
-    total = float(weight.sum())
-    if total <= 0 or worth <= 0:
+    groups = score_groups(scores)
+    if groups is None or worth <= 0:
         return None
-    middle = (np.cumsum(weight) - weight / 2) / total
-    group = np.minimum((middle * _CALIBRATION_GROUPS).astype(int), _CALIBRATION_GROUPS - 1)
-
-    def summed(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.bincount(group, values, _CALIBRATION_GROUPS).astype(np.float64, copy=False)
-
-    size = summed(weight)
-    filled = size > 0
-    size = size[filled]
-    observed = summed(scores.positive)[filled] / size
-    expected = summed(scores.score)[filled] / size
-    part = size / total
+    part, observed, expected = groups.share, groups.observed, groups.expected
     value = float(part @ np.abs(expected - observed))
     # One pseudo-row of each kind: a group in which all came true is not free of noise.
     count = part * worth

@@ -5,6 +5,7 @@ from typing import Final
 
 import msgspec
 
+from serving.performance.calibration import CalibrationPoint
 from serving.performance.coverage import Coverage, DelayPoint
 from serving.performance.figures import Figure
 from serving.performance.slices import Gap, SliceReport
@@ -23,7 +24,8 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     """Rows that are told apart by version and role, and perhaps by a slice or by time.
 
     `column` and `value` name the slice; `bucket` is the beginning of the time bucket, seconds since
-    1970. `rows` is how many were answered, `labelled` how many of them have a label.
+    1970. `rows` is how many were answered, `labelled` how many of them have a label. `calibration`
+    is told of versions and roles only, and only where a score is known.
     """
 
     version: str = ""
@@ -34,6 +36,7 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
     labelled: int
     figures: list[Figure]
+    calibration: list[CalibrationPoint] = []
 
 
 class SliceComparison(msgspec.Struct, frozen=True, kw_only=True):

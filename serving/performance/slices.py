@@ -92,7 +92,7 @@ def compare_slices(
     tolerance: Tolerance | None = None,
     confidence: float = CONFIDENCE,
 ) -> list[SliceReport]:
-    """Compare every group of one column with all others, the largest first.
+    """Compare every group of one column with all others, the largest first; of two, the smaller.
 
     Args:
         groups: counts by the column's value.
@@ -101,8 +101,8 @@ def compare_slices(
     """
     allowed = tolerance or Tolerance()
     tests = {
-        name: _tests(counts, _others(groups, name), allowed, confidence)
-        for name, counts in groups.items()
+        name: _tests(groups[name], _others(groups, name), allowed, confidence)
+        for name in _compared(groups)
     }
     flat = [test for of_group in tests.values() for test in of_group if test.p is not None]
     adjusted = benjamini_hochberg([test.p for test in flat if test.p is not None])
@@ -112,17 +112,20 @@ def compare_slices(
     reports = [
         SliceReport(
             group=name,
-            rows=_rows(counts),
+            rows=counts.rows,
             figures=_figures(counts, confidence),
-            gaps=[test.gap for test in tests[name]],
+            gaps=[test.gap for test in tests.get(name, ())],
         )
         for name, counts in groups.items()
     ]
     return sorted(reports, key=lambda report: (-report.rows, report.group))
 
 
-def _rows(counts: Counts) -> int:
-    return max((of.rows for of in counts.measures.values()), default=0)
+def _compared(groups: Mapping[str, Counts]) -> list[str]:
+    """All of them; of two only the smaller one: the other's gaps are the same, turned round."""
+    if len(groups) != 2:
+        return list(groups)
+    return [min(groups, key=lambda name: (groups[name].rows, name))]
 
 
 def _others(groups: Mapping[str, Counts], name: str) -> Counts:

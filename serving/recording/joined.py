@@ -21,7 +21,7 @@ import msgspec
 
 from serving.recording.label import EARLY_SECONDS, ENTITY_SEPARATOR
 from serving.recording.labels import journal_table, part_files
-from serving.recording.log_relation import log_relation, quoted
+from serving.recording.views import literal, log_relation, quoted
 
 if TYPE_CHECKING:
     import duckdb
@@ -32,6 +32,7 @@ __all__ = [
     "LogLacks",
     "entity_expression",
     "fetch",
+    "forget",
     "hours_condition",
     "join",
     "label_relation",
@@ -39,7 +40,10 @@ __all__ = [
 ]
 
 _JOURNAL: Final = "__journal"
-STEM: Final = "split_part({0}, '~', 1) || '~' || split_part({0}, '~', 2)"
+_LABEL_COLUMNS: Final = (
+    'prediction_id, "row", entity, "time", tolerance, number, "text", label_time, revision'
+)
+STEM: Final = "regexp_extract({0}, '^[^~]*~[^~]*')"
 """What the prediction ids of one request and its shadow copies share, as SQL of a column."""
 
 
@@ -82,34 +86,53 @@ def label_relation(
     """
     journal, lost = journal_table(labels, model)
     connection.register(_JOURNAL, journal)
-    sources = [f"SELECT * FROM {_JOURNAL}"]  # noqa: S608
+    body = f"SELECT {_LABEL_COLUMNS} FROM {_JOURNAL}"  # noqa: S608
     if parts := part_files(labels, model):
-        files = ", ".join("'" + str(part).replace("'", "''") + "'" for part in parts)
-        sources.append(f"SELECT * FROM read_parquet([{files}], hive_partitioning=false)")  # noqa: S608
-    # A batch that is being compacted is in both; the same revision counts once.
-    union = " UNION ".join(sources) if len(sources) > 1 else sources[0]
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE __labels AS {union}")
+        files = ", ".join(literal(str(part)) for part in parts)
+        # A batch that is being compacted is in both; each revision counts once.
+        body += f"""
+            UNION ALL SELECT {_LABEL_COLUMNS} FROM read_parquet([{files}], hive_partitioning=false)
+            WHERE revision NOT IN (SELECT revision FROM {_JOURNAL})
+        """  # noqa: S608
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE __labels AS {body}")
     return "__labels", lost
 
 
-def join(connection: "duckdb.DuckDBPyConnection", log: Path, plan: JoinPlan) -> None:
+def join(connection: "duckdb.DuckDBPyConnection", log: Path, plan: JoinPlan) -> int:
     """Make the temporary table `joined`: one row for each answered row of the log.
 
     Columns: `version`, `digest`, `role`, `made` (seconds since 1970), `w` (weight), `c` (cluster),
     `s` (score), `d` (decision, number), `dt` (decision, text), `slice0`… ; and `labelled`, `y`,
     `yt`, `revision` (of the label), `delay` (seconds), which are null or false without a label.
 
+    Returns:
+        How many places of the log cannot be read; their rows are left out.
+
     Raises:
         LogLacks: an output or a slice that the plan names is not in the log.
+        OSError: the log as a whole cannot be read.
     """
-    log_relation(connection, log, plan.model)
+    forget(connection)  # of a report that failed
     label_relation(connection, log / "labels", plan.model)
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE answered AS {_answered(connection, plan)}")
+    with log_relation(connection, log, plan.model, since=plan.since, until=plan.until) as opened:
+        answered = _answered(connection, plan)
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE answered AS {answered}").fetchall()
     connection.execute(f"CREATE OR REPLACE TEMP TABLE told AS {_TOLD}")
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE joined AS {_JOINED}",
         {"horizon": plan.horizon, "early": EARLY_SECONDS},
     )
+    return len(opened.log.damages)
+
+
+_STEPS: Final = ("__labels", "answered", "told")
+"""Tables on the way to `joined`; together they are larger."""
+
+
+def forget(connection: "duckdb.DuckDBPyConnection", *, result: bool = True) -> None:
+    """Give memory back: of the steps to `joined`, and of itself and what was made of it."""
+    for table in (*_STEPS, *(("joined", "groups") if result else ())):
+        connection.execute(f"DROP TABLE IF EXISTS {table}")
 
 
 _TOLD: Final = f"""
@@ -214,7 +237,9 @@ def _slice(name: str, kinds: Mapping[str, str], model: str) -> str:
 def entity_expression(keys: Sequence[str]) -> str:
     """The text of a row's entity in SQL, as `serving.recording.label.entity_text` writes it."""
     separator = f" || chr({ord(ENTITY_SEPARATOR)}) || "
-    parts = [f"'{name}=' || {quoted('entity.' + name)}::VARCHAR" for name in sorted(keys)]
+    parts = [
+        f"{literal(name + '=')} || {quoted('entity.' + name)}::VARCHAR" for name in sorted(keys)
+    ]
     return separator.join(parts)
 
 

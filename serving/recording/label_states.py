@@ -15,7 +15,7 @@ from serving.recording.joined import (
     row_columns,
 )
 from serving.recording.label import EARLY_SECONDS, Label
-from serving.recording.log_relation import log_relation, quoted
+from serving.recording.views import log_relation, quoted
 
 if TYPE_CHECKING:
     import duckdb
@@ -55,12 +55,23 @@ def look_up(
     ):
         told = row["told"]
         kept[row["place"]] = told["t"] if told["n"] is None else told["n"]
-    log_relation(connection, log, model)
-    columns = row_columns(connection, model)
-    made = _by_id(connection, model, labels, columns)
-    if entity and all(f"entity.{name}" in columns for name in entity):
-        made |= _by_entity(connection, model, labels, columns, entity)
+    since, until = _times(labels)
+    with log_relation(connection, log, model, since=since, until=until):
+        columns = row_columns(connection, model)
+        made = _by_id(connection, model, labels, columns)
+        if entity and all(f"entity.{name}" in columns for name in entity):
+            made |= _by_entity(connection, model, labels, columns, entity)
     return kept, made
+
+
+def _times(labels: Sequence[Label]) -> tuple[float, float]:
+    """Between which times the predictions of labels were made, seconds since 1970."""
+    by_id = [int(one.prediction_id.partition("~")[0], 16) / 1e3 for one in labels if not one.entity]
+    by_entity = [one for one in labels if one.entity]
+    since = [made - _SLACK_SECONDS for made in by_id]
+    since += [one.time / 1e6 - one.tolerance for one in by_entity]
+    until = [made + _SLACK_SECONDS for made in by_id] + [one.time / 1e6 for one in by_entity]
+    return max(min(since, default=0.0), 0.0), max(until, default=0.0)
 
 
 def _candidates(labels: Sequence[Label]) -> Any:

@@ -17,7 +17,7 @@ journal is emptied, so a label may be seen twice, never not at all.
 import os
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -141,17 +141,44 @@ class LabelStore:
             return 0
         first = batches[0].first if batches else self.revision
         for model in sorted({label.model for batch in batches for label in batch.labels}):
-            table = _table(batches, model)
             place = self._folder / "parts" / f"model={model}"
             place.mkdir(mode=0o700, parents=True, exist_ok=True)
-            sink = pa.BufferOutputStream()
-            pq.write_table(table, sink, compression="zstd")
             path = place / f"{first:012d}-{batches[-1].last:012d}.parquet"
-            write_whole(path, sink.getvalue().to_pybytes())
+            write_whole(path, _parquet(_table(batches, model)))
         if lost:
             self._journal.replace(self._folder / f"journal.{first:012d}.damaged")
         write_whole(self._journal, b"")
         return sum(len(batch.labels) for batch in batches)
+
+    def erase(
+        self, model: str, entities: Collection[str], rows: Collection[tuple[str, int]]
+    ) -> int:
+        """Delete every label of some entities and of some rows of predictions, for good.
+
+        Args:
+            model: whose labels.
+            entities: as `serving.recording.label.entity_text` writes them, digests where the log
+                has digests.
+            rows: `prediction_id` and row.
+
+        Returns:
+            How many labels are gone. Raises OSError: some may be; it can be done again.
+        """
+        self.compact()
+        gone = 0
+        for part in part_files(self._folder, model):
+            table = pq.read_table(part, schema=SCHEMA)
+            kept = [
+                row["entity"] not in entities and (row["prediction_id"], row["row"]) not in rows
+                for row in table.select(["entity", "prediction_id", "row"]).to_pylist()
+            ]
+            if not all(kept):
+                # An empty part stays: its name holds the revisions that are given out.
+                write_whole(part, _parquet(table.filter(pa.array(kept))))
+                gone += len(kept) - sum(kept)
+        for damaged in self._folder.glob("journal.*.damaged"):
+            damaged.unlink()  # nobody can tell what is in there
+        return gone
 
     def expire(self, before: int) -> int:
         """Delete parts whose labels all came before a time (µs since 1970); how many parts."""
@@ -184,6 +211,13 @@ def _parts(folder: Path) -> list[Path]:
 def _covered(part: Path) -> tuple[int, int]:
     first, last = re.findall(r"\d+", part.name)[:2]
     return int(first), int(last)
+
+
+def _parquet(table: Any) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
 
 
 def _line(batch: Batch) -> bytes:

@@ -2,6 +2,7 @@
 
 ```
 LOG/segments/<node>/<writer>/ledger                 counts of one writer, locked while it lives
+LOG/segments/<node>/<writer>/seal                   asks the writer to seal what it is writing
 LOG/segments/<node>/<writer>/<model>~<version>~<n>.open      a segment being written
 LOG/segments/<node>/<writer>/<model>~<version>~<n>.arrows    one that is whole
 LOG/parquet/model=<model>/hour=<YYYY-MM-DDTHH>/<writer>~<version>~<n>.parquet
@@ -20,7 +21,10 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["LogFolder", "SegmentName", "hour_of"]
+__all__ = ["SEAL", "LogFolder", "SegmentName", "hour_of"]
+
+SEAL: Final = "seal"
+"""A file of this name in a writer's folder makes it seal its segments, and remove the file."""
 
 _SEGMENT: Final = re.compile(
     r"(?P<model>[^~/]+)~(?P<version>[^~/]*)~(?P<number>\d+)\.(?P<state>open|arrows)\Z"

@@ -1,19 +1,50 @@
-"""Losses of joined rows: which measure a metric is, and single losses in the order of labels.
+"""Losses of joined rows: what a metric is in SQL, sums of it, and single losses in label order.
 
 Needs the temporary table `joined` (`serving.recording.joined`).
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from serving.recording.counted import Measure, measures_of
 from serving.recording.joined import LogLacks, fetch
 
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["SingleLoss", "loss_of", "newest_label", "single_losses"]
+__all__ = ["SUMS", "Loss", "SingleLoss", "loss_of", "newest_label", "single_losses", "sums_of"]
+
+
+SUMS: Final = ("rows", "clusters", "w", "wx", "ww", "wwx", "wwxx")
+"""What `sums_of` sums; the fields of `Moments`."""
+
+
+class Loss(msgspec.Struct, frozen=True, kw_only=True):
+    """A value of the rows that fulfil a condition; both in SQL over `joined`."""
+
+    value: str
+    where: str
+
+
+_TRUE: Final = "y IN (0, 1)"
+_SCORED: Final = f"s BETWEEN 0 AND 1 AND {_TRUE}"
+_NUMBERS: Final = "isfinite(d) AND isfinite(y)"
+# A score of 0 for what came true is infinitely wrong; as in scikit-learn the worst is one machine
+# epsilon of float32 away from it.
+_LOG_LOSS: Final = "-ln(greatest(if(y = 1, s, 1 - s), 1.1920929e-07))"
+_OF_SCORES: Final = ("brier", "log_loss")
+_LOSSES: Final[dict[tuple[str, str], Loss]] = {
+    ("binary", "error"): Loss(value="(d <> y)", where=f"d IS NOT NULL AND {_TRUE}"),
+    ("binary", "brier"): Loss(value="(s - y) * (s - y)", where=_SCORED),
+    ("binary", "log_loss"): Loss(value=_LOG_LOSS, where=_SCORED),
+    ("multiclass", "error"): Loss(
+        value="NOT coalesce(d = y, dt = yt)",
+        where="labelled AND coalesce(d = y, dt = yt) IS NOT NULL",
+    ),
+    ("regression", "absolute_error"): Loss(value="abs(d - y)", where=_NUMBERS),
+    ("regression", "squared_error"): Loss(value="(d - y) * (d - y)", where=_NUMBERS),
+}
 
 
 class SingleLoss(msgspec.Struct, frozen=True):
@@ -25,19 +56,44 @@ class SingleLoss(msgspec.Struct, frozen=True):
     loss: float
 
 
-def loss_of(task: str, metric: str, *, scored: bool) -> Measure:
-    """The measure of a metric, a loss: 0 is the best.
+def loss_of(task: str, metric: str, *, scored: bool) -> Loss:
+    """The loss that a metric names: 0 is the best.
 
     Raises:
         LogLacks: the task has no such metric, or it needs a score.
     """
-    known = {one.name: one for one in measures_of(task, scored=scored)}
-    right = known.get("accuracy")
-    if metric == "error" and right is not None:
-        return Measure(name=metric, value=f"1 - ({right.value})::INTEGER", where=right.where)
-    if metric in known:
-        return known[metric]
-    raise LogLacks(f"`{metric}` cannot be told of `{task or 'no task'}`; see monitoring.prediction")
+    found = _LOSSES.get((task, metric))
+    if found is None or (metric in _OF_SCORES and not scored):
+        raise LogLacks(
+            f"`{metric}` cannot be told of `{task or 'no task'}`; see monitoring.prediction"
+        )
+    return found
+
+
+def sums_of(
+    connection: "duckdb.DuckDBPyConnection", keys: Mapping[str, str], one: Loss
+) -> list[dict[str, Any]]:
+    """Sums of a value for each combination of keys, by cluster first.
+
+    Args:
+        connection: it has the table `joined`.
+        keys: names and what they are, in SQL over `joined`.
+        one: the value, and of which rows.
+
+    Returns:
+        One mapping a group: every key, and each of `SUMS`, the fields of `Moments`.
+    """
+    named = ", ".join(f"{what} AS {name}" for name, what in keys.items())
+    by = ", ".join(keys)
+    query = f"""
+        SELECT {by}, sum(n)::BIGINT AS rows, count(*) AS clusters, sum(cw) AS w, sum(cx) AS wx,
+            sum(cw * cw) AS ww, sum(cw * cx) AS wwx, sum(cx * cx) AS wwxx
+        FROM (
+            SELECT {named}, c, count(*) AS n, sum(w) AS cw, sum(w * ({one.value})::DOUBLE) AS cx
+            FROM joined WHERE {one.where} GROUP BY {by}, c
+        ) GROUP BY {by} ORDER BY {by}
+    """  # noqa: S608 - made of this package's own words
+    return fetch(connection, query)
 
 
 def newest_label(connection: "duckdb.DuckDBPyConnection") -> int:
@@ -47,7 +103,7 @@ def newest_label(connection: "duckdb.DuckDBPyConnection") -> int:
 
 
 def single_losses(
-    connection: "duckdb.DuckDBPyConnection", loss: Measure, *, after: int, upto: int, most: int
+    connection: "duckdb.DuckDBPyConnection", loss: Loss, *, after: int, upto: int, most: int
 ) -> tuple[list[SingleLoss], bool]:
     """Losses whose label has a revision after `after` and up to `upto`, in that order.
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from serving.files import stamp
 from serving.recording.layout import LogFolder, SegmentName
 from serving.recording.lock import held
 from serving.recording.segment import Damage, read_segment
@@ -45,8 +46,10 @@ def convert(
     segment goes.
 
     Raises:
-        OSError: the disk does not take them. The segment is then as it was.
+        OSError: the disk does not take them, or the segment was changed meanwhile (rows were
+            erased). The segment is then as it was.
     """
+    before = stamp(segment.path)
     contents = read_segment(segment.path)
     parts: list[tuple[Path, Path]] = []
     try:
@@ -58,6 +61,7 @@ def convert(
                 part = table.filter(pc.equal(hours, hour))
                 parts.append((_write(part, target), target))
         with held(folder.lock, alone=True):
+            _check_unchanged(segment.path, before)
             for temporary, target in parts:
                 temporary.replace(target)
             note(contents.rows)
@@ -67,6 +71,12 @@ def convert(
             temporary.unlink(missing_ok=True)
         raise
     return Converted(contents.rows, [target for _, target in parts], contents.damages)
+
+
+def _check_unchanged(path: Path, before: tuple[int, ...] | None) -> None:
+    """Raise OSError if a file is another one than it was: rows were erased from it."""
+    if stamp(path) != before:
+        raise OSError(f"{path.name} was changed while it was read")
 
 
 def merge(folder: LogFolder, files: Sequence[Path]) -> Path:
@@ -87,9 +97,11 @@ def merge(folder: LogFolder, files: Sequence[Path]) -> Path:
     target = files[0].with_name(f"merged-{digest}.parquet")
     temporary = _temporary(target)
     try:
-        with pq.ParquetWriter(temporary, schema, compression=_COMPRESSION) as writer:
+        with pq.ParquetWriter(
+            temporary, schema, compression=_COMPRESSION, write_page_checksum=True
+        ) as writer:
             for path in files:
-                with pq.ParquetFile(path) as source:
+                with pq.ParquetFile(path, page_checksum_verification=True) as source:
                     for group in range(source.num_row_groups):
                         writer.write_table(_fitted(source.read_row_group(group), schema))
         _synced(temporary)
@@ -118,7 +130,7 @@ def _write(table: pa.Table, target: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(target)
     try:
-        pq.write_table(table, temporary, compression=_COMPRESSION)
+        pq.write_table(table, temporary, compression=_COMPRESSION, write_page_checksum=True)
         _synced(temporary)
     except OSError:
         temporary.unlink(missing_ok=True)

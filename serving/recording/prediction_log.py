@@ -23,7 +23,7 @@ import pyarrow as pa
 from serving.config.monitoring import LogConfig
 from serving.metrics import MetricsFile
 from serving.recording.columns import digest_with, record_batch
-from serving.recording.layout import LogFolder
+from serving.recording.layout import SEAL, LogFolder
 from serving.recording.ledger import OUTCOMES, Ledger
 from serving.recording.offer import Offer
 from serving.recording.row_plan import RowPlan
@@ -152,20 +152,25 @@ class PredictionLog:
     def _turn(self) -> None:
         """Write what waits, then do what is due."""
         now = time.monotonic()
+        sealing = False
         self._count_lost()
         if now - self._looked >= _FREE_EVERY_SECONDS:
             self._looked = now
             self._room = self._free() >= self._config.min_free
+            sealing = (self._folder / SEAL).exists()
         for offers in _chunks(self._waiting, len(self._waiting)):
             for group in _alike(offers):
                 self._take(group)
             self._bytes_out += sum(offer.size for offer in offers)
         for one in list(self._open.values()):
             if (
-                one.segment.size >= self._config.segment_size
+                sealing
+                or one.segment.size >= self._config.segment_size
                 or now - one.opened >= self._config.segment_age
             ):
                 self._seal(one)
+        if sealing:
+            (self._folder / SEAL).unlink(missing_ok=True)
         if self._config.fsync and now - self._synced >= self._config.fsync:
             self._synced = now
             for one in list(self._open.values()):

@@ -19,7 +19,7 @@ from typing import Final
 import msgspec
 import pyarrow as pa
 
-__all__ = ["Contents", "Damage", "SegmentWriter", "read_segment"]
+__all__ = ["Contents", "Damage", "SegmentFollower", "SegmentWriter", "read_segment"]
 
 _MARK: Final = b"crc:"
 _BLANK: Final = b"crc:00000000"
@@ -175,6 +175,48 @@ def read_segment(path: Path) -> Contents:
     if offset < len(data):
         found.damages.append(Damage(offset, len(data) - offset, "damaged or not written whole"))
     return found
+
+
+class SegmentFollower:
+    """Reads a segment as it grows: each batch once, whatever becomes of its name.
+
+    Raises:
+        OSError: there is no such file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._schema: pa.Schema | None = None
+        self._seed = 0
+        self._offset = 0
+        self.ended = False
+        """Nothing will follow."""
+
+    def more(self) -> list[pa.RecordBatch]:
+        """Batches that became whole since the last time."""
+        size = os.fstat(self._file).st_size
+        data = os.pread(self._file, size - self._offset, self._offset) if not self.ended else b""
+        at = 0
+        if self._schema is None:
+            first = _message(data, 0)
+            if first is None:
+                return []
+            self._schema, at = pa.ipc.read_schema(first[0]), first[1]
+            self._seed = zlib.crc32(data[:at])
+        found = []
+        done = at
+        for _, stop, message in _messages(data, at, self._seed):
+            done = stop
+            if message is None:
+                self.ended = True
+            else:
+                found.append(pa.ipc.read_record_batch(message, self._schema))
+        self._offset += done
+        return found
+
+    def close(self) -> None:
+        """Let the file go."""
+        os.close(self._file)
 
 
 def _messages(

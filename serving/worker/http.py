@@ -1,7 +1,8 @@
 """The HTTP listener of the data port: sockets, the sweep, and the drain.
 
-Read on in `http_connection` (one client), `http_framing` (what is well-formed),
-`http_request` and `http_routes` (what is asked) and `http_responses` (how answers look).
+Read on in `arrival` (before the first byte), `http_connection` (one client), `http_framing`
+(what is well-formed), `http_request` and `http_routes` (what is asked) and `http_responses`
+(how answers look).
 """
 
 import asyncio
@@ -15,9 +16,10 @@ from serving.clock import Clock
 from serving.config.schema import Limits
 from serving.metrics import MetricsFile
 from serving.protocol.tensors import TensorLimits
-from serving.worker.http_connection import Connection
+from serving.worker.arrival import Arrivals
 from serving.worker.http_state import ListenerState
 from serving.worker.plane import Plane
+from serving.worker.spread import Alone, Spread
 
 __all__ = ["HttpListener"]
 
@@ -36,6 +38,7 @@ class HttpListener:
         header_names: headers, in lower case, that belong into `Call.headers`. Asked for every
             request; give the same object until they change.
         clock: passed in so that tests can move it.
+        spread: where fresh connections go; served here, if none is given.
     """
 
     def __init__(
@@ -47,13 +50,21 @@ class HttpListener:
         *,
         header_names: Callable[[], frozenset[str]],
         clock: Clock,
+        spread: Spread | None = None,
     ) -> None:
         self._shared = ListenerState(
-            plane, limits, tensor_limits, metrics, header_names=header_names, clock=clock
+            plane,
+            limits,
+            tensor_limits,
+            metrics,
+            header_names=header_names,
+            clock=clock,
+            spread=spread or Alone(),
         )
         self._tls_timeout = float(limits.header_timeout)
         self._servers: list[asyncio.AbstractServer] = []
         self._sockets: list[socket.socket] = []
+        self._arrivals: Arrivals | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -70,17 +81,12 @@ class HttpListener:
         """Accept on bound stream sockets (TCP or Unix), with TLS if a context is given."""
         shared = self._shared
         shared.loop = loop = asyncio.get_running_loop()
+        self._arrivals = arrivals = Arrivals(shared, ssl, self._tls_timeout)
         for one in sockets:
             create = loop.create_unix_server if one.family == socket.AF_UNIX else loop.create_server
-            server = await create(
-                lambda: Connection(shared),
-                sock=one,
-                ssl=ssl,
-                backlog=_BACKLOG,
-                ssl_handshake_timeout=self._tls_timeout if ssl is not None else None,
-            )
-            self._servers.append(server)
+            self._servers.append(await create(lambda: arrivals, sock=one, backlog=_BACKLOG))
         self._sockets.extend(sockets)
+        shared.spread.start(arrivals.adopt)
         if self._timer is None:
             self._sweep()
 
@@ -105,6 +111,7 @@ class HttpListener:
         if shared.draining:
             return
         shared.draining = True
+        shared.spread.leave()
         if not self._servers:
             return
         # Closing a socket resets what waits in its accept queue, also when other processes
@@ -129,13 +136,15 @@ class HttpListener:
         self.begin_drain()
         shared = self._shared
         shared.emptied.clear()
-        if shared.connections:
+        if shared.connections or shared.arriving:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout):
                     await shared.emptied.wait()
         abandoned = sum(connection.busy for connection in shared.connections)
         tasks = [connection.abandon() for connection in list(shared.connections)]
         given_up = [task for task in tasks if task is not None]
+        if self._arrivals is not None:
+            self._arrivals.give_up()
         if given_up:
             await asyncio.wait(given_up, timeout=_GIVE_UP_SECONDS)
         self._stop_accepting()

@@ -12,6 +12,7 @@ from serving.worker.http_framing import WantedHeaders
 from serving.worker.http_responses import ResponseHeads
 from serving.worker.http_routes import Router
 from serving.worker.plane import Plane
+from serving.worker.spread import Spread
 
 if TYPE_CHECKING:
     from serving.worker.http_connection import Connection
@@ -54,6 +55,7 @@ class ListenerState:
         "_refusals",
         "_timeouts",
         "_wanted",
+        "arriving",
         "authorize",
         "body_until",
         "connections",
@@ -76,6 +78,7 @@ class ListenerState:
         "plane",
         "router",
         "soon",
+        "spread",
         "tensor_limits",
     )
 
@@ -88,6 +91,7 @@ class ListenerState:
         *,
         header_names: Callable[[], frozenset[str]],
         clock: Clock,
+        spread: Spread,
     ) -> None:
         self.plane = plane
         self.infer = plane.infer
@@ -100,7 +104,10 @@ class ListenerState:
         self.router = Router()
         self.heads = ResponseHeads(clock.wall())
         self.now = clock.monotonic
+        self.spread = spread
         self.connections: set[Connection] = set()
+        self.arriving: set[Connection] = set()
+        """Those that are ours and not open yet: they are in their TLS handshake."""
         self.disconnected = 0
         """Requests given up because their client left."""
         self.draining = False
@@ -153,14 +160,31 @@ class ListenerState:
             )
         counter.inc()
 
+    def arrived(self, connection: "Connection") -> None:
+        """Note a connection that will be opened, or found to be `not_coming`."""
+        self.arriving.add(connection)
+        self._count()
+
+    def not_coming(self, connection: "Connection") -> None:
+        """Note that a connection came to nothing; one that was opened is left as it is."""
+        self.arriving.discard(connection)
+        self._count()
+
     def opened(self, connection: "Connection") -> None:
         """Note a new connection."""
+        self.arriving.discard(connection)
         self.connections.add(connection)
         self.gauge.inc()
+        self._count()
 
     def closed(self, connection: "Connection") -> None:
         """Note that a connection is gone."""
         self.connections.discard(connection)
         self.gauge.dec()
-        if not self.connections:
+        self._count()
+
+    def _count(self) -> None:
+        count = len(self.connections) + len(self.arriving)
+        self.spread.count(count)
+        if not count:
             self.emptied.set()

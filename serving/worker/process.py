@@ -47,6 +47,7 @@ from serving.worker.private import PrivateSocket
 from serving.worker.quarantine import Quarantine
 from serving.worker.settings import Settings
 from serving.worker.snapshots import SnapshotFeed
+from serving.worker.spread import Spreading
 from serving.worker.table import Loader
 from serving.worker.tally import Ledger
 from serving.worker.tracing import NoTracing, OtlpTracing
@@ -142,7 +143,10 @@ class Worker:
             max_json_depth=limits.max_json_depth,
         )
         wiring: tuple[Any, ...] = (self._gateway, limits, tensor_limits, self._metrics)
-        self._http = HttpListener(*wiring, header_names=self._gateway.header_names, clock=clock)
+        self._spread = Spreading(self._data / "run", arguments.worker, self._metrics, clock)
+        self._http = HttpListener(
+            *wiring, header_names=self._gateway.header_names, clock=clock, spread=self._spread
+        )
         self._grpc = GrpcListener(*wiring, header_names=self._gateway.header_names, clock=clock)
         ports = {_host_port(address)[1] for address in (arguments.http, arguments.grpc)}
         self._departure = Departure(self._data / "run", self._name, ports)
@@ -245,6 +249,8 @@ class Worker:
 
     async def _leave_politely(self, patience: float) -> None:
         """Leave the shared ports to siblings, so that no fresh connection is reset."""
+        # First: the departure finds out which connections arrive here by making some.
+        self._spread.leave()
         async with self._departure.turn():
             if await self._departure.begin():
                 self._http.begin_drain(patience)
@@ -315,7 +321,13 @@ class Worker:
 
     def _readyz(self, _: dict[str, str]) -> tuple[int, Any]:
         ready = self._state == "ready" and self._gateway.ready()
-        body = {"ready": ready, "state": self._state, "revision": self._pipeline.table.revision}
+        body = {
+            "ready": ready,
+            "state": self._state,
+            "revision": self._pipeline.table.revision,
+            "refused_revision": self._feed.refused_revision,
+            "refused_reason": self._feed.refused_reason,
+        }
         return (200 if ready else 503), body
 
     def _load_report(self) -> dict[str, float]:
@@ -347,6 +359,7 @@ class Worker:
 
     def _publish(self) -> None:
         """Bring numbers up to date that are kept elsewhere, and credentials."""
+        self._spread.beat()
         self._admission.publish()
         self._recorder.publish()
         self._predictions.publish()

@@ -19,6 +19,7 @@ from serving.config.schema import Limits
 from serving.metrics import MetricsFile
 from serving.protocol.tensors import TensorLimits
 from serving.worker.http import HttpListener
+from serving.worker.spread import Spreading
 
 __all__ = ["BOUND_SECONDS", "Client", "HttpRig", "Response", "eventually", "infer", "request"]
 
@@ -49,7 +50,11 @@ def eventually(condition: Callable[[], bool]) -> bool:
 
 
 class HttpRig:
-    """Starts on `with`, stops at its end; `plane` and `listener` may be looked at meanwhile."""
+    """Starts on `with`, stops at its end; `plane` and `listener` may be looked at meanwhile.
+
+    With a `worker` number it is one of several that even out their connections, as the workers of
+    a node do that share a port; here each has its own.
+    """
 
     def __init__(
         self,
@@ -61,11 +66,17 @@ class HttpRig:
         clock: Clock | None = None,
         tls: ssl.SSLContext | None = None,
         family: int = socket.AF_INET,
+        worker: int | None = None,
     ) -> None:
         self.plane = plane or EchoPlane()
         limits = limits or Limits()
         self.metrics = MetricsFile(folder / f"http-{id(self)}.metrics", capacity=1 << 16)
         self.header_names = header_names
+        self.spread = (
+            None
+            if worker is None
+            else Spreading(folder, worker, self.metrics, clock or SystemClock())
+        )
         self._make = lambda: HttpListener(
             self.plane,
             limits,
@@ -77,6 +88,7 @@ class HttpRig:
             self.metrics,
             header_names=lambda: self.header_names,
             clock=clock or SystemClock(),
+            spread=self.spread,
         )
         self._tls = tls
         self._socket = socket.socket(family, socket.SOCK_STREAM)

@@ -132,6 +132,16 @@ async def test_ids_that_nobody_gave_are_listed_and_counted(gateway: LabelGateway
     assert "not one of these predictions is in the log" in done.stderr
 
 
+async def test_a_refusal_names_the_role_that_labels_need(gateway: LabelGateway) -> None:
+    """Which is `operator`, not `admin`."""
+    put("few.csv", f"prediction_id,label\n{ids([1])[0]},1\n")
+
+    done = await gateway.sluice("labels", "load", "few.csv", who="app")
+
+    assert done.exit_code == 1
+    assert "this needs a token with the role `operator`" in done.stderr
+
+
 async def test_a_dry_run_keeps_nothing(gateway: LabelGateway) -> None:
     """But says what would be."""
     put("few.csv", f"prediction_id,label,label_time\n{ids([1])[0]},1,2026-01-02\n")

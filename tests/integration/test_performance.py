@@ -132,8 +132,8 @@ async def test_slices_are_compared_and_only_a_proven_gap_is_an_alert(
     random = np.random.default_rng(5)
     rows = [
         row(
-            START + one, one, score=float(random.random() * (0.75 if one % 2 else 1.0)),
-            **{"feature.sex": one % 2, "feature.age": one // 2 % 2},
+            START + one, one, score=float(random.random() * (1.0 if one % 3 else 0.75)),
+            **{"feature.sex": int(one % 3 == 0), "feature.age": one // 2 % 2},
         )
         for one in range(COUNT)
     ]  # fmt: skip
@@ -146,9 +146,8 @@ async def test_slices_are_compared_and_only_a_proven_gap_is_an_alert(
         ("sex", "0"), ("sex", "1"), ("age", "0"), ("age", "1"),
     }  # fmt: skip
     said = [words for words in report["alerts"] if "selection rate" in words]
-    assert len(said) == 2
-    assert all("sex=" in words for words in said)
-    assert any("sex=1: selection rate is 0.6" in words for words in said)
+    assert len(said) == 1
+    assert "sex=1: selection rate is 0.6" in said[0]
     states = {
         gap["state"]
         for one in report["slices"] if one["column"] == "age"

@@ -59,7 +59,7 @@ class _Sample(msgspec.Struct):
 @click.command(short_help="Make a model's reference from a table or from the log.")
 @click.argument("model")
 @click.option(
-    "--config", "root", metavar="DIR", type=_PATH, default=".", help="Configuration.  [.]"
+    "--config", "root", metavar="DIR", type=_PATH, default=".", help="Configuration.  [here]"
 )
 @click.option("--table", metavar="FILE", type=_PATH, help="Parquet or CSV, one row a prediction.")
 @click.option("--log", metavar="DIR", type=_PATH, help="Or the prediction log's directory.")
@@ -186,17 +186,30 @@ def _from_table(
         except ValueError as error:
             raise UnfitSource(f"column `{name}`: {error}") from error
     outputs, ignored = score(loaded, model, version, columns, found)
+    for name, column in features.items():
+        if column.type == "string" and _hidden(loaded, model, name):
+            del columns[name]  # the bins of text are its values
+            ignored.append(f"`{name}` (log.fields hides it)")
     return _Sample({**columns, **outputs}, ignored=ignored)
 
 
+def _hidden(loaded: "Loaded", model: str, name: str) -> bool:
+    """Whether the prediction log does not keep a field as it is."""
+    return loaded.configuration.models[model].log.fields.get(name, "keep") != "keep"
+
+
 def _only(found: "Arrays", wanted: str) -> "Arrays":
-    """The rows whose column has a value, written as text."""
+    """The rows whose column has a value."""
     from serving.config.problems import did_you_mean
 
     name, _, value = wanted.partition("=")
     if name not in found:
         raise CommandError(f"the table has no column `{name}`", did_you_mean(name, found))
-    chosen: NDArray[np.bool_] = found[name].astype(str) == value
+    chosen: NDArray[np.bool_]
+    try:
+        chosen = found[name] == (float(value) if found[name].dtype.kind in "biuf" else value)
+    except ValueError as error:
+        raise CommandError(f"`{name}` holds numbers, and `{value}` is none") from error
     if not chosen.any():
         raise CommandError(f"no row has `{name}` = {value}")
     return {column: values[chosen] for column, values in found.items()}
@@ -207,8 +220,12 @@ def _from_log(loaded: "Loaded", model: str, version: str, folder: Path) -> _Samp
 
     rows = read_log(folder, model, version)
     fields = _features(loaded, model)
-    features = {name: values for name, values in rows.features.items() if name in fields}
-    absent = [f"`{name}` (not in the log)" for name in fields if name not in features]
+    features = {
+        name: values
+        for name, values in rows.features.items()
+        if name in fields and not _hidden(loaded, model, name)
+    }
+    absent = [f"`{name}` (not in the log as it is)" for name in fields if name not in features]
     return _Sample({**features, **rows.outputs}, rows.hours, rows.statuses, absent)
 
 

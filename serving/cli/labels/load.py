@@ -60,6 +60,13 @@ class LabelsLoaded(msgspec.Struct, kw_only=True):
     callback=name_pairs,
     help="The file's name of a field or a key, where it is another.",
 )
+@click.option(
+    "--time",
+    "moment",
+    default="",
+    metavar="TIME",
+    help="Time of rows by key that say none, ISO 8601; `now` means each key's newest prediction.",
+)
 @click.option("--source", default="", help="Where they come from [default: the file's name].")
 @click.option("--dry-run", is_flag=True, help="Tell what would become of them, keep none.")
 @click.option(
@@ -76,6 +83,7 @@ def load(
     *,
     model: str,
     columns: dict[str, str],
+    moment: str,
     source: str,
     dry_run: bool,
     rejects: Path | None,
@@ -98,6 +106,7 @@ def load(
     Examples:
       sluice labels load outcomes.csv --model employment --data configs/demo
       sluice labels load outcomes.csv --model employment --dry-run --json --data configs/demo
+      sluice labels load outcomes.csv --model employment --time now --data configs/demo
     """  # noqa: D301  - \b keeps click from re-wrapping the examples
     from serving.cli.admin_address import find_admin
     from serving.cli.client import AdminClient
@@ -114,6 +123,7 @@ def load(
         except (UnfitLabelFile, OSError) as error:
             raise CommandError(words(error)) from error
         job = _Job(client, report, bad, model=model, source=source or file.name)
+        job.moment = int(time.time() * 1e3) if moment == "now" else moment
         try:
             job.run(table, silent=output.json)
         except (UnfitLabelFile, OSError) as error:
@@ -176,6 +186,8 @@ class _Job:
         self._rejects = rejects
         self._model = model
         self._source = source
+        self.moment: int | str = ""
+        """Time of rows by key that say none; empty leaves them as they are."""
 
     def run(self, table: "LabelFile", *, silent: bool) -> None:
         """Send everything. Raises CommandError, UnfitLabelFile, OSError."""
@@ -186,6 +198,8 @@ class _Job:
             numbers: list[int] = []
             size = 0
             for number, item, part in table.items():
+                if self.moment and isinstance(item, dict) and not item.get("prediction_id"):
+                    item.setdefault("time", self.moment)
                 encoded = len(msgspec.json.encode(item)) + 1
                 if len(items) >= _BATCH_ITEMS or size + encoded > _BATCH_BYTES:
                     self._send(items, numbers, part, progress)
@@ -210,7 +224,7 @@ class _Job:
             "labels": items, "model": self._model, "source": self._source, "partial": True,
             "dry_run": self._report.dry_run,
         }  # fmt: skip
-        answer = self._client.post("/api/v1/labels", body, LabelsTaken)
+        answer = self._client.post("/api/v1/labels", body, LabelsTaken, role="operator")
         report = self._report
         report.read += len(items)
         for name in ("joined", "repeated", "corrected", "orphan", "late"):

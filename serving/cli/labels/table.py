@@ -112,9 +112,10 @@ class LabelFile:
             while block := stream.read(1 << 18):
                 *lines, rest = (rest + block).split(b"\n")
                 for line in lines:
-                    yield number, _decoded(line), min(raw.tell() / self._size, 1.0)
+                    if line.strip():
+                        yield number, _decoded(line), min(raw.tell() / self._size, 1.0)
                     number += 1
-            if rest:
+            if rest.strip():
                 yield number, _decoded(rest), 1.0
 
     def _from_table(self) -> Iterator[Item]:
@@ -200,7 +201,7 @@ def _heading(path: Path, separator: str) -> list[str]:
     with pa.OSFile(str(path)) as raw:
         codec = _COMPRESSED.get(path.suffix)
         stream = pa.CompressedInputStream(raw, codec) if codec else raw
-        text = stream.read(1 << 16).decode("utf-8", "replace")
+        text = stream.read(1 << 16).decode("utf-8-sig", "replace")
     return next(csv.reader(io.StringIO(text), delimiter=separator), [])
 
 

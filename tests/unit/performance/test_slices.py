@@ -7,12 +7,13 @@ from serving.performance.slices import Tolerance, compare_slices
 def group(random: np.random.Generator, rows: int, selected: float, recall: float = 0.7) -> Counts:
     """A group of rows that are selected, and found where they came true, at these rates."""
     return Counts(
+        rows=rows,
         measures={
             "selection_rate": Moments.of((random.random(rows) < selected).astype(float)),
             "recall": Moments.of((random.random(rows // 2) < recall).astype(float)),
             "false_positive_rate": Moments.of((random.random(rows // 2) < 0.2).astype(float)),
             "calibration_gap": Moments.of(random.normal(0, 0.3, rows)),
-        }
+        },
     )
 
 
@@ -89,7 +90,19 @@ def test_the_tolerance_decides() -> None:
     groups = {"a": group(random, 4000, 0.5, 0.70), "b": group(random, 4000, 0.5, 0.78)}
 
     assert beyond(groups) == set()
-    assert beyond(groups, Tolerance(gap=0.02)) == {("a", "recall"), ("b", "recall")}
+    assert beyond(groups, Tolerance(gap=0.02)) == {("a", "recall")}
+
+
+def test_of_two_groups_the_smaller_is_compared() -> None:
+    """The larger one's gaps would be the same ones, turned round."""
+    random = np.random.default_rng(6)
+
+    [large, small] = compare_slices({"a": group(random, 400, 0.5), "b": group(random, 900, 0.5)})
+
+    assert (large.group, large.gaps) == ("b", [])
+    assert [gap.measure for gap in small.gaps] == [
+        "selection_rate", "recall", "false_positive_rate", "calibration_gap",
+    ]  # fmt: skip
 
 
 def test_one_group_alone_is_compared_with_nobody() -> None:

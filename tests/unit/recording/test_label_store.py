@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from msgspec.structs import replace
 
 from serving.recording.label import Label
 from serving.recording.labels import LabelStore, LabelStoreBusy, journal_table, part_files
@@ -188,4 +189,24 @@ def test_nothing_to_append_or_compact_leaves_no_file(folder: Path) -> None:
     assert store.compact() == 0
     assert not store.wants_compacting
     assert not (folder / "journal.jsonl").exists()
+    store.close()
+
+
+def test_what_is_erased_is_in_no_file_any_more(folder: Path) -> None:
+    """By row of a prediction and by entity; damaged places go too, and revisions go on."""
+    store = LabelStore(folder)
+    person = replace(label(9), prediction_id="", entity="person_id=7", time=5)
+    store.append([label(1), label(2)], actor="a", received=1)
+    store.compact()
+    store.append([person, label(3)], actor="a", received=1)
+    with (folder / "journal.jsonl").open("ab") as file:
+        file.write(b"person_id=7 torn")
+
+    gone = store.erase("demo", {"person_id=7"}, {(label(2).prediction_id, 0)})
+
+    assert gone == 2
+    assert [revision for revision, _ in kept(folder)] == [1, 4]
+    for path in folder.rglob("*"):
+        assert path.is_dir() or b"person_id=7" not in path.read_bytes()
+    assert store.append([label(4)], actor="a", received=1) == 5
     store.close()
