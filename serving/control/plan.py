@@ -244,7 +244,11 @@ def _fields(subject: str, before: Any, after: Any) -> Iterator[Change]:
 def _words(value: Any) -> str:
     """A value on one line: digests short, defaults left out where they say nothing."""
     if isinstance(value, dict):
-        inner = (f"{key} {_words(one)}" for key, one in value.items() if one not in (None, "", []))
+        inner = (
+            f"{key} {_words(one)}"
+            for key, one in value.items()
+            if one not in (None, "", []) and (key, one) != ("candidate", False)
+        )
         return ", ".join(inner) or "{}"
     if isinstance(value, list):
         return "[" + "; ".join(map(_words, value)) + "]"
