@@ -19,6 +19,7 @@ from serving.config.identity import ANONYMOUS
 from serving.config.snapshot_codec import dec_hook
 from serving.control.access import Access, check_host, check_origin
 from serving.control.audit import AuditLog
+from serving.control.candidate_routes import CandidateRoutes
 from serving.control.config_routes import ConfigRoutes
 from serving.control.drift_routes import DriftRoutes
 from serving.control.feature_routes import FeatureRoutes
@@ -90,6 +91,7 @@ def operations_of(plane: ControlPlane) -> list[Operation]:
         *LogRoutes(plane).operations(),
         *LabelRoutes(plane).operations(),
         *RetrainingRoutes(plane).operations(),
+        *CandidateRoutes(plane).operations(),
     ]
     pages.described = operations
     return operations

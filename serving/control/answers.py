@@ -14,11 +14,14 @@ from serving.control.rolls import RollStatus
 from serving.control.workers import Acknowledgement
 from serving.drift.standing import Watched
 from serving.drift.verdict import Level
+from serving.models.candidate import Brought
 from serving.types import Signature, TensorMetadata
 
 __all__ = [
     "ApplyAnswer",
     "ApplyRequest",
+    "CandidateAnswer",
+    "CandidateRequest",
     "ConfigAnswer",
     "DriftAnswer",
     "DriftLevel",
@@ -78,6 +81,21 @@ class RollRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Replace every process by one of the code that is on disk now. `reason` is for the log."""
 
     reason: str = ""
+
+
+class CandidateRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What came out of a training. `file` and `golden` are absolute paths on the gateway's machine.
+
+    `version` is a name that is not taken; `percent` of the requests are copied to it; `apply` makes
+    workers serve it at once, `wait_seconds` bounds the wait for them.
+    """
+
+    file: str
+    version: str
+    golden: str = ""
+    percent: float = 100.0
+    apply: bool = False
+    wait_seconds: float = 10.0
 
 
 class RetrainingAsk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -300,6 +318,15 @@ class ApplyAnswer(msgspec.Struct, frozen=True, kw_only=True):
     workers: list[Acknowledgement] = []
     roll: RollStatus = RollStatus()
     """How far the engine is, if it was given something to do."""
+
+
+class CandidateAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The shadow that the configuration has now; `revision` is what is served."""
+
+    candidate: Brought
+    revision: int
+    published: bool
+    workers: list[Acknowledgement] = []
 
 
 class RollAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -82,6 +82,7 @@ class ControlPlane:
         self.labels = labels
         self.version = version
         self.clock = clock
+        self.data = data
         self.sockets = data / "run"
         self.rates = Rates()
         self._elsewhere: Samples = {}

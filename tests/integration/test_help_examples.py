@@ -24,7 +24,7 @@ DEMO = Path(__file__).parents[2] / "configs" / "demo"
 USUAL_ADMIN = "127.0.0.1:8002"
 ASKING = (
     *("sluice apply", "sluice roll", "sluice features erase", "sluice quarantine lift"),
-    "sluice log erase",
+    *("sluice log erase", "sluice retraining ask", "sluice retraining resume"),
 )
 FOLLOWED_BY_WORDS = re.compile(r" {3,}[a-z].*")
 
@@ -63,6 +63,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[gateway_kit.Runni
     gateway.write_text(re.sub(r"127\.0\.0\.1:800\d", "127.0.0.1:0", gateway.read_text()))
     if "\nlog:" not in gateway.read_text():
         gateway.write_text(gateway.read_text() + "log: {}\n")
+    model = copy / "models" / "employment.yaml"
+    model.write_text(model.read_text() + "  retrain: {command: ['true']}\n")
     answered(folder, copy / ".sluice" / "predictions")
     # Stands for the usual ports, where `infer` and `plan` look if nothing is said.
     (folder / ".sluice").symlink_to(copy / ".sluice")
@@ -93,13 +95,21 @@ def quarantine(demo: gateway_kit.Running, model: str, version: str) -> None:
     register.record(demo.data, crash)
 
 
+def training(demo: gateway_kit.Running, *, runs: bool) -> None:
+    """Have a training of the demo's model run, or none."""
+    url = f"{demo.admin}/api/v1/retraining/employment"
+    if demo.ask(url, token=demo.token)[1]["in_flight"] != runs:
+        verb, body = ("ask", {}) if runs else ("ended", {"improved": True})
+        assert demo.ask(f"{url}/{verb}", body, token=demo.token)[0] == 200
+
+
 def test_every_kind_of_example_was_found() -> None:
     """The list is not empty by some mistake of this file."""
     words = {line.split()[1] for line in ALL if line.startswith("sluice")}
 
     assert words == {
         *("up", "check", "plan", "apply", "roll", "status", "infer", "quarantine", "features"),
-        *("simulate", "tokens", "labels", "performance", "drift", "log"),
+        *("simulate", "tokens", "labels", "performance", "drift", "log", "retraining", "candidate"),
     }
 
 
@@ -115,6 +125,8 @@ def test_an_example_works_as_it_is_printed(demo: gateway_kit.Running, line: str)
         shipping_kit.needed("deltalake")
     if line.startswith("sluice quarantine lift"):
         quarantine(demo, "employment", "v2")
+    if line.startswith(("sluice retraining ask", "sluice retraining ended")):
+        training(demo, runs="ended" in line)
     if line.startswith(ASKING) and "--yes" not in line:
         line += " --yes"  # a person would answer the question
 
