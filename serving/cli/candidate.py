@@ -65,8 +65,8 @@ def candidate(
 
     \b
     Examples:
-      sluice candidate employment configs/demo/artifacts/employment-v2.onnx \\
-          --version v3 --config configs/demo
+      sluice candidate employment configs/demo/artifacts/employment-v2.onnx --version v3 \\
+          --config configs/demo
     """  # noqa: D301  - \b keeps click from re-wrapping the examples
     brought = _bring(directory, model, file, version=version, golden=golden, percent=percent)
     output.answer(brought, lambda: _words(brought))
