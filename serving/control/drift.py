@@ -6,7 +6,8 @@ What it concludes is shown by `/api/v1/drift`, `/metrics` and the log; who acts 
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +27,7 @@ _WINDOWS: Final = 48
 """Windows that a report looks back."""
 
 _LEAST_SECONDS: Final = 1.0
+_FRESH_SECONDS: Final = 1.0
 _LOG = logging.getLogger("drift")
 
 
@@ -44,6 +46,8 @@ class DriftMonitor:
         self._clock = clock
         self._store: DriftParts | None = None
         self._parts: list[Part] = []
+        self._judged = 0.0
+        self._one_at_a_time = threading.Lock()
         self._digests: dict[int, tuple[Reference, str]] = {}
         self.watched: dict[tuple[str, str, str], Watched] = {}
         """By model, version and role."""
@@ -71,20 +75,34 @@ class DriftMonitor:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._store = DriftParts(self._folder, keep=longest * _WINDOWS)
             self._parts = self._store.since(oldest)
-        part = self._store.take(now)
-        if part is not None:
-            self._parts.append(part)
-        self._parts = [one for one in self._parts if one.end > oldest]
-        self._judge(snapshot, now)
+        with self._one_at_a_time:
+            part = self._store.take(now)
+            if part is not None:
+                self._parts.append(part)
+            self._parts = [one for one in self._parts if one.end > oldest]
+            self._judge(snapshot, self._parts, now)
 
-    def _judge(self, snapshot: Snapshot, now: float) -> None:
+    def look(self) -> None:
+        """Judge with what was counted since the last part too: somebody is looking.
+
+        Blocks on the disk; does nothing if it was done a moment ago. Raises OSError.
+        """
+        snapshot, store, now = self._current(), self._store, self._clock.wall()
+        if snapshot is None or store is None or now - self._judged < _FRESH_SECONDS:
+            return
+        with self._one_at_a_time:
+            part = store.peek(now)
+            self._judge(snapshot, self._parts + ([part] if part is not None else []), now)
+
+    def _judge(self, snapshot: Snapshot, parts: Sequence[Part], now: float) -> None:
+        self._judged = now
         found: dict[tuple[str, str, str], Watched] = {}
         for name, monitoring in _watched(snapshot).items():
             reference = snapshot.references[name]
             digest = self._digest(reference)
             keys = {
                 key
-                for part in self._parts
+                for part in parts
                 for key in part.counts
                 if key.model == name and key.reference == digest
             }
@@ -95,7 +113,7 @@ class DriftMonitor:
                     role=key.role,
                     reference=reference,
                     monitoring=monitoring,
-                    found=stretches(self._parts, key, float(monitoring.window))[-_WINDOWS:],
+                    found=stretches(parts, key, float(monitoring.window))[-_WINDOWS:],
                     at=now,
                     foreign=foreign_outputs(reference, snapshot.staged.get(name, {}), key.version),
                 )

@@ -39,6 +39,15 @@ class _State(msgspec.Struct):
     """By file, what had been taken from it."""
 
 
+class _Fresh(msgspec.Struct):
+    """What was counted since the last part, and by whom."""
+
+    start: float = 0.0
+    counts: dict[CountKey, Counts] = {}
+    taken: dict[str, _Listed] = {}
+    finished: list[Path] = []
+
+
 class DriftParts:
     """The parts of one data directory. One process takes them (control). Blocks on the disk.
 
@@ -63,11 +72,28 @@ class DriftParts:
         Raises:
             OSError: the disk does not keep it; it is taken the next time.
         """
+        fresh = self._fresh(now)
+        if not fresh.counts and not fresh.finished:
+            self._quiet = now
+            return None
+        number = self._state.line.number + 1 if self._state is not None else 1
+        state = _State(_Line(number, fresh.start, now, _listed(fresh.counts)), fresh.taken)
+        write_whole(self._folder / "state.msgpack", msgspec.msgpack.encode(state))
+        self._state = state
+        self._append(state.line)
+        for path in fresh.finished:
+            path.unlink(missing_ok=True)
+        self._forget(now)
+        return Part(fresh.start, now, fresh.counts) if fresh.counts else None
+
+    def peek(self, now: float) -> Part | None:
+        """What `take` would give, and leave it there. Raises OSError."""
+        fresh = self._fresh(now)
+        return Part(fresh.start, now, fresh.counts) if fresh.counts else None
+
+    def _fresh(self, now: float) -> "_Fresh":
         before = self._state.taken if self._state is not None else {}
-        start = self._state.line.end if self._state is not None else None
-        total: dict[CountKey, Counts] = {}
-        taken: dict[str, _Listed] = {}
-        finished: list[Path] = []
+        found = _Fresh()
         begun = now
         for path in sorted(self._folder.glob("*.counts")):
             alive, counts = self._read(path)
@@ -75,26 +101,16 @@ class DriftParts:
                 continue
             old = dict(_arrays(before.get(path.name, [])))
             for key, vector in counts.items():
-                fresh = vector - old[key] if key in old else vector
-                if fresh.any():
-                    total[key] = total[key] + fresh if key in total else fresh
-            taken[path.name] = _listed(counts)
+                more = vector - old[key] if key in old else vector
+                if more.any():
+                    known = found.counts.get(key)
+                    found.counts[key] = more if known is None else known + more
+            found.taken[path.name] = _listed(counts)
             begun = min(begun, path.stat().st_ctime)
             if not alive:
-                finished.append(path)
-        if not total and not finished:
-            self._quiet = now
-            return None
-        number = self._state.line.number + 1 if self._state is not None else 1
-        start = begun if start is None else max(start, self._quiet)
-        state = _State(_Line(number, start, now, _listed(total)), taken)
-        write_whole(self._folder / "state.msgpack", msgspec.msgpack.encode(state))
-        self._state = state
-        self._append(state.line)
-        for path in finished:
-            path.unlink(missing_ok=True)
-        self._forget(now)
-        return Part(start, now, total) if total else None
+                found.finished.append(path)
+        found.start = begun if self._state is None else max(self._state.line.end, self._quiet)
+        return found
 
     def since(self, moment: float) -> list[Part]:
         """Parts that ended after a moment, oldest first."""

@@ -1,6 +1,7 @@
 """How traffic compares with each model's reference: for programs, and as a page."""
 
 import asyncio
+import contextlib
 import shlex
 
 from starlette.responses import HTMLResponse, Response
@@ -46,7 +47,7 @@ class DriftRoutes:
         ]
 
     async def _page(self, ask: Ask) -> Response:
-        found = self._found(ask)
+        found = await self._found(ask)
         report = ModelReport(
             model=found.model,
             at=self._plane.clock.wall(),
@@ -59,9 +60,9 @@ class DriftRoutes:
         return HTMLResponse(await asyncio.to_thread(page, report))
 
     async def _report(self, ask: Ask) -> Response:
-        return json_response(self._found(ask))
+        return json_response(await self._found(ask))
 
-    def _found(self, ask: Ask) -> DriftAnswer:
+    async def _found(self, ask: Ask) -> DriftAnswer:
         model = ask.path["model"]
         snapshot = self._plane.publisher.current
         if snapshot is None or model not in snapshot.models:
@@ -69,6 +70,8 @@ class DriftRoutes:
         version, role = ask.query.get("version", ""), ask.query.get("role", "")
         if version and version not in snapshot.models[model].versions:
             raise NotFound(f"model '{model}' has no version '{version[:64]}'")
+        with contextlib.suppress(OSError):  # then what was judged last has to do
+            await asyncio.to_thread(self._plane.drift.look)
         found = [
             watched
             for (name, one, its), watched in sorted(self._plane.drift.watched.items())

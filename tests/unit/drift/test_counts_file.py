@@ -82,6 +82,18 @@ def test_a_part_is_what_was_counted_since_the_last(tmp_path: Path) -> None:
     assert totals(parts.since(0)) == [6, 2, 4]
 
 
+def test_looking_takes_nothing_away(tmp_path: Path) -> None:
+    """Who asks between two parts sees what has been counted by then."""
+    file = worker(tmp_path)
+    parts = DriftParts(tmp_path)
+    file.vector(KEY)[:] += [3, 1, 2]
+    seen = [parts.peek(50.0), parts.peek(60.0)]
+    taken = parts.take(100.0)
+
+    assert [list(one.counts[KEY]) for one in (*seen, taken) if one is not None] == [[3, 1, 2]] * 3
+    assert parts.peek(110.0) is None
+
+
 def test_a_worker_that_died_is_counted_to_its_end_and_once(tmp_path: Path) -> None:
     """Its file goes when it has been taken; its counts stay."""
     file = worker(tmp_path)
