@@ -119,6 +119,20 @@ FAMILIES: Final[dict[str, Family]] = {
     "sluice_last_inference_timestamp_seconds": Family(
         "gauge", "Wall-clock time of the last answer.", _VERSION, merge="max"
     ),
+    "sluice_log_rows_total": Family(
+        "counter",
+        "Rows offered to the prediction log, and what became of them: logged, sampled_out, or "
+        "dropped (buffer_full, disk_full, disk_error, unwritable, crash).",
+        ("outcome",),
+    ),
+    "sluice_log_held_bytes": Family("gauge", "What the prediction log holds and has not written."),
+    "sluice_log_bytes": Family("gauge", "What the prediction log takes on the disk.", merge="max"),
+    "sluice_log_files_total": Family(
+        "counter",
+        "Files of the prediction log by what became of them: segments converted to Parquet or "
+        "found damaged, Parquet files merged, expired, or removed over max_size.",
+        ("outcome",),
+    ),
     "sluice_mirrored_total": Family(
         "counter", "Shadow copies, by outcome (answered, failed, dropped).", (*_VERSION, "outcome")
     ),

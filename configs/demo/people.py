@@ -4,6 +4,7 @@ python configs/demo/people.py --person 42 > request.json
 curl -s localhost:8000/v2/models/employment/infer -d @request.json
 
 python configs/demo/people.py --table configs/demo/data/people.parquet
+python configs/demo/people.py --labels configs/demo/data/employed.parquet
 """
 
 import argparse
@@ -64,6 +65,13 @@ def table() -> pa.Table:
     return pa.table(columns)
 
 
+def labels() -> pa.Table:
+    """What is known of everybody: `person_id` and `employed`, 1 or 0."""
+    return pa.table(
+        {"person_id": np.arange(1, PEOPLE + 1), "employed": people().employed.astype("i1")}
+    )
+
+
 def text(message: dict[str, Any]) -> str:
     """JSON with one tensor a line."""
     lines = ",\n".join(f"    {json.dumps(tensor)}" for tensor in message["inputs"])
@@ -78,12 +86,16 @@ def main() -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--person", type=int, help=f"print a request: person_id, 1 to {PEOPLE}")
     what.add_argument("--table", type=Path, metavar="FILE", help="write everybody as Parquet")
+    what.add_argument("--labels", type=Path, metavar="FILE", help="write who works as Parquet")
     sent = parser.add_mutually_exclusive_group()
     sent.add_argument("--whole", action="store_true", help="send X [1, 16] in one tensor")
     sent.add_argument("--key", action="store_true", help="send person_id alone")
     arguments = parser.parse_args()
     if arguments.table is not None:
         pq.write_table(table(), arguments.table, compression="zstd", compression_level=19)
+        return
+    if arguments.labels is not None:
+        pq.write_table(labels(), arguments.labels, compression="zstd", compression_level=19)
         return
     if not 1 <= arguments.person <= PEOPLE:
         parser.error(f"--person must be 1 to {PEOPLE}, not {arguments.person}")

@@ -29,6 +29,10 @@ COMMANDS: Final[dict[str, str]] = {
     "infer": "Ask a model, from the command line.",
     "quarantine": "Show versions that crashed workers, and let one back.",
     "features": "Load, show and erase online features.",
+    "log": "Read, check, erase and ship the prediction log.",
+    "labels": "Say what came true of predictions.",
+    "performance": "Show how well a model does, by the labels it has.",
+    "drift": "Compare traffic with what was frozen, in words, tables and a page.",
     "simulate": "Try a policy on a recorded or made-up load.",
     "tokens": "Make credentials for callers.",
 }

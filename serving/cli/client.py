@@ -83,8 +83,8 @@ class AdminClient:
         """Read, and decode the answer. Raises Unreachable, CommandError."""
         return self._decoded(self._ask("GET", path), kind, role="operator")
 
-    def post(self, path: str, body: Any, kind: type[T]) -> T:
-        """Call a verb and decode its answer.
+    def post(self, path: str, body: Any, kind: type[T], *, role: str = "admin") -> T:
+        """Call a verb and decode its answer; `role` is what it needs, for the words of a refusal.
 
         Raises:
             Unreachable: nobody answers, or not as a gateway does.
@@ -92,7 +92,7 @@ class AdminClient:
             CommandError: it refuses for another reason.
         """
         answer = self._ask("POST", path, msgspec.json.encode(body))
-        return self._decoded(answer, kind, role="admin")
+        return self._decoded(answer, kind, role=role)
 
     def _ask(self, method: str, path: str, body: bytes | None = None) -> httpx.Response:
         headers = {} if body is None else {"content-type": "application/json"}

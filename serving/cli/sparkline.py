@@ -17,12 +17,17 @@ def columns(values: Sequence[float], width: int) -> list[float]:
     return [max(values[start:end]) for start, end in pairwise(edges)]
 
 
-def sparkline(values: Sequence[float], *, low: float | None = None) -> str:
-    """One bar a value, from `low` (the least of them if not given) up to the greatest."""
+def sparkline(
+    values: Sequence[float], *, low: float | None = None, high: float | None = None
+) -> str:
+    """One bar a value, from `low` (the least of them if not given) up to the greatest.
+
+    If that is less than `high`, up to `high`: small changes then look small.
+    """
     if not values:
         return ""
     least = min(values) if low is None else low
-    span = max(values) - least
+    span = max(*values, least if high is None else high) - least
     if span <= 0:
         return _BARS[0] * len(values)
     top = len(_BARS) - 1

@@ -13,6 +13,7 @@ from serving.cli.overview import Overview
 from serving.cli.roll import progress_line
 from serving.config.keys import node_name
 from serving.control.answers import ModelStatus, Status, VersionStatus, WorkerStatus
+from serving.drift.verdict import LEVELS
 from serving.engine.inspection import ProcessStatus
 from serving.engine.report import EngineReport
 
@@ -26,6 +27,9 @@ _COLOURS: Final = {
     "backing_off": "red",
     "unhealthy": "red",
     "silent": "red",
+    "inform": "cyan",
+    "alert": "yellow",
+    "trigger": "red",
 }
 _NOTHING: Final = "–"
 
@@ -155,7 +159,8 @@ def _revision_line(control: Status, now: float) -> Text:
 
 
 def _models(control: Status) -> Table:
-    table = plain_table("model", "version", "role", "ready", "requests/s", "failed/s")
+    watched = ("drift",) if control.drift else ()
+    table = plain_table("model", "version", "role", "ready", "requests/s", "failed/s", *watched)
     anybody = any(worker.state == "ready" for worker in control.workers)
     kept_out = {(one.model, one.version) for one in control.quarantined}
     for model in control.models:
@@ -174,8 +179,23 @@ def _models(control: Status) -> Table:
                 else _readiness(model, version, anybody=anybody),
                 f"{sum(rate.requests_per_second for rate in rates):.1f}",
                 f"{sum(rate.failed_per_second for rate in rates):.1f}",
+                *([_drift(control, model, version)] if watched else ()),
             )
     return table
+
+
+def _drift(control: Status, model: ModelStatus, version: VersionStatus) -> Text:
+    """The gravest verdict of a version, and in which role if it has several."""
+    found = [
+        (LEVELS.index(one.level), one)
+        for one in control.drift
+        if (one.model, one.version) == (model.model, version.version)
+    ]
+    if not found:
+        return Text(_NOTHING)
+    _, worst = max(found, key=lambda pair: pair[0])
+    role = f" ({worst.role})" if len(found) > 1 else ""
+    return Text(f"{worst.level}{role}", style=_COLOURS.get(worst.level, ""))
 
 
 def _roles(version: VersionStatus) -> str:

@@ -14,18 +14,32 @@ from pathlib import Path
 import msgspec
 
 from serving.config.addresses import listener_parts
-from serving.config.load import Loaded, load_tokens, resolve_artifacts, resolve_seeds
+from serving.config.frozen_bins import MAX_REFERENCE_BYTES, Reference, decode_reference
+from serving.config.load import (
+    Loaded,
+    load_tokens,
+    resolve_artifacts,
+    resolve_references,
+    resolve_seeds,
+)
 from serving.config.problems import Problem
 from serving.config.schema import TlsConfig, TokensFile
 from serving.errors import InvalidConfig
 
-__all__ = ["ArtifactFact", "Facts", "TlsFact", "TokensFact", "gather"]
+__all__ = ["ArtifactFact", "Facts", "ReferenceFact", "TlsFact", "TokensFact", "gather"]
 
 
 class ArtifactFact(msgspec.Struct, frozen=True):
     """A model file: its digest, or (`sha256` empty) why it cannot be read."""
 
     sha256: str = ""
+    refusal: str = ""
+
+
+class ReferenceFact(msgspec.Struct, frozen=True):
+    """A model's frozen bins, or (`reference` None) what is wrong with the file."""
+
+    reference: Reference | None = None
     refusal: str = ""
 
 
@@ -48,13 +62,15 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Everything on disk that a configuration names.
 
     `artifacts` is keyed by (model, version) and None where nobody looked; `tls` by listener;
-    `tokens` is None without `auth`; `seeds` says by view why its seed cannot be read.
+    `tokens` is None without `auth`; `seeds` says by view why its seed cannot be read;
+    `references` is keyed by model.
     """
 
     artifacts: dict[tuple[str, str], ArtifactFact] | None = None
     tls: dict[str, TlsFact] = {}
     tokens: TokensFact | None = None
     seeds: dict[str, str] = {}
+    references: dict[str, ReferenceFact] = {}
 
 
 def gather(loaded: Loaded, *, artifacts: bool = True) -> Facts:
@@ -71,7 +87,25 @@ def gather(loaded: Loaded, *, artifacts: bool = True) -> Facts:
         tls={name: _tls(loaded.root, tls) for name, tls in listeners.items() if tls is not None},
         tokens=_tokens(loaded.root / gateway.auth.tokens) if gateway.auth else None,
         seeds=dict(_seeds(loaded)) if artifacts else {},
+        references=_references(loaded) if artifacts else {},
     )
+
+
+def _references(loaded: Loaded) -> dict[str, ReferenceFact]:
+    return {name: _reference(path) for name, path in resolve_references(loaded).items()}
+
+
+def _reference(path: Path) -> ReferenceFact:
+    if refusal := _unreadable(path):
+        return ReferenceFact(refusal=f"cannot be read: {refusal}")
+    try:
+        if path.stat().st_size > MAX_REFERENCE_BYTES:
+            return ReferenceFact(refusal=f"is larger than {MAX_REFERENCE_BYTES >> 20} MiB")
+        return ReferenceFact(decode_reference(path.read_bytes()))
+    except OSError as error:
+        return ReferenceFact(refusal=f"cannot be read: {_words(error)}")
+    except InvalidConfig as error:
+        return ReferenceFact(refusal=f"must not be used: {error.message}")
 
 
 def _seeds(loaded: Loaded) -> Iterator[tuple[str, str]]:

@@ -28,6 +28,7 @@ __all__ = [
     "load_gateway",
     "load_tokens",
     "resolve_artifacts",
+    "resolve_references",
     "resolve_seeds",
 ]
 
@@ -100,6 +101,16 @@ def resolve_artifacts(loaded: Loaded) -> dict[tuple[str, str], Path]:
         for name, model in loaded.configuration.models.items()
         for version, source in model.versions.items()
         if source.path and not source.urls
+    }
+
+
+def resolve_references(loaded: Loaded) -> dict[str, Path]:
+    """Where the reference of each model that is compared with one is: absolute paths, by model."""
+    return {
+        name: (loaded.root / loaded.model_files[name]).parent.absolute()
+        / model.monitoring.reference
+        for name, model in loaded.configuration.models.items()
+        if model.monitoring is not None and model.monitoring.reference
     }
 
 

@@ -8,6 +8,7 @@ that is not higher than its own.
 import msgspec
 
 from feature_cache.views import FeatureView
+from serving.config.frozen_bins import Reference
 from serving.config.schema import ModelConfig
 from serving.types import Signature
 
@@ -42,3 +43,5 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     views: dict[str, FeatureView]
     staged: dict[str, dict[str, StagedVersion]]
     unloaded: list[str] = []
+    references: dict[str, Reference] = {}
+    """By model: the bins that its traffic is counted into."""

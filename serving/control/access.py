@@ -1,9 +1,9 @@
 """Who may use the admin port, and from where.
 
-Verbs that change something always need the role `admin`. Reading is open on loopback as long
-as no tokens are configured, and needs `operator` otherwise. A browser is kept from being made
-an accomplice: the Host must be ours (a rebound name is not), and a verb with a foreign Origin
-is refused.
+Verbs that change what is served always need the role `admin`, labels `operator`. Reading is open
+on loopback as long as no tokens are configured, and needs `operator` otherwise. A browser is kept
+from being made an accomplice: the Host must be ours (a rebound name is not), and a verb with a
+foreign Origin is refused.
 """
 
 import ipaddress
@@ -31,7 +31,7 @@ from serving.types import Principal
 __all__ = ["ADMIN_TOKEN_NAME", "Access", "check_host", "check_origin", "ensure_admin_token"]
 
 ADMIN_TOKEN_NAME: Final = "admin-token"  # noqa: S105 - the name of its holder in audits
-Need = Literal["open", "read", "admin"]
+Need = Literal["open", "read", "operator", "admin"]
 _LOG = logging.getLogger("control")
 
 
@@ -106,7 +106,7 @@ class Access:
         """Raise PermissionDenied unless the caller may."""
         if need == "admin":
             require(principal, "admin")
-        elif need == "read" and not self._open_reads:
+        elif need == "operator" or (need == "read" and not self._open_reads):
             require(principal, "operator")
 
 

@@ -20,7 +20,10 @@ from serving.config.snapshot_codec import dec_hook
 from serving.control.access import Access, check_host, check_origin
 from serving.control.audit import AuditLog
 from serving.control.config_routes import ConfigRoutes
+from serving.control.drift_routes import DriftRoutes
 from serving.control.feature_routes import FeatureRoutes
+from serving.control.label_routes import LabelRoutes
+from serving.control.log_routes import LogRoutes
 from serving.control.operations import Ask, Operation, json_response
 from serving.control.page_routes import PageRoutes
 from serving.control.plane import ControlPlane
@@ -44,6 +47,7 @@ __all__ = ["Listener", "build", "operations_of"]
 
 _LARGEST_BODY: Final = 1 << 20
 _BODY_SECONDS: Final = 10.0
+_LINES: Final = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 _HEADERS: Final = {
     "cache-control": "no-store",
     "x-content-type-options": "nosniff",
@@ -80,7 +84,10 @@ def operations_of(plane: ControlPlane) -> list[Operation]:
         *ConfigRoutes(plane).operations(),
         *RepositoryRoutes(plane).operations(),
         *QuarantineRoutes(plane).operations(),
+        *DriftRoutes(plane).operations(),
         *FeatureRoutes(plane).operations(),
+        *LogRoutes(plane).operations(),
+        *LabelRoutes(plane).operations(),
     ]
     pages.described = operations
     return operations
@@ -136,7 +143,7 @@ class _Call:
     async def _authorised(self, request: Request, who: list[str]) -> Response:
         operation, listener = self._operation, self._listener
         host = check_host(request.headers.getlist("host"), listener.host)
-        if operation.need == "admin":
+        if operation.need in ("operator", "admin"):
             check_origin(request.headers.getlist("origin"), host, tls=listener.tls)
         credentials = request.headers.getlist("authorization")
         if len(credentials) > 1:
@@ -145,7 +152,7 @@ class _Call:
         principal = listener.access.identify(credential, operation.need)
         who[0] = principal.name
         listener.access.allow(principal, operation.need)
-        body = decode_body(await _body(request), operation.body) if operation.body else None
+        body = await _decoded(request, operation) if operation.body else None
         return await operation.answer(
             Ask(
                 who=principal,
@@ -183,6 +190,15 @@ class _Call:
             _LOG.critical("the audit log cannot be written: %s", error.strerror)
 
 
+async def _decoded(request: Request, operation: Operation) -> Any:
+    """The body as the operation's type: JSON, or JSON lines where it takes them."""
+    body = await _body(request)
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if operation.lines and media_type in _LINES:
+        return decode_lines(body, operation.body, operation.lines)
+    return decode_body(body, operation.body)
+
+
 async def _body(request: Request) -> bytes:
     """Read a body that is neither too long nor too slow."""
     body = b""
@@ -203,6 +219,23 @@ def decode_body(body: bytes, kind: Any) -> Any:
         return msgspec.json.decode(body or b"{}", type=kind, dec_hook=dec_hook)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"the body is not what is expected: {error}") from error
+
+
+def decode_lines(body: bytes, kind: Any, field: str) -> Any:
+    """Decode a body of one JSON value a line into one field; empty lines are none.
+
+    Raises:
+        InvalidRequest: naming the line, from 1.
+    """
+    items = []
+    for number, line in enumerate(body.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            items.append(msgspec.json.decode(line))
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            raise InvalidRequest(f"line {number} of the body is no JSON: {error}") from error
+    return msgspec.convert({field: items}, kind)
 
 
 def error_response(error: BaseException) -> Response:

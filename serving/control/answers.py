@@ -9,14 +9,21 @@ from serving.control.plan import Plan
 from serving.control.rates import Rate
 from serving.control.rolls import RollStatus
 from serving.control.workers import Acknowledgement
+from serving.drift.standing import Watched
+from serving.drift.verdict import Level
 from serving.types import Signature, TensorMetadata
 
 __all__ = [
     "ApplyAnswer",
     "ApplyRequest",
     "ConfigAnswer",
+    "DriftAnswer",
+    "DriftLevel",
+    "ErasureNoted",
     "Health",
     "HistoryAnswer",
+    "LabelErasure",
+    "LabelsRequest",
     "LiftAnswer",
     "LoadAnswer",
     "ModelStatus",
@@ -78,6 +85,28 @@ class PushRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     rows: list[dict[str, Any]]
 
 
+class LabelsRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What came true.
+
+    An item of `labels` is an object with
+
+    - `prediction_id` and perhaps `row` (0 if left out), or `entity` (every key of the model),
+      `time` (the newest prediction at or before it is meant) and perhaps `tolerance` (seconds that
+      it may be older; the model's horizon if left out) and `model`;
+    - `label`: a number, a text, true or false; `label_time`: when it was known (now if left out);
+      `source`: where it comes from.
+
+    Times are ISO 8601 or milliseconds since 1970. `model` and `source` stand for items that do not
+    say it. `partial` leaves invalid items out; `dry_run` tells what would become of the labels.
+    """
+
+    labels: list[Any]
+    model: str = ""
+    source: str = ""
+    partial: bool = False
+    dry_run: bool = False
+
+
 class RepositoryRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Body of the repository verbs, as Triton and KServe clients send it; often empty."""
 
@@ -86,6 +115,25 @@ class RepositoryRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 # --- answers --------------------------------------------------------------------------------
+
+
+class LabelErasure(msgspec.Struct, frozen=True, kw_only=True):
+    """A subject whose labels are to go.
+
+    `keys` gives for each entity key the texts it may stand as, `predictions` the first two parts
+    of the prediction_id and the row of each prediction that was erased; `models` null for all.
+    """
+
+    keys: dict[str, list[str]]
+    predictions: list[tuple[str, int]] = []
+    models: list[str] | None = None
+
+
+class ErasureNoted(msgspec.Struct, frozen=True, kw_only=True):
+    """A receipt of `LOG/erasures.jsonl`, and the digest of its line."""
+
+    receipt: str
+    sha256: str
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -168,6 +216,16 @@ class QuarantineStatus(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
+class DriftLevel(msgspec.Struct, frozen=True, kw_only=True):
+    """The verdict on a version's traffic in a role, and its gravest reason."""
+
+    model: str
+    version: str
+    role: str
+    level: Level
+    reason: str = ""
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Everything at a glance. `problem`: why the configuration directory is not what is served."""
 
@@ -182,6 +240,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     rates: list[Rate]
     problem: str = ""
     quarantined: list[QuarantineStatus] = []
+    drift: list[DriftLevel] = []
+    """Of versions that are watched and have traffic."""
     roll: RollStatus = RollStatus()
 
 
@@ -279,3 +339,15 @@ class LiftAnswer(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     version: str
     waiting: list[str] = []
+
+
+class DriftAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a model's versions; `words` says why there is nothing, if there is not.
+
+    Without a reference (`has_reference`) there never will be.
+    """
+
+    model: str
+    has_reference: bool = True
+    watched: list[Watched]
+    words: str = ""

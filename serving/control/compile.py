@@ -12,6 +12,7 @@ import msgspec
 
 from serving.config.check import check, check_signatures
 from serving.config.facts import Facts, gather
+from serving.config.frozen_bins import Reference
 from serving.config.load import Loaded, load_directory, resolve_artifacts
 from serving.config.problems import Problem, raise_errors
 from serving.config.schema import Configuration
@@ -32,6 +33,7 @@ class Compiled(msgspec.Struct, frozen=True, kw_only=True):
     configuration: Configuration
     staged: Staged
     warnings: list[str]
+    references: dict[str, Reference] = {}
 
     def snapshot(
         self, *, revision: int, author: str, at: float, unloaded: list[str] | None = None
@@ -44,6 +46,7 @@ class Compiled(msgspec.Struct, frozen=True, kw_only=True):
             models=self.configuration.models,
             views=self.configuration.views,
             staged=self.staged,
+            references=self.references,
             unloaded=[name for name in unloaded or () if name in self.configuration.models],
         )
 
@@ -87,6 +90,11 @@ def compile_configuration(root: Path, data: Path, *, insecure: bool = False) -> 
             for model, config in loaded.configuration.models.items()
         },
         warnings=[str(problem) for problem in problems],
+        references={
+            name: fact.reference
+            for name, fact in (facts.references or {}).items()
+            if fact.reference is not None
+        },
     )
 
 

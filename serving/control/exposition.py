@@ -69,6 +69,7 @@ def own_families(
     feature_writes: Mapping[tuple[str, str, str], int],
     stream_lag: Mapping[str, int],
     quarantined: Iterable[tuple[str, str]] = (),
+    label_outcomes: Mapping[tuple[str, str], int] | None = None,
 ) -> Iterator[Metric]:
     """What control knows beside the counters.
 
@@ -80,6 +81,7 @@ def own_families(
         feature_writes: rows by view, source and outcome.
         stream_lag: entries that wait, by view.
         quarantined: (model, version) of those that crashed workers.
+        label_outcomes: labels by model and outcome.
     """
     build = GaugeMetricFamily("sluice_build_info", "The installation.", labels=("version",))
     build.add_metric((version,), 1)
@@ -117,6 +119,14 @@ def own_families(
     for model_version in sorted(set(quarantined)):
         kept_out.add_metric(model_version, 1)
     yield kept_out
+    came = CounterMetricFamily(
+        "sluice_labels_total",
+        "Labels that came, by what became of them.",
+        labels=("model", "outcome"),
+    )
+    for model_outcome, count in sorted((label_outcomes or {}).items()):
+        came.add_metric(model_outcome, count)
+    yield came
 
 
 class _Once(Collector):

@@ -21,6 +21,7 @@ _ERRORS: Final = {
 _SECURITY: Final[dict[str, list[dict[str, list[str]]]]] = {
     "open": [],
     "read": [{}, {"token": []}],
+    "operator": [{"token": []}],
     "admin": [{"token": []}],
 }
 
@@ -56,7 +57,7 @@ def document(operations: Iterable[Operation], *, version: str) -> dict[str, Any]
             "description": (
                 "Health, metrics, status and configuration of a Sluice gateway. Reading is open "
                 "on loopback unless tokens are configured; verbs that change something always "
-                "need a token with the role `admin`."
+                "need a token with the role `admin`, labels one with the role `operator`."
             ),
         },
         "paths": paths,
@@ -113,7 +114,10 @@ def _operation(operation: Operation, known: dict[int, dict[str, Any]]) -> dict[s
         },
     }
     if operation.body is not None:
-        described["requestBody"] = {"content": _content(operation.body, known)}
+        content = _content(operation.body, known)
+        if operation.lines:
+            content["application/x-ndjson"] = {"schema": {"type": "string"}}
+        described["requestBody"] = {"content": content}
     return described
 
 

@@ -15,7 +15,7 @@ from serving.types import Principal
 
 __all__ = ["Ask", "Operation", "Parameter", "json_response"]
 
-Need = Literal["open", "read", "admin"]
+Need = Literal["open", "read", "operator", "admin"]
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,8 +39,8 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """One verb on one path.
 
-    `need` is who may: anybody, readers, admins. `audited` operations leave a line whatever
-    comes of them. `body` is the type of the JSON request body, None for no body; an empty
+    `need` is who may: anybody, readers, operators, admins. `audited` operations leave a line
+    whatever comes of them. `body` is the type of the JSON request body, None for no body; an empty
     body then stands for `{}`. `returns` is the type of the answer, or its media type.
     """
 
@@ -55,6 +55,9 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     audited: bool = False
     verb: str = ""
     """What audits call it."""
+
+    lines: str = ""
+    """Field of `body` that a body of JSON lines (`application/x-ndjson`) fills, one item each."""
 
 
 def json_response(value: Any, status: int = 200) -> Response:

@@ -10,6 +10,7 @@ from serving.config.schema import GatewayConfig, ModelConfig
 from serving.config.snapshot import Snapshot
 from serving.control.answers import (
     ConfigAnswer,
+    DriftLevel,
     HistoryAnswer,
     ModelStatus,
     QuarantineStatus,
@@ -21,12 +22,14 @@ from serving.control.answers import (
 )
 from serving.control.journal import Entry, Summary
 from serving.control.plan import as_written, compare
-from serving.control.workers import state_of
+from serving.control.workers import names_of, state_of
+from serving.drift.standing import Watched
 from serving.quarantine.decision import Quarantined
 from serving.types import RepositoryEntry
 
 __all__ = [
     "config_answer",
+    "drift_levels",
     "history",
     "is_ready",
     "model_statuses",
@@ -73,6 +76,7 @@ def is_ready(
 
 def model_statuses(snapshot: Snapshot, reports: Sequence[WorkerReport]) -> list[ModelStatus]:
     """Every model and version with its part in the traffic."""
+    named = names_of(reports)
     return [
         ModelStatus(
             model=name,
@@ -87,7 +91,7 @@ def model_statuses(snapshot: Snapshot, reports: Sequence[WorkerReport]) -> list[
                     outputs=staged.signature.outputs,
                     batchable=staged.signature.batchable,
                     not_ready={
-                        report.worker: report.not_ready[f"{name}/{version}"]
+                        named[report.key]: report.not_ready[f"{name}/{version}"]
                         for report in reports
                         if f"{name}/{version}" in report.not_ready
                     },
@@ -111,6 +115,21 @@ def quarantine_statuses(entries: Iterable[Quarantined]) -> list[QuarantineStatus
             reason=one.reason,
         )
         for one in entries
+    ]
+
+
+def drift_levels(watched: Iterable[Watched]) -> list[DriftLevel]:
+    """The verdicts as they are shown, of versions that have traffic."""
+    return [
+        DriftLevel(
+            model=one.standing.model,
+            version=one.standing.version,
+            role=one.standing.role,
+            level=one.verdict.level,
+            reason=next(iter(one.verdict.reasons), ""),
+        )
+        for one in watched
+        if one.standing.is_current
     ]
 
 

@@ -3,6 +3,7 @@
 import html
 from collections.abc import Iterable
 from typing import Any, Final
+from urllib.parse import quote
 
 import msgspec
 
@@ -44,6 +45,8 @@ code { font-family: ui-monospace, monospace; font-size: .88em }
 .bar i { display: block; height: 100%; background: var(--dim) }
 .bar .production { background: var(--production) } .bar .canary { background: var(--canary) }
 .bar .shadow { background: var(--shadow) }
+.none { color: var(--good) } .inform { color: var(--link) } .alert { color: var(--canary) }
+.trigger { color: var(--bad); font-weight: 600 }
 .call { white-space: nowrap; width: 24rem }
 .verb { display: inline-block; width: 3rem; font-weight: 600 }
 .POST { color: var(--canary) } .GET { color: var(--production) }
@@ -79,7 +82,7 @@ def status_page(status: answers.Status, now: float) -> str:
         f"<header><h1>Sluice {_text(status.version)}</h1>{badge}"
         f"<span>{_published(status, now)}</span><span>{_store(status.store)}</span></header>"
         f"{problem}"
-        f"<h2>Models</h2>{_models(status.models, rates)}"
+        f"<h2>Models</h2>{_models(status, rates)}"
         f"<h2>Workers</h2>{_workers(status.workers)}"
         '<nav><a href="/docs">API</a> · <a href="/api/v1/history">history</a> · '
         '<a href="/metrics">metrics</a> · <a href="/api/v1/status">this page as JSON</a></nav>',
@@ -99,9 +102,10 @@ def _store(store: answers.StoreStatus) -> str:
     return name if store.up else f'<span class="bad">{name} does not answer</span>'
 
 
-def _models(models: Iterable[answers.ModelStatus], rates: dict[tuple[str, str, str], Rate]) -> str:
+def _models(status: answers.Status, rates: dict[tuple[str, str, str], Rate]) -> str:
+    levels = {(one.model, one.version, one.role): one for one in status.drift}
     rows = []
-    for model in models:
+    for model in status.models:
         name = _text(model.model)
         for version in model.versions:
             roles = version.roles or [answers.RoleShare(role="", percent=0)]
@@ -109,13 +113,15 @@ def _models(models: Iterable[answers.ModelStatus], rates: dict[tuple[str, str, s
                 rate = rates.get((model.model, version.version, share.role))
                 rows.append(
                     f"<td>{name}</td><td>{_text(version.version)}</td>{_share(share)}{_rate(rate)}"
+                    f"<td>{_drift(levels.get((model.model, version.version, share.role)))}</td>"
                     f"<td>{_readiness(model, version)}</td>"
                     f'<td class="dim"><code>{version.sha256[:12]}</code></td>'
                 )
                 name = ""  # once a model is enough
     head = (
         "<th>model</th><th>version</th><th>role</th><th>share of requests</th>"
-        '<th class="n">requests/s</th><th class="n">failed/s</th><th>state</th><th>digest</th>'
+        '<th class="n">requests/s</th><th class="n">failed/s</th>'
+        "<th>drift</th><th>state</th><th>digest</th>"
     )
     return _table(head, rows, "No models.")
 
@@ -137,6 +143,16 @@ def _rate(rate: Rate | None) -> str:
     return (
         f'<td class="n">{rate.requests_per_second:.1f}</td>'
         f'<td class="n{tone}">{rate.failed_per_second:.1f}</td>'
+    )
+
+
+def _drift(level: answers.DriftLevel | None) -> str:
+    """The verdict as a link to its reasons; nothing where nothing is watched."""
+    if level is None:
+        return '<span class="dim">–</span>'
+    return (
+        f'<a class="{_text(level.level)}" title="{_text(level.reason)}" '
+        f'href="/drift/{_text(quote(level.model, safe=""))}">{_text(level.level)}</a>'
     )
 
 

@@ -11,9 +11,13 @@ from prometheus_client.core import Metric
 from serving.clock import Clock
 from serving.config.keys import WorkerReport, node_name
 from serving.config.schema import GatewayConfig
+from serving.config.snapshot import Snapshot
 from serving.control.audit import AuditLog
+from serving.control.drift import DriftMonitor
+from serving.control.drift_families import drift_families
 from serving.control.exposition import Page, own_families
 from serving.control.feature_writer import FeatureWriter
+from serving.control.label_desk import LabelDesk
 from serving.control.plan import without_secrets
 from serving.control.publisher import Publisher
 from serving.control.quarantine import QuarantineKeeper, configured_keys, is_everywhere
@@ -46,6 +50,7 @@ class ControlPlane:
     Args:
         publisher: changes what is served.
         features: writes rows that are pushed.
+        labels: takes labels.
         store: where workers report.
         data: the data directory.
         version: of this installation.
@@ -56,6 +61,7 @@ class ControlPlane:
         *,
         publisher: Publisher,
         features: FeatureWriter,
+        labels: LabelDesk,
         store: Store,
         data: Path,
         version: str,
@@ -63,6 +69,7 @@ class ControlPlane:
     ) -> None:
         self.publisher = publisher
         self.features = features
+        self.labels = labels
         self.version = version
         self.clock = clock
         self.sockets = data / "run"
@@ -71,9 +78,13 @@ class ControlPlane:
         self.page = Page(self._totals, self._own_metrics)
         self._log = logging.getLogger("control")
         self.quarantine = QuarantineKeeper(data, self._log)
+        self.drift = DriftMonitor(data / "drift", self._published, clock)
         self._metrics_folder = data / "metrics"
         self._store = store
         self._reports: list[WorkerReport] = []
+
+    def _published(self) -> Snapshot | None:
+        return self.publisher.current if self.publisher.started else None
 
     @property
     def gateway(self) -> GatewayConfig:
@@ -191,12 +202,14 @@ class ControlPlane:
 
     def _own_metrics(self) -> Iterator[Metric]:
         now = self.clock.wall()
-        return own_families(
+        yield from drift_families(self.drift.watched.values())
+        yield from own_families(
             version=self.version,
             revision=self.publisher.revision,
             workers=[(report, state_of(report, now)) for report in self._reports],
             store_up=self.publisher.store_up,
             feature_writes=self.features.counts,
             stream_lag=self.features.lag,
+            label_outcomes=self.labels.counts,
             quarantined=[(one.model, one.version) for one in self.quarantine.entries],
         )

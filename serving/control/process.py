@@ -30,14 +30,16 @@ from serving.config.applied import Applied, read_applied, read_pinned
 from serving.config.effects import taken_over
 from serving.config.keys import STORE_VARIABLE
 from serving.config.load import load_gateway
-from serving.config.schema import TlsConfig
+from serving.config.schema import ModelConfig, TlsConfig
 from serving.control.access import Access, ensure_admin_token
 from serving.control.admin import Listener, build, operations_of
 from serving.control.audit import AuditLog
 from serving.control.compile import Compiled, compile_configuration
+from serving.control.director import Director
 from serving.control.feature_streams import FeatureStreams
 from serving.control.feature_writer import FeatureWriter
 from serving.control.journal import Journal
+from serving.control.label_desk import LabelDesk
 from serving.control.plane import ControlPlane
 from serving.control.publisher import Publisher
 from serving.control.redis_store import RedisStore
@@ -101,10 +103,23 @@ class Control:
             clock=clock,
             log=self._log,
         )
+        # Only where an engine names its start can there be other nodes.
+        self._director = (
+            Director(self._store, self._data, rolls, clock=clock, log=self._log)
+            if arguments.incarnation
+            else None
+        )
         self._features = FeatureWriter(gateway.features, arguments.store, self._views, clock)
+        self._labels = LabelDesk(
+            models=self._models,
+            gateway=lambda: self.publisher.running.gateway,
+            data=self._data,
+            clock=clock,
+        )
         self._plane = ControlPlane(
             publisher=self.publisher,
             features=self._features,
+            labels=self._labels,
             store=self._store,
             data=self._data,
             version=_version(),
@@ -125,6 +140,10 @@ class Control:
     def _views(self) -> Mapping[str, FeatureView]:
         current = self.publisher.current
         return current.views if current is not None else {}
+
+    def _models(self) -> Mapping[str, ModelConfig]:
+        current = self.publisher.current
+        return current.models if current is not None else {}
 
     def _compile(self, directory: Path) -> Compiled:
         return compile_configuration(directory, self._data, insecure=self._insecure)
@@ -147,8 +166,10 @@ class Control:
             loop.create_task(self._publish()),
             loop.create_task(self._plane.keep()),
             loop.create_task(self._plane.keep_quarantine(self._audit)),
+            loop.create_task(self._plane.drift.keep()),
             loop.create_task(self._refresh()),
             loop.create_task(FeatureStreams(self._features).keep()),
+            *([] if self._director is None else [loop.create_task(self._director.keep())]),
         ]
         stopping = loop.create_task(self._stop.wait())
         self.address = _name(public)
@@ -161,6 +182,7 @@ class Control:
             await asyncio.gather(*listening, return_exceptions=True)
             await end(*work, stopping)
             await self._features.close()
+            await self._labels.close()
             await self._store.close()
             private_path.unlink(missing_ok=True)
         for task in (*listening, *work):

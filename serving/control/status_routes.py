@@ -125,6 +125,7 @@ async def status_of(plane: ControlPlane) -> answers.Status:
         rates=plane.rates.now(),
         problem=publisher.problem,
         quarantined=overview.quarantine_statuses(plane.quarantine.entries),
+        drift=overview.drift_levels(plane.drift.watched.values()),
         roll=await plane.roll_status(),
     )
 

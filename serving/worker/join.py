@@ -24,8 +24,11 @@ from feature_cache.keys import InvalidEntity
 from feature_cache.plan import InputSpec, Plan
 from feature_cache.views import FeatureView
 from serving.config.columns import columns_of
+from serving.config.frozen_bins import Reference
 from serving.config.schema import ModelConfig
+from serving.config.snapshot import StagedVersion
 from serving.errors import FeaturesUnavailable, InvalidConfig, InvalidRequest
+from serving.recording.row_plan import RowPlan, plan_rows
 from serving.types import NUMPY_OF, InferRequest, RequestedOutput, Signature, Tensor, TensorMetadata
 
 __all__ = ["JoinPlan", "Joined", "Wanted", "compile_join"]
@@ -391,6 +394,35 @@ class JoinPlan:
                 f"input '{tensor.name}' has shape {_shape(shape)}, "
                 f"but model '{self.model}' takes {_shape(spec.shape)}"
             )
+
+    def row_plan(
+        self,
+        config: ModelConfig,
+        version: str,
+        staged: StagedVersion,
+        views: Mapping[str, FeatureView],
+        reference: Reference | None = None,
+    ) -> RowPlan:
+        """Say what a row of this version looks like in the prediction log."""
+        columns = [
+            one for source in config.inputs.values() for one in columns_of(source.features, views)
+        ]
+        return plan_rows(
+            model=config.model,
+            version=version,
+            digest=staged.sha256,
+            log=config.log,
+            batchable=self.batchable,
+            entity=self.entity,
+            inputs=list(self.inputs.values()),
+            features={
+                name: [column.name for column in columns] for name, columns in self._columns.items()
+            },
+            outputs=staged.signature.outputs,
+            views=self._plan.names if self._plan is not None else (),
+            view_of={column.field: column.view for column in columns},
+            reference=reference,
+        )
 
     def client_inputs(self) -> list[TensorMetadata]:
         """Every tensor a client may send: keys, features and the ONNX inputs themselves.

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from serving.config.schema import ModelConfig
 from serving.config.snapshot import StagedVersion
 from serving.metrics import Counter, Histogram, MetricsFile
+from serving.recording.row_plan import RowPlan
 from serving.types import ModelMetadata, TensorMetadata, VersionConfig
 from serving.upstream import Upstream
 from serving.worker.join import JoinPlan
@@ -33,6 +34,7 @@ class Lane:
         "joining",
         "labels",
         "model",
+        "rows",
         "staged",
         "upstream",
         "version",
@@ -46,6 +48,7 @@ class Lane:
         staged: StagedVersion,
         upstream: Upstream,
         join: JoinPlan,
+        rows: RowPlan,
         metrics: MetricsFile,
         ledger: Ledger,
         wall: Callable[[], float],
@@ -56,6 +59,8 @@ class Lane:
         self.staged = staged
         self.upstream = upstream
         self.join = join
+        self.rows = rows
+        """What its rows in the prediction log look like."""
         self.joining = 0
         """Requests that wait for features, and will then want `upstream`."""
         self.labels = config.versions[version].labels

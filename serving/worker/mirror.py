@@ -17,10 +17,15 @@ from feature_cache.cache import Reading
 from serving.clock import Clock
 from serving.errors import Overloaded, SluiceError
 from serving.metrics import Counter, MetricsFile
+from serving.recording.no_log import NoLog, PredictionSink
+from serving.recording.offer import Offer
+from serving.recording.recorder import Entry
 from serving.tasks import end
 from serving.types import InferRequest
+from serving.upstream import Inference
 from serving.worker.admission import Admission
 from serving.worker.first_tries import FirstTries, Freely
+from serving.worker.join import Joined
 from serving.worker.lane import Lane
 
 __all__ = ["Mirror", "agree"]
@@ -40,6 +45,7 @@ class _Copy(msgspec.Struct, gc=False):
     answers: dict[str, NDArray[Any]]
     offered: float
     size: int
+    entry: Entry | None
 
 
 def agree(ours: NDArray[Any], theirs: NDArray[Any]) -> bool:
@@ -65,7 +71,9 @@ class Mirror:
         metrics: MetricsFile,
         clock: Clock,
         first_tries: FirstTries | Freely | None = None,
+        log: PredictionSink | None = None,
     ) -> None:
+        self._log: PredictionSink = log or NoLog()
         self._first_tries = first_tries or Freely()
         self._admission = admission
         self._metrics = metrics
@@ -93,14 +101,18 @@ class Mirror:
         request: InferRequest,
         answers: dict[str, NDArray[Any]],
         reading: Reading | None = None,
+        entry: Entry | None = None,
     ) -> None:
         """Take a copy of an answered request for the version behind `lane`.
 
         `reading` is what the store said for the answer: the copy is joined with the same.
+        `entry` is the record of the answer; the copy's row in the log bears its prediction id.
         """
         size = sum([tensor.data.nbytes for tensor in request.inputs])
         size += sum([answer.nbytes for answer in answers.values()])
-        self._copies.append(_Copy(lane, request, reading, answers, self._clock.monotonic(), size))
+        self._copies.append(
+            _Copy(lane, request, reading, answers, self._clock.monotonic(), size, entry)
+        )
         self._bytes += size
         while len(self._copies) > CAPACITY or self._bytes > CAPACITY_BYTES:
             self._drop(self._take())
@@ -171,6 +183,8 @@ class Mirror:
             self._count(lane, "sluice_mirrored_total", "failed")
         else:
             self._count(lane, "sluice_mirrored_total", "answered")
+            if self._log.on and copy.entry is not None:
+                self._keep(copy, copy.entry, joined, inference)
             answers = copy.answers
             same = all(
                 agree(output, answers[name])
@@ -178,3 +192,47 @@ class Mirror:
                 if name in answers
             )
             self._count(lane, "sluice_shadow_agreement_total", "equal" if same else "different")
+
+    def _keep(self, copy: _Copy, origin: Entry, joined: Joined, inference: Inference) -> None:
+        """Leave the copy to the prediction log, under the prediction id of what it copies."""
+        rows = copy.lane.rows
+        queue, compute = inference.queue_seconds, inference.compute_seconds
+        wall, prediction_id, request_id, *_ = origin
+        share = next(
+            (
+                one.percent / 100
+                for one in copy.lane.config.traffic.shadow
+                if one.version == copy.lane.version
+            ),
+            0.0,
+        )
+        self._log.offer(
+            Offer(
+                rows,
+                (
+                    wall,
+                    prediction_id,
+                    request_id,
+                    copy.lane.model,
+                    copy.lane.version,
+                    "shadow",
+                    "mirror",
+                    share,
+                    origin[8],
+                    "OK",
+                    joined.rows,
+                    inference.batch_rows,
+                    queue + compute,
+                    queue,
+                    compute,
+                ),
+                (0.0, 0.0, 0.0, queue, compute, 0.0, queue + compute),
+                None,
+                copy.request.inputs,
+                joined.feed,
+                joined.batch,
+                joined.outputs,
+                inference.outputs,
+                rows.size_of(joined.rows, joined.feed, inference.outputs),
+            )
+        )

@@ -30,7 +30,10 @@ from serving.errors import (
 )
 from serving.metrics import Counter, MetricsFile
 from serving.protocol.status import grpc_code
-from serving.recording.recorder import Recorder
+from serving.recording.no_log import NoLog, PredictionSink
+from serving.recording.offer import Offer
+from serving.recording.recorder import Entry, Recorder
+from serving.recording.row_plan import RowPlan
 from serving.traffic.table import Decision
 from serving.types import Call, InferRequest, InferResponse, ParameterValue, Principal, Tensor
 from serving.upstream import Inference
@@ -68,6 +71,7 @@ class _Trip(msgspec.Struct, gc=False):
     joined: Joined | None = None
     reading: Reading | None = None
     inference: Inference | None = None
+    entry: Entry | None = None
     admitted: float = 0.0
     joined_at: float = 0.0
     inferred: float = 0.0
@@ -87,7 +91,10 @@ class Pipeline:
         metrics: MetricsFile,
         clock: Clock,
         worker: str,
+        log: PredictionSink | None = None,
     ) -> None:
+        self._log: PredictionSink = log or NoLog()
+        self._unrouted: dict[str, RowPlan] = {}
         self._feature_tally = FeatureTally(metrics)
         self.table = LiveTable.empty()
         self.admission = admission
@@ -147,7 +154,7 @@ class Pipeline:
             for version in decision.mirrors:
                 shadow = model.lanes.get(version)
                 if shadow is not None:
-                    self.mirror.offer(shadow, request, answers, trip.reading)
+                    self.mirror.offer(shadow, request, answers, trip.reading, trip.entry)
         return response
 
     async def _read(self, lane: Lane, wanted: Wanted, deadline: float) -> Reading:
@@ -211,37 +218,49 @@ class Pipeline:
         arrived, rows = call.arrived, joined.rows
         decoded = call.decoded or arrived
         queue, compute = inference.queue_seconds, inference.compute_seconds
-        tally.answered(
-            (
-                decoded - arrived,
-                trip.admitted - decoded,
-                trip.joined_at - trip.admitted,
-                queue,
-                compute,
-                answered - trip.inferred,
-                answered - arrived,
-                rows,
-            )
+        seconds = (
+            decoded - arrived,
+            trip.admitted - decoded,
+            trip.joined_at - trip.admitted,
+            queue,
+            compute,
+            answered - trip.inferred,
+            answered - arrived,
         )
-        self.recorder.offer(
-            (
-                wall,
-                prediction_id,
-                call.request_id or request.id,
-                lane.model,
-                lane.version,
-                decision.role,
-                decision.reason,
-                decision.probability,
-                trip.revision,
-                "OK",
-                rows,
-                inference.batch_rows,
-                answered - arrived,
-                queue,
-                compute,
-            )
+        tally.answered(seconds, rows)
+        trip.entry = entry = (
+            wall,
+            prediction_id,
+            call.request_id or request.id,
+            lane.model,
+            lane.version,
+            decision.role,
+            decision.reason,
+            decision.probability,
+            trip.revision,
+            "OK",
+            rows,
+            inference.batch_rows,
+            answered - arrived,
+            queue,
+            compute,
         )
+        self.recorder.offer(entry)
+        if self._log.on:
+            self._log.offer(
+                Offer(
+                    lane.rows,
+                    entry,
+                    seconds,
+                    call.traceparent,
+                    request.inputs,
+                    joined.feed,
+                    joined.batch,
+                    joined.outputs,
+                    inference.outputs,
+                    lane.rows.size_of(rows, joined.feed, inference.outputs),
+                )
+            )
         return response
 
     def publish(self) -> None:
@@ -278,27 +297,51 @@ class Pipeline:
                     "sluice_rejected_total", model=model, reason=reason
                 )
             counter.inc()
-        self.recorder.offer(
-            (
-                self._wall(),
-                "",
-                call.request_id or request.id,
-                model,
-                lane.version if lane is not None else "",
-                role,
-                decision.reason if decision is not None else "",
-                decision.probability if decision is not None else 0.0,
-                trip.revision,
-                code,
-                trip.joined.rows if trip.joined is not None else 0,
-                0,
-                now - call.arrived,
-                0.0,
-                0.0,
-            )
+        entry = (
+            self._wall(),
+            "",
+            call.request_id or request.id,
+            model,
+            lane.version if lane is not None else "",
+            role,
+            decision.reason if decision is not None else "",
+            decision.probability if decision is not None else 0.0,
+            trip.revision,
+            code,
+            trip.joined.rows if trip.joined is not None else 0,
+            0,
+            now - call.arrived,
+            0.0,
+            0.0,
         )
+        self.recorder.offer(entry)
+        if self._log.on:
+            self._log_refused(entry, request, call, trip)
         if trace is not None:
             trace.finish((), {"sluice.model": model, "rpc.grpc.status": code}, code)
+
+    def _log_refused(self, entry: Entry, request: InferRequest, call: Call, trip: _Trip) -> None:
+        """Keep a refused request with what was known of it by then."""
+        model, whole = entry[3], entry[12]
+        plan = trip.lane.rows if trip.lane is not None else self._unrouted.get(model)
+        if plan is None:
+            plan = self._unrouted[model] = RowPlan.unrouted(model)
+        joined = trip.joined
+        feed = joined.feed if joined is not None else None
+        self._log.offer(
+            Offer(
+                plan,
+                entry,
+                (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, whole),
+                call.traceparent,
+                request.inputs,
+                feed,
+                joined.batch if joined is not None else None,
+                (),
+                None,
+                plan.size_of(joined.rows if joined is not None else 1, feed or {}, ()),
+            )
+        )
 
 
 def _reason(error: BaseException) -> str | None:

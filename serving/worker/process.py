@@ -42,6 +42,7 @@ from serving.worker.mirror import Mirror
 from serving.worker.model_files import at_hand
 from serving.worker.node_metrics import NodeMetrics
 from serving.worker.pipeline import Pipeline
+from serving.worker.predictions import Housekeeping, prediction_log
 from serving.worker.private import PrivateSocket
 from serving.worker.quarantine import Quarantine
 from serving.worker.settings import Settings
@@ -89,7 +90,12 @@ class Worker:
         self._admission = Admission(settings.credentials, limits, self._metrics)
         self._recorder = Recorder(self._metrics)
         self._first_tries = FirstTries(self._data / "run", self._name, self._serving.is_set)
-        self._mirror = Mirror(self._admission, self._metrics, clock, self._first_tries)
+        self._predictions = prediction_log(
+            settings.gateway.log, self._data, self._name, arguments.pid, self._metrics
+        )
+        self._mirror = Mirror(
+            self._admission, self._metrics, clock, self._first_tries, self._predictions
+        )
         self._pipeline = Pipeline(
             admission=self._admission,
             recorder=self._recorder,
@@ -99,6 +105,7 @@ class Worker:
             metrics=self._metrics,
             clock=clock,
             worker=str(arguments.worker),
+            log=self._predictions,
         )
         tracing = settings.gateway.tracing
         self._ledger = Ledger()
@@ -168,6 +175,8 @@ class Worker:
         quarantine = loop.create_task(self._quarantine.follow(self._rebuild))
         node_metrics = NodeMetrics(self._data, self._arguments.store, self._log)
         telling = loop.create_task(node_metrics.run())
+        housekeeping = Housekeeping(self._settings.gateway.log, self._data)
+        keeping = loop.create_task(housekeeping.run())
         stopping = loop.create_task(self._stop.wait())
         serving = loop.create_task(self._serving.wait())
         try:
@@ -179,10 +188,12 @@ class Worker:
                 feed.result()  # it never ends by itself: this raises
             await self._drain()
         finally:
-            await end(feed, pulse, quarantine, telling, stopping, serving)
+            await end(feed, pulse, quarantine, telling, keeping, stopping, serving)
             await self._features.close()
             await self._private.stop()
             self._ledger.settle()
+            await asyncio.to_thread(self._predictions.close)
+            await housekeeping.close()
             self._recorder.publish()
             self._pipeline.publish()
             self._tracing.close()
@@ -310,7 +321,13 @@ class Worker:
 
     def _readyz(self, _: dict[str, str]) -> tuple[int, Any]:
         ready = self._state == "ready" and self._gateway.ready()
-        body = {"ready": ready, "state": self._state, "revision": self._pipeline.table.revision}
+        body = {
+            "ready": ready,
+            "state": self._state,
+            "revision": self._pipeline.table.revision,
+            "refused_revision": self._feed.refused_revision,
+            "refused_reason": self._feed.refused_reason,
+        }
         return (200 if ready else 503), body
 
     def _load_report(self) -> dict[str, float]:
@@ -345,6 +362,7 @@ class Worker:
         self._spread.beat()
         self._admission.publish()
         self._recorder.publish()
+        self._predictions.publish()
         self._features.publish()
         self._pipeline.publish()
         self._upstreams.publish()

@@ -179,6 +179,13 @@ class Loader:
                             staged=staged,
                             upstream=upstream,
                             join=join,
+                            rows=join.row_plan(
+                                config,
+                                version,
+                                staged,
+                                snapshot.views,
+                                snapshot.references.get(name),
+                            ),
                             metrics=self._metrics,
                             ledger=self._ledger,
                             wall=self._wall,

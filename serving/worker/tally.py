@@ -114,12 +114,13 @@ class Tally:
         self.suffix = "~{model}~{version}~{role}".format(**labels)
         """The end of this tally's prediction ids."""
 
-    def answered(self, numbers: tuple[float, ...]) -> None:
-        """Take down one answer: seconds by station, seconds of the whole, rows."""
+    def answered(self, seconds: tuple[float, ...], rows: int) -> None:
+        """Take down one answer: seconds by station and of the whole, and its rows."""
         buffer = self._buffer
         if not buffer:
             self._ledger.later(self._settle)
-        buffer.extend(numbers)
+        buffer.extend(seconds)
+        buffer.append(rows)
 
     def _settle(self) -> None:
         buffer, self._buffer = self._buffer, array("d")

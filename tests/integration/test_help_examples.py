@@ -6,12 +6,15 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import gateway_kit
+import parquet_log
 import pytest
+import shipping_kit
 
 from serving.cli.app import app
 from serving.quarantine import register
@@ -19,7 +22,10 @@ from serving.quarantine.decision import Crash, Suspect
 
 DEMO = Path(__file__).parents[2] / "configs" / "demo"
 USUAL_ADMIN = "127.0.0.1:8002"
-ASKING = ("sluice apply", "sluice roll", "sluice features erase", "sluice quarantine lift")
+ASKING = (
+    *("sluice apply", "sluice roll", "sluice features erase", "sluice quarantine lift"),
+    "sluice log erase",
+)
 FOLLOWED_BY_WORDS = re.compile(r" {3,}[a-z].*")
 
 
@@ -55,10 +61,24 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[gateway_kit.Runni
     (folder / "load.csv").write_text("seconds,rps\n0,100\n15,4000\n30,200\n")
     gateway = copy / "gateway.yaml"
     gateway.write_text(re.sub(r"127\.0\.0\.1:800\d", "127.0.0.1:0", gateway.read_text()))
+    if "\nlog:" not in gateway.read_text():
+        gateway.write_text(gateway.read_text() + "log: {}\n")
+    answered(folder, copy / ".sluice" / "predictions")
     # Stands for the usual ports, where `infer` and `plan` look if nothing is said.
     (folder / ".sluice").symlink_to(copy / ".sluice")
     with gateway_kit.running(copy, "--data", str(copy / ".sluice"), "--engine", "local") as running:
         yield running
+
+
+def answered(folder: Path, log: Path) -> None:
+    """Two predictions of an hour ago, and a file that says what came true of one."""
+    made = time.time() - 3600
+    row = parquet_log.row(made, 42, model="employment")
+    parquet_log.write_log(log, [row, parquet_log.row(made, 7, model="employment")])
+    (log / "writers.jsonl").write_text(
+        '{"node":"n","writer":"w","offered":2,"logged":2,"sampled_out":0,"dropped":{}}\n'
+    )
+    (folder / "outcomes.csv").write_text(f"prediction_id,label\n{row['prediction_id']},employed\n")
 
 
 def quarantine(demo: gateway_kit.Running, model: str, version: str) -> None:
@@ -79,7 +99,7 @@ def test_every_kind_of_example_was_found() -> None:
 
     assert words == {
         *("up", "check", "plan", "apply", "roll", "status", "infer", "quarantine", "features"),
-        *("simulate", "tokens"),
+        *("simulate", "tokens", "labels", "performance", "drift", "log"),
     }
 
 
@@ -91,6 +111,8 @@ def test_an_example_works_as_it_is_printed(demo: gateway_kit.Running, line: str)
     line = line.replace(USUAL_ADMIN, demo.admin)
     if shutil.which("jq") is None:
         line = re.sub(r" \| jq [^)]*", "", line)
+    if line.startswith("sluice log ship"):
+        shipping_kit.needed("deltalake")
     if line.startswith("sluice quarantine lift"):
         quarantine(demo, "employment", "v2")
     if line.startswith(ASKING) and "--yes" not in line:

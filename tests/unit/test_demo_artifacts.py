@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import runpy
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from click.testing import CliRunner
+
+from serving.cli.app import app
+from serving.config.frozen_bins import decode_reference
 
 DEMO = Path(__file__).parents[2] / "configs" / "demo"
+README = (DEMO / "README.md").read_text()
 VERSIONS = ("v1", "v2")
 HELD_OUT = (2016, 2017, 2018)
 
@@ -174,6 +180,27 @@ def test_the_table_holds_what_people_py_makes(tmp_path: Path) -> None:
     subprocess.run([sys.executable, DEMO / "people.py", "--table", made], check=True)
 
     assert pq.read_table(DEMO / "data" / "people.parquet").equals(pq.read_table(made))
+
+
+def test_the_reference_is_what_the_readmes_command_makes(tmp_path: Path) -> None:
+    """`artifacts/employment-reference.json`, to the byte but for the score's last digits.
+
+    Another kind of CPU may round a score differently, and with it an edge or a count.
+    """
+    command = re.search(r"sluice (drift freeze employment .*?)\n```", README, re.DOTALL)
+    assert command is not None
+    words = shlex.split(command[1].replace("\\\n", " "))
+    words[words.index("--out") + 1] = str(tmp_path / "made.json")
+
+    made = CliRunner().invoke(app, words)
+
+    assert made.exit_code == 0, made.output
+    shipped = decode_reference((DEMO / "artifacts" / "employment-reference.json").read_bytes())
+    again = decode_reference((tmp_path / "made.json").read_bytes())
+    score, score_again = (one.columns.pop("probabilities[1]") for one in (shipped, again))
+    assert again == shipped
+    assert score_again.edges == pytest.approx(score.edges, abs=1e-4)
+    assert score_again.counts == pytest.approx(score.counts, abs=20)
 
 
 def test_people_py_refuses_a_person_who_has_no_number() -> None:

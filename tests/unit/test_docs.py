@@ -7,6 +7,7 @@ import pytest
 
 from serving.cli.app import COMMANDS
 from serving.config import schema
+from serving.control.drift_families import drift_families
 from serving.control.exposition import own_families
 from serving.metrics import FAMILIES
 from serving.protocol.status import STATUS
@@ -25,8 +26,11 @@ SECTIONS = {
 }
 CONTROLS_OWN = {
     metric.name + ("_total" if metric.type == "counter" else "")
-    for metric in own_families(
-        version="", revision=0, workers=[], store_up=True, feature_writes={}, stream_lag={}
+    for metric in (
+        *own_families(
+            version="", revision=0, workers=[], store_up=True, feature_writes={}, stream_lag={}
+        ),
+        *drift_families([]),
     )
 }
 

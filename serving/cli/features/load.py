@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from feature_cache.tables import TableFile
     from serving.cli.features.rejects import RejectFile
 
-__all__ = ["Loaded", "load"]
+__all__ = ["Loaded", "load", "name_pairs"]
 
 _SHOWN_REJECTS: Final = 3
 
@@ -43,7 +43,8 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     rejects: str | None = None
 
 
-def _pairs(ctx: click.Context, parameter: click.Parameter, words: tuple[str, ...]) -> Any:
+def name_pairs(ctx: click.Context, parameter: click.Parameter, words: tuple[str, ...]) -> Any:
+    """Read `NAME=COLUMN` options, as click's callback."""
     del ctx, parameter
     pairs = {}
     for word in words:
@@ -76,7 +77,7 @@ def _moment(ctx: click.Context, parameter: click.Parameter, text: str | None) ->
     "columns",
     metavar="NAME=COLUMN",
     multiple=True,
-    callback=_pairs,
+    callback=name_pairs,
     help="The file's name of a key, a field or `event_time`, where it is another.",
 )
 @click.option(

@@ -4,14 +4,28 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, Protocol
 
-from feature_cache.loading import LoadReport
-
-__all__ = ["load_progress"]
+__all__ = ["Counts", "load_progress"]
 
 _LINE_SECONDS: Final = 2.0
-Tell = Callable[[float, LoadReport], None]
+
+
+class Counts(Protocol):
+    """What a bar shows of a report."""
+
+    @property
+    def read(self) -> int:
+        """Rows so far."""
+        ...
+
+    @property
+    def rejected(self) -> int:
+        """Those of them that do not fit."""
+        ...
+
+
+Tell = Callable[[float, Counts], None]
 
 
 @contextmanager
@@ -28,7 +42,7 @@ def load_progress(view: str, *, silent: bool) -> Iterator[Tell]:
 def _lines(view: str) -> Tell:
     last = time.monotonic()
 
-    def tell(part: float, report: LoadReport) -> None:
+    def tell(part: float, report: Counts) -> None:
         nonlocal last
         if time.monotonic() - last >= _LINE_SECONDS:
             last = time.monotonic()
@@ -57,7 +71,7 @@ def _bar(view: str) -> Iterator[Tell]:
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(view, total=1.0, rows=0, rejected=0)
 
-        def tell(part: float, report: LoadReport) -> None:
+        def tell(part: float, report: Counts) -> None:
             progress.update(task, completed=part, rows=report.read, rejected=report.rejected)
 
         yield tell

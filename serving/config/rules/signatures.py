@@ -11,6 +11,7 @@ from typing import Final
 from serving.config.columns import Column, UnknownFeature, columns_of
 from serving.config.load import Loaded
 from serving.config.problems import Path, Problem, did_you_mean
+from serving.config.rules.monitoring import check_monitoring_names
 from serving.types import Signature, TensorMetadata
 
 __all__ = ["check_signatures"]
@@ -28,13 +29,17 @@ def check_signatures(
 
     Versions without a signature (files that were refused) are left out.
     """
-    return [
-        problem
-        for model, versions in signatures.items()
-        if model in loaded.configuration.models
-        for version, signature in versions.items()
-        for problem in _Version(loaded, model, version, signature).problems(versions)
-    ]
+    models = loaded.configuration.models
+    problems: list[Problem] = []
+    for model, versions in signatures.items():
+        if model not in models:
+            continue
+        for version, signature in versions.items():
+            problems += _Version(loaded, model, version, signature).problems(versions)
+        production = versions.get(models[model].traffic.production)
+        if production is not None:
+            problems += check_monitoring_names(loaded, model, production)
+    return problems
 
 
 class _Version:

@@ -1,6 +1,10 @@
 import pytest
+from rich.console import Console
 
-from serving.cli.status_tables import age, memory
+from serving.cli.overview import Overview
+from serving.cli.status_tables import age, memory, render
+from serving.control import answers
+from serving.drift.verdict import Level
 
 
 @pytest.mark.parametrize(
@@ -24,3 +28,39 @@ def test_a_span_is_told_in_its_two_largest_units(seconds: float, words: str) -> 
 def test_memory_is_told_in_mebibytes(size: int | None, words: str) -> None:
     """A process that is not there holds none that could be told."""
     assert memory(size) == words
+
+
+def shown(*levels: answers.DriftLevel) -> str:
+    """The tables of a gateway with one version in two roles."""
+    roles = [answers.RoleShare(role=one, percent=50) for one in ("production", "shadow")]
+    version = answers.VersionStatus(
+        version="v1", sha256="", roles=roles, inputs=[], outputs=[], batchable=True
+    )
+    model = answers.ModelStatus(model="m", loaded=True, placement="inline", versions=[version])
+    status = answers.Status(
+        version="1", ready=True, revision=1, author="a", published_at=0.0, workers=[], rates=[],
+        store=answers.StoreStatus(name="Valkey", up=True), models=[model], drift=list(levels),
+    )  # fmt: skip
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(render(Overview(control=status)))
+    return captured.get()
+
+
+def level(role: str, word: Level) -> answers.DriftLevel:
+    """A verdict on the version's traffic in a role."""
+    return answers.DriftLevel(model="m", version="v1", role=role, level=word)
+
+
+def test_the_gravest_verdict_of_a_version_stands_in_its_line() -> None:
+    """With the role, where there are several."""
+    text = shown(level("production", "none"), level("shadow", "alert"))
+
+    assert "drift" in text
+    assert "alert (shadow)" in text
+    assert "none" in shown(level("production", "none"))
+
+
+def test_without_a_watched_model_there_is_no_column_for_it() -> None:
+    """Nobody wonders what it means."""
+    assert "drift" not in shown()

@@ -68,7 +68,9 @@ def test_a_version_is_shown_with_its_share_as_a_bar() -> None:
     """The bar is as long as the number beside it says."""
     page = status_page(STATUS, 1_000.0)
 
-    assert ["demo", "v1", "production", "87.5 %", "–", "–", "serving", "a" * 12] in rows_of(page)
+    assert ["demo", "v1", "production", "87.5 %", "–", "–", "–", "serving", "a" * 12] in rows_of(
+        page
+    )
     assert '<i class="production" style="width:87.5%"></i>' in page
 
 
@@ -88,8 +90,21 @@ def test_several_roles_of_a_model_are_rows_below_each_other() -> None:
         ["demo", "v1", "production", "87.5 %", "–", "–"],
         ["", "v2", "canary", "1 %", "–", "–"],
         ["", "v2", "shadow", "5 %", "4.0", "1.0"],
-        ["", "v1", "only by name", "–", "–", "serving"],
+        ["", "v1", "only by name", "–", "–", "–"],
     ]
+
+
+def test_a_verdict_links_to_the_page_that_explains_it() -> None:
+    """It stands with the role whose traffic it is about."""
+    level = answers.DriftLevel(
+        model="demo", version="v1", role="production", level="alert", reason="`age` keeps drifting"
+    )
+    page = status_page(replace(STATUS, drift=[level]), 1_000.0)
+
+    assert ["demo", "v1", "production", "87.5 %", "–", "–", "alert", "serving", "a" * 12] in (
+        rows_of(page)
+    )
+    assert '<a class="alert" title="`age` keeps drifting" href="/drift/demo">' in page
 
 
 @pytest.mark.parametrize(
@@ -140,6 +155,11 @@ def test_no_text_from_elsewhere_becomes_markup() -> None:
         store=answers.StoreStatus(name=HOSTILE, up=True),
         models=[replace(MODEL, model=HOSTILE, versions=[version])],
         workers=[worker],
+        drift=[
+            answers.DriftLevel(
+                model=HOSTILE, version=HOSTILE, role=HOSTILE, level="alert", reason=HOSTILE
+            )
+        ],
     )
 
     page = status_page(status, 0.0)

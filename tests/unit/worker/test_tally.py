@@ -60,10 +60,10 @@ async def counted(tmp_path: Path) -> Counted:
     return Counted(tmp_path)
 
 
-def answer(start: float = 1.0, rows: int = 1) -> tuple[float, ...]:
+def answer(start: float = 1.0, rows: int = 1) -> tuple[tuple[float, ...], int]:
     """Numbers of one answer: stations of start, 2 start, 4 start …, the whole, its rows."""
     stations = [start * 2**power for power in range(len(STATIONS))]
-    return (*stations, sum(stations), rows)
+    return (*stations, sum(stations)), rows
 
 
 # --- the ledger -----------------------------------------------------------------------------
@@ -158,8 +158,8 @@ async def test_one_timer_serves_all_entries(monkeypatch: pytest.MonkeyPatch) -> 
 
 async def test_an_answer_is_counted_when_the_books_are_settled(counted: Counted) -> None:
     """Before that the file knows of none, after it of all, and settling again adds none."""
-    counted.tally.answered(answer())
-    counted.tally.answered(answer())
+    counted.tally.answered(*answer())
+    counted.tally.answered(*answer())
     before = counted.requests
 
     counted.ledger.settle()
@@ -172,7 +172,7 @@ async def test_an_answer_is_counted_when_the_books_are_settled(counted: Counted)
 async def test_answers_after_a_settling_are_counted_by_the_next(counted: Counted) -> None:
     """A tally that has been settled enters itself again."""
     for number in range(1, 4):
-        counted.tally.answered(answer())
+        counted.tally.answered(*answer())
         counted.ledger.settle()
 
         assert counted.requests == number
@@ -180,7 +180,7 @@ async def test_answers_after_a_settling_are_counted_by_the_next(counted: Counted
 
 async def test_answers_are_counted_without_being_asked(counted: Counted) -> None:
     """A while after the last answer the file is up to date by itself."""
-    counted.tally.answered(answer())
+    counted.tally.answered(*answer())
 
     async with asyncio.timeout(30):
         while counted.requests == 0:
@@ -193,7 +193,7 @@ async def test_answers_are_counted_without_being_asked(counted: Counted) -> None
 async def test_statistics_get_the_phases_of_the_stations(counted: Counted, count: int) -> None:
     """Success is the whole, queue and compute the stations that clients call so; rows add up."""
     for _ in range(count):
-        counted.tally.answered(answer(start=1.0, rows=3))
+        counted.tally.answered(*answer(start=1.0, rows=3))
     counted.ledger.settle()
 
     phases = {phase: counted.phase(phase) for phase in PHASES}
@@ -276,7 +276,7 @@ def test_a_tally_counts_what_one_by_one_counting_would(parts: list[list[list[flo
         counted = Counted(Path(folder))
         for part in parts:
             for one in part:
-                counted.tally.answered((*one, 1.0))
+                counted.tally.answered(tuple(one), 1)
             counted.ledger.settle()
         return counted.samples
 

@@ -1,0 +1,1 @@
+"""How well a model does, from counts: every figure comes with its interval. No I/O."""

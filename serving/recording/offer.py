@@ -1,0 +1,63 @@
+"""One request as the pipeline hands it over: references only, nothing copied."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+from numpy.typing import NDArray
+
+from feature_cache.assembly import Batch
+from serving.recording.record import PredictionRecord
+from serving.recording.recorder import Entry
+from serving.recording.row_plan import RowPlan
+from serving.types import Tensor
+
+__all__ = ["Offer"]
+
+_FIELDS: Final = PredictionRecord.__struct_fields__
+_ROLE: Final = _FIELDS.index("role")
+_CODE: Final = _FIELDS.index("code")
+_ROWS: Final = _FIELDS.index("rows")
+
+
+class Offer(msgspec.Struct, gc=False):
+    """What the log is made of. Arrays are those of the request: nobody changes them any more."""
+
+    plan: RowPlan
+    head: Entry
+    """The fields of a `PredictionRecord`."""
+
+    seconds: tuple[float, ...]
+    """Durations of `STATIONS`; those of a refused request are 0 but for the whole."""
+
+    traceparent: str | None
+    inputs: list[Tensor]
+    """What the client sent."""
+
+    feed: dict[str, NDArray[Any]] | None
+    """What the model was given; None: it was refused before."""
+
+    batch: Batch | None
+    """What the store said."""
+
+    names: tuple[str, ...]
+    outputs: Sequence[NDArray[Any]] | None
+    """Outputs in the order of `names`; None: there are none."""
+
+    size: int
+    """About how many bytes this keeps in memory."""
+
+    @property
+    def role(self) -> str:
+        """Role of the version that answered; empty if none was picked."""
+        return self.head[_ROLE]  # type: ignore[return-value]
+
+    @property
+    def fine(self) -> bool:
+        """Whether it was answered."""
+        return self.head[_CODE] == "OK"
+
+    @property
+    def rows(self) -> int:
+        """Rows in the log: instances, and one for a request that was refused before it had any."""
+        return self.head[_ROWS] or 1  # type: ignore[return-value]

@@ -1,0 +1,57 @@
+"""Counts what the prediction log is shown, by the bins of each model's reference."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from serving.config.frozen_bins import digest_of
+from serving.drift.bins import Counts
+from serving.drift.counting import Counting
+from serving.drift.counts_file import CountKey, CountsFile
+from serving.recording.offer import Offer
+from serving.recording.row_plan import RowPlan
+
+__all__ = ["DriftCounts"]
+
+_PLANS = 256
+_LOG = logging.getLogger("drift")
+
+
+class DriftCounts:
+    """An observer of the log; every call is in the writing thread.
+
+    The counts of a worker that cannot have a file are lost, and nothing else.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file: CountsFile | None = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = CountsFile(path)
+        except OSError as error:
+            _LOG.warning("drift is not counted by this worker: %s", error)
+        self._known: dict[tuple[int, str], tuple[RowPlan, Counting, Counts]] = {}
+
+    def __call__(self, plan: RowPlan, offers: Sequence[Offer]) -> None:
+        """Count answered requests of one plan, role and list of outputs."""
+        if plan.reference is None or self._file is None or not offers[0].fine:
+            return
+        role = offers[0].role
+        known = self._known.get((id(plan), role))
+        if known is None:
+            if len(self._known) >= _PLANS:  # of tables replaced long ago
+                self._known.clear()
+            counting = Counting(plan.reference, plan)
+            digest = digest_of(plan.reference)
+            key = CountKey(plan.model, plan.version, role, digest, counting.layout)
+            # Holds the plan too: an id is only its own while it lives.
+            known = plan, counting, self._file.vector(key)
+            self._known[id(plan), role] = known
+        _, counting, vector = known
+        vector += counting.count(offers)
+
+    def close(self) -> None:
+        """Let the file go; its counts stay."""
+        self._known.clear()
+        if self._file is not None:
+            self._file.close()
