@@ -126,7 +126,7 @@ def _tally(rows: int, *, luck: float = 0.0, seed: int = 0) -> Tally:
         "scored_true": Moments.of(true[true == 1]),
         "scored_false": Moments.of(true[true == 0]),
     }
-    return Tally(measures=measures, scores=ScoreBins.of(score, true))
+    return Tally(rows=rows, labelled=rows, measures=measures, scores=ScoreBins.of(score, true))
 
 
 def _group(tally: Tally, **keys: object) -> Group:

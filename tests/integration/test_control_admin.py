@@ -491,6 +491,7 @@ async def test_roles_decide_over_every_endpoint(gateway: Gateway) -> None:
     allowed = {
         "open": {None, *roles},
         "read": {"operator", "admin"},
+        "operator": {"operator", "admin"},
         "admin": {"admin"},
     }
     for operation in operations_of(gateway.control._plane):
