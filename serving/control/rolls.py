@@ -1,11 +1,12 @@
 """What control has the engine follow: new settings, another number of workers, other code.
 
 Control says what is wanted (`serving.config.applied`) and sees in the workers' reports how far it
-is: each says which generation it was started with. The engine does it, one worker at a time, and
-says so if it cannot. Control itself comes last, once no worker is behind.
+is: each says which generation it was started with. The engine does it, one worker of a node at a
+time, and says so if it cannot. Control itself comes last, once no worker is behind.
 """
 
 import logging
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from serving.config.applied import (
     read_failure,
     read_orders,
     write_applied,
+    write_failure,
     write_orders,
 )
 from serving.config.effects import concerns_control, concerns_workers, names_files
@@ -47,18 +49,23 @@ class RollStatus(msgspec.Struct, frozen=True, kw_only=True):
 def judge(
     orders: Orders, reports: Sequence[WorkerReport], now: float, *, own: int, failed: str
 ) -> RollStatus:
-    """Say how far it is. `own` is control's own generation, `now` wall-clock seconds.
+    """Say how far it is, on all nodes.
 
-    Workers of other nodes read other orders, or none, and are not waited for.
+    Args:
+        orders: what is to be.
+        reports: the workers' latest; one that is silent is not waited for.
+        now: wall-clock seconds.
+        own: control's own generation.
+        failed: why it cannot be, empty if it can.
     """
-    there = [one for one in reports if state_of(one, now) != "silent"]
-    living = [one for one in there if one.node in {"", node_name()}]
+    living = [one for one in reports if state_of(one, now) != "silent"]
     staying = [one for one in living if one.state != "draining"]
     rolled = [one for one in staying if one.generation >= orders.workers and one.state == "ready"]
     behind = [one for one in living if one.generation < orders.workers]
     control = orders.then_control or own < orders.control
     leaving = any(one.state == "draining" for one in living)
-    spread = len(there) > len(living)  # then the number is not this node's alone
+    # Elsewhere the number is Ray's affair, or Kubernetes': replicas come as there is room.
+    spread = any(one.node not in {"", node_name()} for one in living)
     enough = (
         spread or len(rolled) == orders.number if isinstance(orders.number, int) else bool(rolled)
     )
@@ -74,7 +81,7 @@ def judge(
 
 
 class Rolls:
-    """Orders of one engine. Blocks on the disk for a moment; one caller at a time.
+    """Orders of one engine. Blocks on the disk for a moment; may be called from any thread.
 
     Args:
         data: the data directory.
@@ -89,6 +96,7 @@ class Rolls:
         found = read_orders(data)
         self.orders = found if found and found.engine == engine else Orders(engine=engine)
         self._unwritten = False
+        self._one_at_a_time = threading.RLock()
 
     @property
     def applied(self) -> Applied | None:
@@ -111,6 +119,10 @@ class Rolls:
 
     def follow(self, before: Applied, after: Applied, generation: int) -> None:
         """Order what the difference takes."""
+        with self._one_at_a_time:
+            self._follow(before, after, generation)
+
+    def _follow(self, before: Applied, after: Applied, generation: int) -> None:
         one, other = before.gateway, after.gateway
         moved = before.directory != after.directory and names_files(other)
         workers = moved or concerns_workers(one, other)
@@ -126,9 +138,29 @@ class Rolls:
 
     def roll(self, applied: Applied, after: int) -> int:
         """Order that every process is replaced; give the generation. Raises OSError."""
-        generation = self.prepare(applied, after)
-        self._issue(replace(self.orders, workers=generation, then_control=True, newest=generation))
-        return generation
+        with self._one_at_a_time:
+            generation = self.prepare(applied, after)
+            orders = replace(self.orders, workers=generation, then_control=True)
+            self._issue(replace(orders, newest=generation))
+            return generation
+
+    def count_on(self, serial: int, newest: int) -> None:
+        """Number later orders higher than these, which a node has: control has lost some."""
+        with self._one_at_a_time:
+            orders = replace(
+                self.orders,
+                serial=max(self.orders.serial, serial),
+                newest=max(self.orders.newest, newest),
+            )
+            if orders != self.orders:
+                self.orders = orders
+                self._write()
+
+    def fail(self, failure: Failure, node: str) -> None:
+        """Note that a node cannot follow these orders, so that no other tries. Blocks."""
+        if failure.serial == self.orders.serial and self._failure() is None:
+            self._log.error("node %s does not follow: %s", node, failure.reason)
+            write_failure(self._data, replace(failure, reason=f"{node}: {failure.reason}"))
 
     def status(self, reports: Sequence[WorkerReport], now: float) -> RollStatus:
         """How far it is, `now` in wall-clock seconds."""
@@ -136,13 +168,14 @@ class Rolls:
 
     def keep(self, reports: Sequence[WorkerReport], now: float) -> None:
         """Order control's own end once no worker is behind; call it every second or so."""
-        if self._unwritten:
-            self._write()
-        if not self.orders.then_control:
-            return
-        pending = replace(self.orders, then_control=False)
-        if judge(pending, reports, now, own=pending.control, failed=self._failed()).done:
-            self._issue(replace(pending, control=pending.workers))
+        with self._one_at_a_time:
+            if self._unwritten:
+                self._write()
+            if not self.orders.then_control:
+                return
+            pending = replace(self.orders, then_control=False)
+            if judge(pending, reports, now, own=pending.control, failed=self._failed()).done:
+                self._issue(replace(pending, control=pending.workers))
 
     def _standing(self) -> Orders:
         """The orders without what has failed: it is not tried again unasked."""

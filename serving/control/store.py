@@ -5,14 +5,23 @@ and `RedisStore` in `serving.control.redis_store`.
 """
 
 import asyncio
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Final, Protocol
 
+from serving.config.directions import (
+    Directions,
+    NodeReport,
+    decode_directions,
+    encode_directions,
+)
 from serving.config.keys import WorkerReport
 from serving.config.snapshot import Snapshot
 from serving.config.snapshot_codec import decode_snapshot, encode_snapshot
 from serving.errors import InvalidConfig, StoreUnavailable
 
-__all__ = ["MemoryStore", "Store", "Subscription", "readable"]
+__all__ = ["MemoryStore", "Store", "Subscription", "outdated", "readable"]
+
+_ENGINES_KEPT: Final = 8
 
 
 def readable(content: bytes | str | None) -> Snapshot | None:
@@ -23,6 +32,13 @@ def readable(content: bytes | str | None) -> Snapshot | None:
         return decode_snapshot(content.encode() if isinstance(content, str) else content)
     except InvalidConfig:  # the store is not only ours
         return None
+
+
+def outdated(stored: Mapping[str, bytes]) -> list[str]:
+    """Engines whose directions nobody will ask for again: all but the latest few."""
+    found = {engine: decode_directions(content) for engine, content in stored.items()}
+    by_age = sorted(found, key=lambda engine: one.began if (one := found[engine]) else 0.0)
+    return by_age[:-_ENGINES_KEPT]
 
 
 class Subscription(Protocol):
@@ -77,6 +93,28 @@ class Store(Protocol):
         """Remove a worker's report, by `WorkerReport.key`."""
         ...
 
+    async def direct(self, directions: Directions) -> bool:
+        """Make `directions` the current ones of their engine and announce them, in one step.
+
+        Those of a few earlier engines are kept, of more not.
+
+        Returns:
+            Whether they are. A revision that is not higher than the current one changes nothing.
+        """
+        ...
+
+    async def directions(self, engine: str) -> Directions | None:
+        """An engine's current directions, None if there are none (or none that can be read)."""
+        ...
+
+    async def nodes(self) -> list[NodeReport]:
+        """Every other node's latest report, by its name; without those it cannot read."""
+        ...
+
+    async def forget_node(self, node: str) -> None:
+        """Remove a node's report."""
+        ...
+
     async def metrics(self) -> dict[str, bytes]:
         """What nodes have said of their numbers, by node (`serving.metrics_exchange`)."""
         ...
@@ -119,6 +157,8 @@ class MemoryStore:
         self._snapshot: bytes | None = None
         self._reports: dict[str, WorkerReport] = {}
         self.node_metrics: dict[str, bytes] = {}
+        self.node_reports: dict[str, NodeReport] = {}
+        self._directions: dict[str, bytes] = {}
         self._listeners: set[_MemorySubscription] = set()
 
     def clear(self) -> None:
@@ -126,6 +166,8 @@ class MemoryStore:
         self._snapshot = None
         self._reports.clear()
         self.node_metrics.clear()
+        self.node_reports.clear()
+        self._directions.clear()
 
     def _reach(self) -> None:
         if not self.available:
@@ -166,6 +208,32 @@ class MemoryStore:
         """See `Store`."""
         self._reach()
         self._reports.pop(key, None)
+
+    async def direct(self, directions: Directions) -> bool:
+        """See `Store`."""
+        self._reach()
+        current = decode_directions(self._directions.get(directions.engine))
+        if current is not None and current.revision >= directions.revision:
+            return False
+        for engine in outdated(self._directions):
+            del self._directions[engine]
+        self._directions[directions.engine] = encode_directions(directions)
+        return True
+
+    async def directions(self, engine: str) -> Directions | None:
+        """See `Store`."""
+        self._reach()
+        return decode_directions(self._directions.get(engine))
+
+    async def nodes(self) -> list[NodeReport]:
+        """See `Store`."""
+        self._reach()
+        return [self.node_reports[node] for node in sorted(self.node_reports)]
+
+    async def forget_node(self, node: str) -> None:
+        """See `Store`."""
+        self._reach()
+        self.node_reports.pop(node, None)
 
     async def metrics(self) -> dict[str, bytes]:
         """See `Store`."""

@@ -6,7 +6,14 @@ import msgspec
 
 from serving.config.keys import SILENT_SECONDS, WorkerReport
 
-__all__ = ["FORGET_SECONDS", "Acknowledgement", "acknowledgements", "is_settled", "state_of"]
+__all__ = [
+    "FORGET_SECONDS",
+    "Acknowledgement",
+    "acknowledgements",
+    "is_settled",
+    "names_of",
+    "state_of",
+]
 
 FORGET_SECONDS = 60.0
 """A worker silent for this long is removed from the store: it ended without saying so."""
@@ -27,13 +34,25 @@ def state_of(report: WorkerReport, now: float) -> str:
     return "silent" if now - report.reported_at > SILENT_SECONDS else report.state
 
 
+def names_of(reports: Iterable[WorkerReport]) -> dict[str, str]:
+    """What to call each worker, by its key: its name, with its node's where there are several."""
+    reports = list(reports)
+    several = len({report.node for report in reports}) > 1
+    return {
+        report.key: f"{report.worker} on {report.node}" if several else report.worker
+        for report in reports
+    }
+
+
 def acknowledgements(
     reports: Iterable[WorkerReport], revision: int, now: float
 ) -> list[Acknowledgement]:
     """Judge every worker that is still there."""
+    reports = list(reports)
+    named = names_of(reports)
     return [
         Acknowledgement(
-            worker=report.worker,
+            worker=named[report.key],
             state=state_of(report, now),
             revision=report.revision,
             applied=report.revision >= revision,

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from serving.clock import Clock, SystemClock
+from serving.config.keys import node_name
 from serving.config.snapshot_codec import decode_snapshot
 from serving.errors import InvalidConfig
 from serving.quarantine import last_words, marks, register
@@ -69,7 +70,13 @@ class Autopsy:
         names = " or ".join(
             f"{'loading' if one.loading else 'running'} {one.model}/{one.version}" for one in found
         )
-        crash = Crash(at=self._clock.wall(), worker=self._worker, signal=killed_by, suspects=found)
+        crash = Crash(
+            at=self._clock.wall(),
+            worker=self._worker,
+            signal=killed_by,
+            suspects=found,
+            node=node_name(),
+        )
         try:
             new = register.record(self._data, crash)
         except OSError as error:

@@ -7,7 +7,8 @@ What the engine keeps there:
 - `run/worker-<n>.running`, `.crash` and `.last-crash` say what a worker that died was doing
   (`serving.quarantine`); `*.trial` who tried a model file first (`serving.worker.first_tries`).
 - `run/orders.json`, `run/settings/` and `run/roll.json` are what engines follow, see
-  `serving.config.applied`.
+  `serving.config.applied`; `run/directions.json` and `run/engine.name` say where another node has
+  them from, see `serving.config.directions`.
 - `run/control.sock` and `run/worker-<n>.sock` are the processes' private listeners.
 - `run/spread-<n>.sock` and `run/spread-*.table` are how workers even out connections
   (`serving.worker.spread`).
@@ -150,6 +151,7 @@ class DataDirectory:
             *("engine.json*", "gateway.json", "steering.lock", "roll.lock", "stopping"),
             *("node-metrics.lock", "spread-*.table"),
             *("orders.json", "roll.json", "settings/*.json"),
+            *("directions.json", "directions.lock", "engine.name", "node.lock"),
         )
         for leftover in [path for name in names for path in self.run.glob(name)]:
             leftover.unlink(missing_ok=True)

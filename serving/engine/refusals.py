@@ -1,6 +1,11 @@
-"""What control hears from the workers: who has refused what, and what it waits for itself."""
+"""What control hears from the workers: who has refused what, and what it waits for itself.
 
+Where control is on another node, the worker is asked.
+"""
+
+import contextlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final, TypeVar
 
 import msgspec
@@ -8,7 +13,13 @@ import msgspec
 from serving.engine.directory import DataDirectory
 from serving.unix_http import ask
 
-__all__ = ["WorkerWord", "refusals_of_all", "what_control_waits_for", "what_workers_say"]
+__all__ = [
+    "OwnRefusal",
+    "WorkerWord",
+    "refusals_of_all",
+    "what_control_waits_for",
+    "what_workers_say",
+]
 
 _ASK_SECONDS: Final = 1.0
 
@@ -68,6 +79,43 @@ def refusals_of_all(
     if set(reasons) != set(pids):
         return []
     return [f"{worker}: {reason}" for worker, reason in sorted(reasons.items())]
+
+
+class _ReadyWord(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker's `/readyz` on its private socket."""
+
+    revision: int = 0
+    refused_revision: int = 0
+    refused_reason: str = ""
+
+
+class OwnRefusal:
+    """Why a worker says itself that it serves nothing; counts when it has said so twice in a row.
+
+    Once could be about what was on its disk, before it has asked the store.
+    """
+
+    def __init__(self) -> None:
+        self._before: tuple[int | None, int] = (None, 0)
+
+    async def of(self, socket: Path, pid: int | None) -> str:
+        """Ask it once more.
+
+        Args:
+            socket: its private one.
+            pid: of the process that listens there.
+
+        Returns:
+            The reason, empty if there is none (yet).
+        """
+        answer = await ask(socket, "/readyz", timeout_seconds=_ASK_SECONDS)
+        said = _ReadyWord()
+        if answer is not None:
+            with contextlib.suppress(msgspec.DecodeError):
+                said = msgspec.json.decode(answer.body, type=_ReadyWord)
+        before, self._before = self._before, (pid, said.refused_revision)
+        sure = said.revision == 0 < said.refused_revision and self._before == before
+        return said.refused_reason if sure else ""
 
 
 async def _get(directory: DataDirectory, target: str, kind: type[T]) -> T | None:

@@ -59,12 +59,22 @@ class Suspect(msgspec.Struct, frozen=True):
 
 
 class Crash(msgspec.Struct, frozen=True, kw_only=True):
-    """The death of one worker by `signal`, at a wall-clock second."""
+    """The death of one worker by `signal`, at a wall-clock second of its node.
+
+    `forgiven`: a version was let back since; it is known, and counts against nobody.
+    """
 
     at: float
     worker: str
     signal: str
     suspects: tuple[Suspect, ...]
+    node: str = ""
+    forgiven: bool = False
+
+    @property
+    def identity(self) -> tuple[str, str, float]:
+        """Tells it from every other crash, also where two nodes have heard of it."""
+        return self.node, self.worker, self.at
 
 
 class Quarantined(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,6 +95,11 @@ class Quarantined(msgspec.Struct, frozen=True, kw_only=True):
     def key(self) -> Key:
         """What makes it this version and no other."""
         return self.model, self.version, self.sha256
+
+    @property
+    def identity(self) -> tuple[Key, float]:
+        """Tells it from a later quarantine of the same version."""
+        return self.key, self.since
 
 
 def is_crash(returncode: int) -> bool:
@@ -121,7 +136,7 @@ def condemned(crashes: Sequence[Crash], quarantined: Iterable[Quarantined]) -> l
         crashes: the history, oldest first.
         quarantined: whose case is closed.
     """
-    if not crashes:
+    if not crashes or crashes[-1].forgiven:
         return []
     last = crashes[-1]
     known = {one.key for one in quarantined}
@@ -133,7 +148,8 @@ def condemned(crashes: Sequence[Crash], quarantined: Iterable[Quarantined]) -> l
         its = [
             crash
             for crash in crashes
-            if abs(last.at - crash.at) <= WINDOW_SECONDS
+            if not crash.forgiven
+            and abs(last.at - crash.at) <= WINDOW_SECONDS
             and any(one.key == suspect.key for one in crash.suspects)
         ]
         if len(its) >= CRASHES:
@@ -152,8 +168,10 @@ def condemned(crashes: Sequence[Crash], quarantined: Iterable[Quarantined]) -> l
 
 def _reason(crashes: Sequence[Crash], *, loading: bool) -> str:
     doing = "being loaded" if loading else "running"
-    seconds = abs(crashes[-1].at - crashes[0].at)
+    last = crashes[-1]
+    seconds = abs(last.at - crashes[0].at)
+    where = f" on {last.node}" if last.node else ""
     return (
         f"{len(crashes)} worker processes crashed within {seconds:.0f} s while it was {doing} "
-        f"(last {crashes[-1].worker}, {crashes[-1].signal})"
+        f"(last {last.worker}{where}, {last.signal})"
     )

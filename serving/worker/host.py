@@ -32,6 +32,7 @@ from serving.upstream.inline import InlineUpstream
 from serving.worker.host_plane import HostPlane
 from serving.worker.http import HttpListener
 from serving.worker.life import Pulse, exit_now, live, settle_memory
+from serving.worker.model_files import at_hand
 from serving.worker.private import PrivateSocket
 from serving.worker.settings import Settings
 
@@ -67,7 +68,7 @@ class ModelHost:
         self._upstream = InlineUpstream(
             self.spec.model,
             self.spec.version,
-            self.spec.staged,
+            at_hand(self.spec.staged, self._data, Path(arguments.config)),
             self.spec.serve,
             self._metrics,
             clock,

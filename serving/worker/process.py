@@ -321,7 +321,13 @@ class Worker:
 
     def _readyz(self, _: dict[str, str]) -> tuple[int, Any]:
         ready = self._state == "ready" and self._gateway.ready()
-        body = {"ready": ready, "state": self._state, "revision": self._pipeline.table.revision}
+        body = {
+            "ready": ready,
+            "state": self._state,
+            "revision": self._pipeline.table.revision,
+            "refused_revision": self._feed.refused_revision,
+            "refused_reason": self._feed.refused_reason,
+        }
         return (200 if ready else 503), body
 
     def _load_report(self) -> dict[str, float]:

@@ -6,7 +6,16 @@ import control_kit
 import pytest
 import redis
 
-from serving.config.keys import SNAPSHOT_CHANNEL, SNAPSHOT_KEY, WORKERS_KEY, WorkerReport
+from serving.config.applied import Orders
+from serving.config.directions import Directions, NodeReport, encode_report
+from serving.config.keys import (
+    DIRECTIONS_CHANNEL,
+    NODES_KEY,
+    SNAPSHOT_CHANNEL,
+    SNAPSHOT_KEY,
+    WORKERS_KEY,
+    WorkerReport,
+)
 from serving.config.snapshot import Snapshot
 from serving.control.redis_store import RedisStore, judge
 from serving.control.store import MemoryStore, Store
@@ -23,6 +32,12 @@ def snapshot(revision: int, author: str = "ann") -> Snapshot:
 def report(worker: str, revision: int = 1) -> WorkerReport:
     """What a worker says of itself."""
     return WorkerReport(worker=worker, state="ready", revision=revision, reported_at=5.0)
+
+
+def directions(engine: str, revision: int, began: float = 1.0) -> Directions:
+    """What nodes are to do: nothing in particular."""
+    orders = Orders(engine=engine)
+    return Directions(engine=engine, revision=revision, orders=orders, began=began)
 
 
 class Valkey(control_kit.Valkey):
@@ -137,6 +152,36 @@ async def test_a_forgotten_worker_is_gone(store: Store) -> None:
     assert [one.worker for one in await store.workers()] == ["worker-1"]
 
 
+async def test_directions_go_forward_only_each_start_its_own(store: Store) -> None:
+    """As snapshots do; two gateways that share a store do not disturb each other."""
+    assert await store.directions("one") is None
+    assert await store.direct(directions("one", 2))
+    assert not await store.direct(directions("one", 2))
+    assert not await store.direct(directions("one", 1))
+    assert await store.direct(directions("other", 1))
+
+    assert await store.directions("one") == directions("one", 2)
+    assert await store.directions("other") == directions("other", 1)
+
+
+async def test_directions_of_starts_long_past_are_dropped(store: Store) -> None:
+    """The latest few are kept."""
+    for number in range(12):
+        await store.direct(directions(f"start {number}", 1, began=float(number)))
+
+    kept = [n for n in range(12) if await store.directions(f"start {n}") is not None]
+    assert kept[-1] == 11
+    assert 0 < len(kept) < 12
+    assert kept == list(range(kept[0], 12))
+
+
+async def test_no_node_has_reported_at_first(store: Store) -> None:
+    """And one that is unknown can be forgotten."""
+    await store.forget_node("far")
+
+    assert await store.nodes() == []
+
+
 async def test_the_store_says_what_it_is(store: Store) -> None:
     """Its name and version are for the status page."""
     assert (await store.check()).split()[0] in ("memory", "Valkey")
@@ -177,6 +222,27 @@ async def test_two_processes_racing_leave_the_highest_revision(valkey: Valkey) -
         assert current.revision == revision + 1
     await first.close()
     await second.close()
+
+
+async def test_nodes_report_where_control_reads_and_hear_at_once(valkey: Valkey) -> None:
+    """Hash and channel have the names of `serving.config.keys`; what is no report is left out."""
+    store = RedisStore(valkey.url)
+    report = NodeReport(node="far", engine="one", at=1.0)
+    with valkey.client() as client, client.pubsub() as channel:
+        channel.subscribe(DIRECTIONS_CHANNEL)
+        channel.get_message(timeout=5)
+        client.hset(NODES_KEY, "far", encode_report(report))
+        client.hset(NODES_KEY, "farther", b"{}")
+        await store.direct(directions("one", 3))
+        message = channel.get_message(timeout=5)
+        heard = await store.nodes()
+        await store.forget_node("far")
+
+        assert message is not None
+        assert message["data"] == b"3"
+        assert heard == [report]
+        assert await store.nodes() == []
+    await store.close()
 
 
 @pytest.mark.parametrize("foreign", [b"\xff\x00", b"{}", b'{"revision": 1}'])

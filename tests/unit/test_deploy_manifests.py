@@ -32,8 +32,13 @@ from serving.config.check import check
 from serving.config.facts import gather
 from serving.config.identity import hash_token
 from serving.config.load import load_directory, load_gateway
-from serving.engine.ray_serve.engine import RayEngine
+from serving.engine.ray_serve.gateway_application import (
+    gateway_application,
+    patience_of,
+    site_of,
+)
 from serving.engine.ray_serve.keeper import Site
+from serving.engine.ray_serve.scaling import as_range
 from serving.engine.report import Addresses
 
 ROOT = Path(__file__).parents[2]
@@ -305,9 +310,13 @@ def test_serve_is_told_what_the_engine_would_tell_it(serve: Any, configuration: 
         data=Path("/var/lib/sluice"),
         insecure=False,
     )
-    engine = RayEngine(options, gateway.engine, lines=lambda *_: None)
-    engine._addresses = Addresses(http=options.http, grpc=options.grpc, admin=options.admin)
-    expected = engine._application(engine._make_site(), engine._patience())
+    addresses = Addresses(http=options.http, grpc=options.grpc, admin=options.admin)
+    expected = gateway_application(
+        site_of(options, addresses, "any"),
+        gateway.engine,
+        as_range(gateway.engine.workers),
+        patience_of(options),
+    )
     [application] = serve["applications"]
     incarnation = application["args"].pop("incarnation")
     expected["args"].pop("incarnation")

@@ -156,11 +156,15 @@ class Cluster:
 
         return float(ray.cluster_resources().get("CPU", 0.0))
 
-    def nodes(self) -> int:
-        """Machines that are alive."""
+    def nodes(self) -> dict[str, float]:
+        """Machines that are alive: by address, their CPUs."""
         import ray  # noqa: PLC0415
 
-        return sum(bool(node["Alive"]) for node in ray.nodes())
+        return {
+            str(node["NodeManagerAddress"]): float(node["Resources"].get("CPU", 0.0))
+            for node in ray.nodes()
+            if node["Alive"]
+        }
 
     def deploy(self, applications: list[dict[str, Any]]) -> None:
         """Have Serve run these applications; returns at once. What is as before goes on.

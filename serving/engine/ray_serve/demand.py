@@ -8,14 +8,18 @@ they must import it when they are called, by name.
 from collections.abc import Mapping
 from typing import Any, Final
 
-__all__ = ["PREFIX", "of", "tell"]
+__all__ = ["name_of", "of", "tell"]
 
-PREFIX: Final = "demand:"
-"""Before a host's id: the name under which a worker's replica reports it."""
+_PREFIX: Final = "demand:"
 
 _FRESH_SECONDS: Final = 10.0
 
 _demands: dict[str, tuple[float, float]] = {}
+
+
+def name_of(id_: str, node: str) -> str:
+    """The name under which a worker's replica on a node reports who wants a host of this id."""
+    return f"{_PREFIX}{id_}@{node}"
 
 
 def tell(metrics: Mapping[str, Mapping[Any, float]], now: float) -> None:
@@ -26,11 +30,21 @@ def tell(metrics: Mapping[str, Mapping[Any, float]], now: float) -> None:
         now: wall-clock seconds.
     """
     for name, values in metrics.items():
-        if name.startswith(PREFIX):
-            _demands[name.removeprefix(PREFIX)] = (now, sum(values.values()))
+        if name.startswith(_PREFIX):
+            _demands[name] = (now, sum(values.values()))
 
 
-def of(id_: str, now: float) -> float:
-    """Requests that want a host of this id; 0 if nobody has said anything lately."""
-    told, number = _demands.get(id_, (0.0, 0.0))
-    return number if now - told < _FRESH_SECONDS else 0.0
+def of(id_: str, now: float, node: str = "") -> float:
+    """Requests that want a host of this id; 0 if nobody has said anything lately.
+
+    Args:
+        id_: the host's.
+        now: wall-clock seconds.
+        node: only those of the workers there; left out: all.
+    """
+    wanted = name_of(id_, node)
+    return sum(
+        number
+        for name, (told, number) in _demands.items()
+        if (name == wanted if node else name.startswith(wanted)) and now - told < _FRESH_SECONDS
+    )

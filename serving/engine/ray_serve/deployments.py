@@ -9,11 +9,12 @@ workers whenever a version comes or goes.
 from typing import Any
 
 import msgspec
+import ray
 import ray.util
 from ray import serve
 from ray.serve._private import replica as serve_replica
 
-from serving.engine.ray_serve.keeper import HostSite, Keeper, Site
+from serving.engine.ray_serve.keeper import HostSite, Keeper, Site, in_session
 
 __all__ = ["APPLICATION", "build", "build_host"]
 
@@ -33,7 +34,10 @@ class _Kept:
         del others
         _listen_on_the_nodes_address()
         replica = serve.get_replica_context().replica_id.unique_id
-        self._keeper = Keeper(msgspec.convert(site, self.site), role=self.role, replica=replica)
+        session = ray.get_runtime_context().get_session_name()
+        told = in_session(msgspec.convert(site, self.site), session)
+        node = ray.util.get_node_ip_address()
+        self._keeper = Keeper(told, role=self.role, replica=replica, node=node)
         await self._keeper.start()
 
     async def check_health(self) -> None:

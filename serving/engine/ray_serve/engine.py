@@ -1,27 +1,20 @@
 """The engine on Ray Serve, as `sluice up` drives it.
 
 This process holds the ports and the data directory, keeps the embedded store, and starts (or
-joins) Ray. Control and the workers are kept by replicas inside Ray. Ray's calls block, so they
-run one after the other in a thread of their own, which lives as long as this process: Ray's
-servers are tied to the life of the thread that started them.
+joins) Ray. Control and the workers are kept by replicas inside Ray; what Serve is to run for that,
+and what becomes of it when something is applied, is `applications`' affair.
 """
 
 import asyncio
 import os
-import queue
 import secrets
-import signal
-import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from functools import partial
-from typing import Any, Final, TypeVar
-
-import msgspec
+from pathlib import Path
+from typing import Final
 
 from serving.clock import Clock, SystemClock
-from serving.config.applied import Failure, applied_directory, read_orders, write_failure
-from serving.config.hosts import HOSTS_FILE, HostSpec, read_hosts
+from serving.config.applied import applied_directory
 from serving.config.schema import EngineConfig, WorkersConfig
 from serving.engine.directory import DataDirectory
 from serving.engine.embedded_store import EmbeddedStore, find_server
@@ -29,11 +22,13 @@ from serving.engine.lifecycle import State
 from serving.engine.log_lines import LineSink
 from serving.engine.ports import HeldPort
 from serving.engine.programs import ROOM, ROOM_PER_WORKER, Options, hold_ports
-from serving.engine.ray_serve.cluster import Cluster, application, require_ray
-from serving.engine.ray_serve.host_applications import host_app, host_application, least_cpus
-from serving.engine.ray_serve.keeper import STOPPING, Site
+from serving.engine.ray_serve.applications import Applications
+from serving.engine.ray_serve.cluster import Cluster, require_ray
+from serving.engine.ray_serve.gateway_application import NAME, site_of
+from serving.engine.ray_serve.keeper import STOPPING
 from serving.engine.ray_serve.kept import ReplicaReport, read_reports
-from serving.engine.ray_serve.scaling import as_range, scaling
+from serving.engine.ray_serve.ray_thread import RayThread, take_signals_back
+from serving.engine.ray_serve.scaling import as_range
 from serving.engine.refusals import what_control_waits_for
 from serving.engine.report import (
     Addresses,
@@ -42,27 +37,17 @@ from serving.engine.report import (
     process_started,
     write_report,
 )
-from serving.engine.rolling import LOOK_SECONDS
 from serving.engine.stages import Stage, stage_of
 from serving.engine.supervised import SupervisedProcess
-from serving.errors import EngineError, InvalidConfig
-from serving.files import stamp
+from serving.errors import EngineError
 from serving.tasks import end
 
 __all__ = ["RayEngine"]
 
-_NAME: Final = "sluice"
-_IMPORT_PATH: Final = "serving.engine.ray_serve.deployments:build"
 _LOOK_SECONDS: Final = 0.25
 _REPORT_SECONDS: Final = 1.0
-_SLACK_SECONDS: Final = 5.0
-_HEALTH_SECONDS: Final = 2.0
 _GONE: Final = 20
 """Looks at Serve in a row that failed, after which Ray counts as lost."""
-
-_FAILED: Final = {"DEPLOY_FAILED"}
-
-T = TypeVar("T")
 
 
 class RayEngine:
@@ -88,7 +73,6 @@ class RayEngine:
         self.options: Final = options
         self.store_url = ""
         self._config = config
-        self._scaling_at_start = as_range(config.workers)
         # Part of what Serve takes for the code's version, like everything the site says.
         self._incarnation = secrets.token_hex(8)
         self._lines = lines
@@ -101,17 +85,13 @@ class RayEngine:
         self._store_task: asyncio.Task[None] | None = None
         self._cluster: Cluster | None = None
         self._ray_up = False
-        self._deployed = False
         self._running = False
         self._reports: list[ReplicaReport] = []
-        self._site: Site | None = None
-        self._hosts: list[HostSpec] = []
-        self._hosts_stamp: tuple[int, ...] | None = None
+        self._applications: Applications | None = None
         self._upkeep: asyncio.Task[None] | None = None
         self._started_at = 0.0
         self._killed = asyncio.Event()
-        self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        threading.Thread(target=self._make_calls, name="ray", daemon=True).start()
+        self._ray = RayThread()
 
     @property
     def addresses(self) -> Addresses:
@@ -156,29 +136,29 @@ class RayEngine:
             EngineError: Ray does not start or has too few CPUs, or Serve gives up on a replica.
         """
         cluster = self._existing_cluster()
-        await self._call(cluster.start)
-        _take_signals_back()
+        await self._ray.call(cluster.start)
+        take_signals_back()
         self._ray_up = True
         self._changed()
-        await self._call(self._insist_on_fit)
-        self._site = self._make_site()
-        await self._deploy()
-        self._deployed = True
+        self._applications = applications = Applications(
+            self.options,
+            self._config,
+            site_of(self.options, self.addresses, self._incarnation),
+            self._directory.path,
+            cluster=cluster,
+            ray=self._ray,
+            lines=self._lines,
+        )
+        await applications.begin()
         while True:
             self._raise_if_hopeless()
-            await self._follow_hosts()
-            state, why = await self._call(lambda: cluster.state(_NAME))
+            await applications.follow_hosts()
+            up = await applications.are_up()
             self._look()
-            if state == "RUNNING" and (self._store is None or self._store.state is State.READY):
+            if up and (self._store is None or self._store.state is State.READY):
                 self._running = True
                 self._changed()
                 return
-            if state in _FAILED:
-                raise EngineError(f"Ray Serve gave up on the gateway:\n{_reason(why)}")
-            for spec in self._hosts:
-                state, why = await self._call(partial(cluster.state, host_app(spec)))
-                if state in _FAILED:
-                    raise EngineError(f"Ray Serve gave up on {spec.name}:\n{_reason(why)}")
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def waits_for(self) -> str:
@@ -192,17 +172,18 @@ class RayEngine:
             EngineError: It does not answer any more. Workers that still run are ended by `stop`.
         """
         cluster, failures, looked = self._existing_cluster(), 0, 0.0
-        following = asyncio.create_task(self._follow_number())
+        assert self._applications is not None
+        following = asyncio.create_task(self._applications.follow_number())
         try:
             # One that was joined may come back: its other nodes serve meanwhile.
             while failures < _GONE or self._config.address is not None:
                 await asyncio.sleep(_LOOK_SECONDS)
                 try:
-                    await self._follow_hosts()
+                    await self._applications.follow_hosts()
                     if self._clock.monotonic() - looked < _REPORT_SECONDS:
                         continue
                     looked = self._clock.monotonic()
-                    await self._call(lambda: cluster.state(_NAME))
+                    await self._ray.call(lambda: cluster.state(NAME))
                     if failures:
                         self._lines("engine", "Ray answers again")
                     failures = 0
@@ -214,40 +195,14 @@ class RayEngine:
             await end(following)
         raise EngineError("Ray has not answered for a while; the gateway is stopped")
 
-    async def _follow_number(self) -> None:
-        """Have Serve keep another number of workers when one is applied, for ever.
-
-        Nothing else of the application changes, so no replica is replaced for it.
-        """
-        seen = 0
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            orders = await asyncio.to_thread(read_orders, self._directory.path)
-            if orders is None or orders.serial == seen or orders.engine != self._incarnation:
-                continue
-            seen = orders.serial
-            if orders.number is None or orders.number == self._config.workers:
-                continue
-            before = self._config
-            self._config = msgspec.structs.replace(before, workers=orders.number)
-            try:
-                await self._call(self._insist_on_fit)
-                await self._deploy()
-            except Exception as error:  # noqa: BLE001 - Ray's own errors are of many kinds
-                self._config = before
-                reason = error.message if isinstance(error, EngineError) else str(error)
-                self._lines("engine", f"the number of workers stays: {reason}")
-                failure = Failure(serial=orders.serial, reason=reason, kept=orders.workers)
-                await asyncio.to_thread(write_failure, self._directory.path, failure)
-
     async def stop(self) -> None:
         """Drain workers and control, end Serve and Ray, then the store; leave nothing."""
         cluster = self._cluster
-        names = [_NAME, *map(host_app, self._hosts)]
+        names = [NAME] if self._applications is None else self._applications.names
         try:
             if cluster is not None and not self._killed.is_set():
                 (self._directory.run / STOPPING).touch()
-                stopping = asyncio.create_task(self._call(partial(cluster.stop, names)))
+                stopping = asyncio.create_task(self._ray.call(partial(cluster.stop, names)))
                 killed = asyncio.create_task(self._killed.wait())
                 await asyncio.wait({stopping, killed}, return_when="FIRST_COMPLETED")
                 if stopping.done() and (error := stopping.exception()) is not None:
@@ -282,6 +237,9 @@ class RayEngine:
         workers = [one for name, one in named.items() if name.startswith("worker-")]
         ready = sum(worker.state is State.READY for worker in workers)
         wanted = self._workers.min
+        if self._running:
+            # Those on other nodes leave no report here; Serve has said that all are up.
+            ready = max(ready, wanted)
         ray = f"{self.version} ready" if self._ray_up else f"starting {self.version}"
         return [
             *([] if self._store is None else [stage_of("store", self._store.state)]),
@@ -292,103 +250,14 @@ class RayEngine:
 
     @property
     def _workers(self) -> WorkersConfig:
+        if self._applications is not None:
+            return self._applications.workers
         return as_range(self._config.workers)
 
     def _existing_cluster(self) -> Cluster:
         if self._cluster is None:
             raise EngineError("the engine has not been started")
         return self._cluster
-
-    def _insist_on_fit(self) -> None:
-        cluster = self._existing_cluster()
-        cpus, each = cluster.cpus(), self._config.worker_cpus
-        needed = self._workers.min * each
-        if needed > cpus:
-            raise EngineError(
-                f"{self._workers.min} workers of {each:g} CPUs need {needed:g}, and Ray has "
-                f"{cpus:g}; lower engine.workers or engine.worker_cpus in gateway.yaml"
-            )
-        if self.options.store == "embedded" and (nodes := cluster.nodes()) > 1:
-            raise EngineError(
-                f"`store: embedded` serves one machine, and this Ray has {nodes}; set `store` in "
-                "gateway.yaml to the address of a server that all of them reach"
-            )
-
-    async def _follow_hosts(self) -> None:
-        """Deploy what control has listed, if it lists something else than is deployed."""
-        data = self._directory.path
-        fresh = stamp(data / HOSTS_FILE)
-        if fresh == self._hosts_stamp:
-            return
-        try:
-            listed = read_hosts(data)
-        except InvalidConfig as error:
-            self._lines("engine", f"model hosts stay as they are: {error.message}")
-            self._hosts_stamp = fresh
-            return
-        needed = self._workers.min * self._config.worker_cpus + least_cpus(listed)
-        cpus = await self._call(self._existing_cluster().cpus)
-        if needed > cpus:
-            words = (
-                f"workers and the processes of dedicated versions need {needed:g} CPUs, and Ray "
-                f"has {cpus:g}; lower engine.worker_cpus, serve.hosts or serve.host_cpus"
-            )
-            if not self._running:
-                raise EngineError(words)
-            self._lines("engine", f"{words}. Some do not start")
-        self._hosts = listed
-        await self._deploy()
-        self._hosts_stamp = fresh
-
-    async def _deploy(self) -> None:
-        assert self._site is not None
-        site, patience = self._site, self._patience()
-        applications = [
-            self._application(site, patience),
-            *(host_application(site, spec, patience) for spec in self._hosts),
-        ]
-        await self._call(partial(self._existing_cluster().deploy, applications))
-
-    def _make_site(self) -> Site:
-        addresses = self.addresses
-        return Site(
-            configuration=str(self.options.configuration.absolute()),
-            data=str(self.options.data.absolute()),
-            http=addresses.http,
-            grpc=addresses.grpc,
-            admin=addresses.admin,
-            incarnation=self._incarnation,
-            insecure_bind=self.options.insecure_bind,
-        )
-
-    def _patience(self) -> dict[str, Any]:
-        return {
-            "graceful_shutdown_timeout_s": self.options.drain_seconds + _SLACK_SECONDS,
-            "graceful_shutdown_wait_loop_s": 0.1,
-            "health_check_period_s": _HEALTH_SECONDS,
-            "health_check_timeout_s": _HEALTH_SECONDS * 2,
-            "max_constructor_retry_count": 2,
-        }
-
-    def _application(self, site: Site, patience: dict[str, Any]) -> dict[str, Any]:
-        control = {
-            "name": "Control",
-            "num_replicas": 1,
-            "ray_actor_options": {
-                "num_cpus": 0,
-                # Ray gives this resource to the node with its head, and to no other.
-                "resources": {"node:__internal_head__": 0.001},
-            },
-            **patience,
-        }
-        gateway = {
-            "name": "Gateway",
-            "max_surge_percent": 100,
-            "ray_actor_options": {"num_cpus": self._config.worker_cpus},
-            **scaling(self._workers, self._scaling_at_start),
-            **patience,
-        }
-        return application(_NAME, _IMPORT_PATH, site, [control, gateway])
 
     def _raise_if_hopeless(self) -> None:
         if self._store is not None and self._store.explanation:
@@ -423,7 +292,7 @@ class RayEngine:
             self._lines("engine", f"engine.json could not be written: {error.strerror}")
         self._on_change()
 
-    def _locks(self) -> list[Any]:
+    def _locks(self) -> list[Path]:
         run = self._directory.run
         return [*run.glob("worker-*.lock"), *run.glob("host-*.lock")]
 
@@ -431,35 +300,3 @@ class RayEngine:
         while self._ports:
             self._ports.pop().close()
         self._directory.release()
-
-    async def _call(self, function: Callable[[], T]) -> T:
-        """Run `function` in Ray's thread."""
-        outcome: Future[T] = Future()
-
-        def make() -> None:
-            try:
-                result = function()
-            except BaseException as error:  # noqa: BLE001 - it is the caller's
-                outcome.set_exception(error)
-            else:
-                outcome.set_result(result)
-
-        self._calls.put(make)
-        return await asyncio.wrap_future(outcome)
-
-    def _make_calls(self) -> None:
-        while True:
-            self._calls.get()()
-
-
-def _take_signals_back() -> None:
-    """Ray's core has put its own handlers over Python's; ours are to decide what a signal means."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.getsignal(number))
-        signal.siginterrupt(number, False)
-
-
-def _reason(why: str) -> str:
-    """The line of a traceback that says what is wrong, or all of it."""
-    wanted = [line.strip() for line in why.splitlines() if "EngineError: " in line]
-    return wanted[-1].rpartition("EngineError: ")[2] if wanted else why.strip()[-2000:]

@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from serving.clock import SystemClock
 from serving.config.applied import read_failure, startable
 from serving.config.hosts import HostSpec, private_socket, read_hosts
 from serving.config.keys import DATA_VARIABLE
@@ -16,18 +17,19 @@ from serving.engine.directory import DataDirectory
 from serving.engine.embedded_store import EmbeddedStore
 from serving.engine.host_fleet import demand_of
 from serving.engine.lifecycle import State
+from serving.engine.node_follower import NodeFollower
 from serving.engine.programs import DRAIN_GRACE_SECONDS, Launch, Options, Programs, is_ok
 from serving.engine.ray_serve import demand
-from serving.engine.ray_serve.kept import Kept, claim_number
+from serving.engine.ray_serve.kept import Kept, claim_number, print_line
 from serving.engine.ray_serve.succession import Succession
-from serving.engine.refusals import refusals_of_all, what_workers_say
+from serving.engine.refusals import OwnRefusal, refusals_of_all, what_workers_say
 from serving.engine.report import Addresses
 from serving.engine.rolling import retire
 from serving.errors import EngineError
 from serving.tasks import end
 from serving.unix_http import ask
 
-__all__ = ["STOPPING", "HostSite", "Keeper", "Site"]
+__all__ = ["STOPPING", "HostSite", "Keeper", "Site", "in_session", "is_of"]
 
 STOPPING: Final = "stopping"
 """In DATA/run while the launcher ends the gateway: no sibling stays to take connections."""
@@ -35,13 +37,15 @@ STOPPING: Final = "stopping"
 _POLL_SECONDS: Final = 0.05
 _REFUSAL_SECONDS: Final = 0.5
 _GIVE_UP_FAILURES: Final = 3
+_LISTED_SECONDS: Final = 15.0
 
 
 class Site(msgspec.Struct, frozen=True, kw_only=True):
     """What a deployment is told; plain values, because they travel as Serve's `args`.
 
-    `incarnation` names this start: a control process that comes back within it goes on with what
-    was applied last, one of another start reads the configuration directory again.
+    `incarnation` names this start, in a replica together with the Ray it is on (`in_session`): a
+    control process that comes back within it goes on with what was applied last, one of another
+    start reads the configuration directory again.
     """
 
     configuration: str
@@ -59,14 +63,33 @@ class HostSite(Site, frozen=True, kw_only=True):
     host: str
 
 
+def in_session(site: Site, session: str) -> Site:
+    """The same start, on one Ray: its name alone is the same on Kubernetes' next cluster too.
+
+    Ray keeps its session's name when its head is lost and comes back.
+    """
+    return msgspec.structs.replace(site, incarnation=f"{site.incarnation}@{session}")
+
+
+def is_of(engine: str, incarnation: str) -> bool:
+    """Whether orders for `engine` are for the start that a launcher knows by this name."""
+    return engine.partition("@")[0] == incarnation
+
+
 class Keeper:
     """Keeps one process of a gateway, from `start` to `stop`.
+
+    Args:
+        site: what its replica was told.
+        role: `worker`, `control` or `host`.
+        replica: names its replica.
+        node: the address of its node, as Ray knows it.
 
     Raises:
         EngineError: `gateway.yaml` is not there any more or has mistakes.
     """
 
-    def __init__(self, site: Site, *, role: str, replica: str) -> None:
+    def __init__(self, site: Site, *, role: str, replica: str, node: str) -> None:
         gateway = load_gateway(Path(site.configuration))
         data = Path(os.environ.get(DATA_VARIABLE) or site.data)
         self.directory: Final = DataDirectory(data)
@@ -74,6 +97,8 @@ class Keeper:
         self._site = site
         self._role = role
         self._replica = replica
+        self._node = node
+        store = store_of(gateway.store, self.directory)
         options = Options(
             configuration=Path(site.configuration),
             data=data,
@@ -85,7 +110,7 @@ class Keeper:
             Programs(),
             self.directory,
             addresses=Addresses(http=site.http, grpc=site.grpc, admin=site.admin),
-            store_url=store_of(gateway.store, self.directory),
+            store_url=store,
         )
         self._succession = Succession(
             self.directory.path,
@@ -94,12 +119,13 @@ class Keeper:
             refused=self._refusal_of,
             start_seconds=options.start_seconds,
         )
-        orders = self._succession.orders()
-        failure = read_failure(self.directory.path)
-        ordered = orders.control if orders and role == "control" else startable(orders, failure)
-        self._kept = self._make(ordered)
-        self._following: asyncio.Task[None] | None = None
+        self._follower = NodeFollower(
+            self.directory.path, site.incarnation, store, clock=SystemClock(), say=_say
+        )
+        self._current: Kept | None = None
+        self._following: list[asyncio.Task[None]] = []
         self._measured: tuple[float, float] | None = None
+        self._own_refusal = OwnRefusal()
 
     def _make(self, generation: int) -> Kept:
         """A process of a generation, not started."""
@@ -133,6 +159,12 @@ class Keeper:
             lock=lock,
         )
 
+    @property
+    def _kept(self) -> Kept:
+        if self._current is None:
+            raise EngineError("the process has not been started")
+        return self._current
+
     async def start(self) -> None:
         """Start the process and return when it serves.
 
@@ -140,6 +172,10 @@ class Keeper:
             EngineError: It keeps dying, died for a reason that trying again will not change, or
                 refuses what control published.
         """
+        await self._follower.catch_up()
+        if isinstance(self._site, HostSite):
+            await self._until_listed(self._site.host)
+        self._current = await asyncio.to_thread(self._make, await asyncio.to_thread(self._ordered))
         self._kept.member.start()
         judged = time.monotonic()
         try:
@@ -153,16 +189,37 @@ class Keeper:
             await self.stop()
             raise
         follow = self._succession.control if self._role == "control" else self._succession.worker
-        self._following = asyncio.create_task(follow(lambda: self._kept, self._put))
+        self._following = [
+            asyncio.create_task(follow(lambda: self._kept, self._put)),
+            asyncio.create_task(self._follower.run()),
+        ]
+
+    def _ordered(self) -> int:
+        """The generation to start with."""
+        orders = self._succession.orders()
+        if self._role == "control":
+            return orders.control if orders is not None else 0
+        return startable(orders, read_failure(self.directory.path))
+
+    async def _until_listed(self, host: str) -> None:
+        """Wait for a version that control has listed: the list may come after the replica."""
+        until = time.monotonic() + _LISTED_SECONDS
+        while time.monotonic() < until:
+            listed = await asyncio.to_thread(read_hosts, self.directory.path)
+            if any(spec.id == host for spec in listed):
+                return
+            await asyncio.sleep(_REFUSAL_SECONDS)
+            await self._follower.catch_up()
 
     def _put(self, kept: Kept) -> None:
-        self._kept = kept
+        self._current = kept
         self._measured = None
 
     async def stop(self) -> None:
         """Drain the process; nothing of it is left afterwards."""
-        if self._following is not None:
-            await end(self._following)
+        await end(*self._following)
+        if self._current is None:
+            return
         if self._role == "control" or (self.directory.run / STOPPING).exists():
             await self._kept.process.stop()
         else:
@@ -198,7 +255,7 @@ class Keeper:
         if self._role != "worker":
             return {}
         demands = await demand_of([self._kept.member.socket])
-        return {demand.PREFIX + id_: number for id_, number in demands.items()}
+        return {demand.name_of(id_, self._node): number for id_, number in demands.items()}
 
     async def _load(self) -> dict[str, float]:
         answer = await ask(self._kept.member.socket, "/load", timeout_seconds=1.0)
@@ -239,10 +296,16 @@ class Keeper:
         """Why a worker will not serve what is published; empty if it will, or has not said."""
         if self._role == "control":
             return ""
+        if not self.directory.control_socket.exists():
+            return await self._own_refusal.of(kept.member.socket, kept.process.report.pid)
         revision, words = await what_workers_say(self.directory)
         name = kept.member.name
         reasons = refusals_of_all(revision, words, {name: kept.process.report.pid})
         return reasons[0] if reasons else ""
+
+
+def _say(line: str) -> None:
+    print_line("node", line)
 
 
 def _host_of(data: Path, id_: str) -> HostSpec:

@@ -15,7 +15,7 @@ from serving.engine.supervised import ProcessSpec, SupervisedProcess
 from serving.errors import EngineError
 from serving.files import try_lock
 
-__all__ = ["Kept", "ReplicaReport", "claim_number", "read_reports"]
+__all__ = ["Kept", "ReplicaReport", "claim_number", "print_line", "read_reports"]
 
 _MOST_WORKERS: Final = 256
 
@@ -90,7 +90,7 @@ class Kept:
         self._serves = serves
         self._file = run / f"{spec.name}.replica"
         self._lock = lock
-        process = SupervisedProcess(spec, lines=_print_line, on_change=self._changed)
+        process = SupervisedProcess(spec, lines=print_line, on_change=self._changed)
         self.member: Final = Member(process, number, generation, socket)
 
     @property
@@ -126,6 +126,7 @@ class Kept:
             fresh.replace(self._file)
 
 
-def _print_line(process: str, line: str) -> None:
+def print_line(process: str, line: str) -> None:
+    """Say something to whoever watches the gateway: a process's line, under its name."""
     # Not sys.stderr: Serve sends that to a file of its own; Ray brings this to the launcher.
     os.write(2, f"{prefixed(process, line)}\n".encode())

@@ -53,11 +53,13 @@ class HostPolicy:
 
     Args:
         host: the version's id, see `serving.config.hosts`.
+        node: whose workers these hosts are for; empty: everybody's.
         settings: fields of `Scaling`, without the bounds.
     """
 
-    def __init__(self, *, host: str, **settings: Any) -> None:
+    def __init__(self, *, host: str, node: str = "", **settings: Any) -> None:
         self._host = host
+        self._node = node
         self._scaling = Scaling(**settings)
 
     def __call__(self, context: Any) -> tuple[int, dict[str, Any]]:
@@ -67,7 +69,7 @@ class HostPolicy:
         metrics = context.aggregated_metrics or {}
         load = Load(
             busy=sum((metrics.get("busy") or {}).values()),
-            in_flight=demand.of(self._host, context.current_time),
+            in_flight=demand.of(self._host, context.current_time, self._node),
         )
         bounds = {
             "min": context.capacity_adjusted_min_replicas,

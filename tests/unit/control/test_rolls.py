@@ -146,13 +146,37 @@ def test_orders_that_could_not_be_written_are_written_later(
     assert read_orders(tmp_path) == rolls.orders
 
 
-def test_workers_of_other_nodes_are_not_waited_for() -> None:
-    """They do not have the orders that control writes on its own disk."""
+def test_workers_of_other_nodes_are_waited_for() -> None:
+    """They follow the same orders; how many they are is Ray's affair."""
     orders = Orders(engine="e", serial=1, workers=2, number=3)
     here = WorkerReport(worker="worker-0", state="ready", revision=1, reported_at=0.0, generation=2)
-    there = msgspec.structs.replace(here, node="another", generation=0)
+    there = msgspec.structs.replace(here, node="another", generation=1)
+    rolled = msgspec.structs.replace(there, generation=2)
 
     assert not judge(orders, [here], 0.0, own=0, failed="").done
-    assert judge(orders, [here, there], 0.0, own=0, failed="").done
-    behind = msgspec.structs.replace(here, generation=1)
-    assert not judge(orders, [behind, there], 0.0, own=0, failed="").done
+    assert not judge(orders, [here, there], 0.0, own=0, failed="").done
+    assert judge(orders, [here, rolled], 0.0, own=0, failed="").done
+
+
+def test_a_failure_on_another_node_is_one(rolls: Rolls) -> None:
+    """It says where; one of earlier orders is none."""
+    rolls.roll(applied(), 0)
+    rolls.fail(Failure(serial=rolls.orders.serial - 1, reason="old"), "far")
+    before = rolls.status([], NOW).failed
+    rolls.fail(Failure(serial=rolls.orders.serial, reason="broken", kept=0), "far")
+    rolls.fail(Failure(serial=rolls.orders.serial, reason="later"), "farther")
+
+    assert before == ""
+    assert rolls.status([], NOW).failed == "far: broken"
+
+
+def test_orders_that_nodes_have_are_not_numbered_again(rolls: Rolls, tmp_path: Path) -> None:
+    """Control has lost its disk, and they have not."""
+    rolls.count_on(7, 4)
+    rolls.count_on(2, 1)
+
+    generation = rolls.roll(applied(), 0)
+
+    assert generation == 5
+    assert rolls.orders.serial == 8
+    assert read_orders(tmp_path) == rolls.orders

@@ -6,6 +6,7 @@ import pytest
 
 from serving.quarantine import register
 from serving.quarantine.decision import Crash, Suspect
+from serving.quarantine.history import Register
 
 BYTES = "b" * 64
 
@@ -18,6 +19,7 @@ def crash(at: float, version: str = "v2", sha256: str = BYTES) -> Crash:
 
 def quarantine(data: Path, version: str = "v2") -> None:
     """Two crashes in a row."""
+    data.mkdir(exist_ok=True)
     assert register.record(data, crash(1.0, version)) == []
     [new] = register.record(data, crash(2.0, version))
     assert new.version == version
@@ -34,15 +36,28 @@ def test_the_second_crash_quarantines_and_the_file_says_so(tmp_path: Path) -> No
     assert (tmp_path / register.FILE).stat().st_mode & 0o777 == 0o600
 
 
-def test_lifting_forgets_the_crashes_too(tmp_path: Path) -> None:
+def test_lifting_forgives_the_crashes_too(tmp_path: Path) -> None:
     """Two more are needed; lifting again finds nothing."""
     quarantine(tmp_path)
 
     assert [one.version for one in register.lift(tmp_path, "m", "v2")] == ["v2"]
 
     assert register.lift(tmp_path, "m", "v2") == []
-    assert register.load(tmp_path) == register.Register()
+    assert register.load(tmp_path).quarantined == []
     assert register.record(tmp_path, crash(3.0)) == []
+    assert [one.version for one in register.record(tmp_path, crash(4.0))] == ["v2"]
+
+
+def test_what_another_node_knows_is_written_down_once(tmp_path: Path) -> None:
+    """It is heard every second, and new once."""
+    quarantine(tmp_path / "there")
+    known = register.load(tmp_path / "there")
+    (tmp_path / "here").mkdir()
+
+    assert register.hear(tmp_path / "here", known)
+    assert not register.hear(tmp_path / "here", known)
+
+    assert register.load(tmp_path / "here") == known
 
 
 def test_a_version_that_is_not_configured_any_more_is_dropped(tmp_path: Path) -> None:
@@ -73,7 +88,7 @@ def test_what_was_reported_is_marked_and_stays(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read_is_empty_and_mended(tmp_path: Path, content: bytes) -> None:
     """A bad version then crashes two more workers; nothing else depends on it."""
     (tmp_path / register.FILE).write_bytes(content)
-    assert register.load(tmp_path) == register.Register()
+    assert register.load(tmp_path) == Register()
 
     quarantine(tmp_path)
 
