@@ -1,5 +1,6 @@
 import importlib
 import pkgutil
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -95,6 +96,6 @@ def test_every_metric_is_named_in_prometheus_fashion() -> None:
 
 def test_every_test_module_has_a_name_of_its_own() -> None:
     """Python knows a module by its name alone: two of one name cannot be run together."""
-    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
 
     assert sorted(name for name in set(names) if names.count(name) > 1) == []
