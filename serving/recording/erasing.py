@@ -10,7 +10,6 @@ changed is thrown away (`parquet.py`).
 """
 
 import contextlib
-import hashlib
 import os
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -36,6 +35,7 @@ from serving.recording.reading import (
     parquet_files,
     sources_of,
 )
+from serving.recording.removed import note_erased, sha256_of
 from serving.recording.segment import SegmentWriter, read_segment
 from serving.recording.subjects import Subject
 from serving.recording.writers import is_alive, note_converted
@@ -241,18 +241,20 @@ def _await_seals(matches: list[_Match]) -> None:
 
 def _rewrite(log: LogFolder, match: _Match, subject: Subject, done: RowsErased) -> None:
     """Put a file without the subject's rows in its place."""
-    before = _sha256(match.path)
+    before = sha256_of(match.path)
     temporary = match.path.with_name(f".{match.path.name}{_TEMPORARY}")
     temporary.unlink(missing_ok=True)
     write = _segment_without if match.segment is not None else _parquet_without
     try:
         removed, left, stems = write(match, subject, temporary)
-        after = _sha256(temporary) if left else ""
+        after = sha256_of(temporary) if left else ""
         if match.segment is not None and removed:
             # They were logged, and will not be among those that become Parquet: so that the
             # writer's account still adds up. The same rows give the same name.
             identity = f"erased~{match.segment.identity}~{removed + left}"
             note_converted(match.path.parent, identity, removed)
+        if removed:
+            note_erased(log, match.path, removed, before)
         if left:
             temporary.replace(match.path)
         else:
@@ -333,11 +335,6 @@ def _stems(rows: pa.Table) -> set[Stem]:
         for one, number in zip(ids, rows["row"].to_pylist(), strict=True)
         if one
     }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -31,6 +31,7 @@ from serving.recording.layout import LogFolder, SegmentName
 from serving.recording.ledger import DROPPED, read_ledger
 from serving.recording.lock import held
 from serving.recording.parquet import convert, merge
+from serving.recording.removed import note_removed
 from serving.recording.retention import Kept, to_remove
 from serving.recording.writers import Account, close_account, is_alive, note_converted
 
@@ -171,6 +172,7 @@ class Keeper:
         if removals:
             with held(self._log.lock, alone=True):
                 for removal in removals:
+                    note_removed(self._log, removal.path, removal.reason)
                     removal.path.unlink(missing_ok=True)
                     self._count_file(removal.reason)
                     with contextlib.suppress(OSError):

@@ -5,6 +5,7 @@ error one JSON `Message` a line. The process can neither write a file nor read o
 the log, and holds no more memory than it was allowed.
 """
 
+import itertools
 import os
 import re
 import resource
@@ -32,10 +33,16 @@ _PROGRESS_SECONDS: Final = 0.2
 _MOST_THREADS: Final = 4
 """There are answers to be given beside this one."""
 
+_HELD_BYTES: Final = 32 << 20
 _SPARE_BYTES: Final = 256 << 20
 """For what is not DuckDB's: segments on their way in, the answer on its way out."""
 
+_OUT_OF_MEMORY: Final = "Out of Memory Error"
 _PINNED: Final = re.compile(r"/proc/self/fd/\d+")
+
+
+class HalfAnswered(SluiceError):
+    """The rest of an answer cannot be had."""
 
 
 def main() -> None:
@@ -62,12 +69,19 @@ def _answer(request: Request) -> None:
     wanted = _models(query, folder.models())
     _limit(request.memory)
     with OpenLog(folder, wanted, since=request.since, until=request.until) as log:
+        out = _Out()
         try:
-            _run(query, request, log, wanted)
-        except duckdb.Error as error:
+            _run(query, request, log, wanted, out)
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
             if not (_of_a_file(error) and _leave_out(log)):
                 raise
-            _run(query, request, log, wanted)
+            if out.begun:
+                files = ", ".join(damage.file for damage in log.damages)
+                raise HalfAnswered(
+                    f"{files} cannot be read, which was noticed when a part of the answer was out; "
+                    "move what is damaged out of the log, and ask again"
+                ) from error
+            _run(query, request, log, wanted, out)
         _say(Message(damages=log.damages))
 
 
@@ -84,8 +98,33 @@ def _models(query: str, there: list[str]) -> list[str]:
     return [name for name in there if name in bare]
 
 
-def _run(query: str, request: Request, log: OpenLog, models: list[str]) -> None:
-    """Ask, and send the answer. Nothing is sent before the first rows are there."""
+class _Out:
+    """Standard output, on which an answer begins when it is complete or has grown large.
+
+    So a query that comes upon a damaged file can mostly be made again without it.
+    """
+
+    def __init__(self) -> None:
+        self.begun = False
+
+    def send(self, reader: Any) -> None:
+        """Send all batches."""
+        held, size = [], 0
+        for batch in reader:
+            held.append(batch)
+            size += batch.nbytes
+            if size > _HELD_BYTES:
+                break
+        self.begun = True
+        schema = _distinct(reader.schema)
+        with pa.ipc.new_stream(sys.stdout.buffer, schema) as stream:
+            for batch in itertools.chain(held, reader):
+                stream.write_batch(pa.RecordBatch.from_arrays(batch.columns, schema=schema))
+        sys.stdout.buffer.flush()
+
+
+def _run(query: str, request: Request, log: OpenLog, models: list[str], out: _Out) -> None:
+    """Ask, and send the answer."""
     connection = duckdb.connect(":memory:")
     for setting in (
         f"memory_limit='{request.memory // 1024}KiB'",
@@ -114,20 +153,10 @@ def _run(query: str, request: Request, log: OpenLog, models: list[str]) -> None:
     watcher = threading.Thread(target=_watch, args=(connection, done), daemon=True)
     watcher.start()
     try:
-        _send(connection.sql(query).to_arrow_reader(_BATCH_ROWS))
+        out.send(connection.sql(query).to_arrow_reader(_BATCH_ROWS))
     finally:
         done.set()
         watcher.join()
-
-
-def _send(reader: Any) -> None:
-    batch = next(reader, None)
-    schema = _distinct(reader.schema)
-    with pa.ipc.new_stream(sys.stdout.buffer, schema) as stream:
-        while batch is not None:
-            stream.write_batch(pa.RecordBatch.from_arrays(batch.columns, schema=schema))
-            batch = next(reader, None)
-    sys.stdout.buffer.flush()
 
 
 def _distinct(schema: pa.Schema) -> pa.Schema:
@@ -149,8 +178,15 @@ def _watch(connection: duckdb.DuckDBPyConnection, done: threading.Event) -> None
             _say(Message(stage="reading", percent=share))
 
 
-def _of_a_file(error: duckdb.Error) -> bool:
-    """Whether DuckDB may have come upon a damaged file, by what it raised on files that were."""
+def _of_a_file(error: Exception) -> bool:
+    """Whether DuckDB may have come upon a damaged file, by what it raised on files that were.
+
+    What happens behind the first rows is Arrow's error with DuckDB's words.
+    """
+    if isinstance(error, BrokenPipeError) or _OUT_OF_MEMORY in str(error):
+        return False
+    if isinstance(error, (pa.ArrowException, OSError)):
+        return True
     if isinstance(error, duckdb.InvalidInputException):
         return "Failed to read file" in str(error)
     return type(error) is duckdb.Error or isinstance(error, duckdb.IOException)
@@ -172,10 +208,11 @@ def _limit(memory: int) -> None:
 
 def _told(error: Exception, request: Request) -> Message:
     """An error in words for who asked."""
-    if isinstance(error, duckdb.OutOfMemoryException):
+    if isinstance(error, duckdb.OutOfMemoryException) or _OUT_OF_MEMORY in str(error):
         return _too_large(request)
-    if isinstance(error, QueryRefused):
-        return Message(error=error.message, kind="refused")
+    if isinstance(error, SluiceError):
+        refused = isinstance(error, QueryRefused)
+        return Message(error=error.message, kind="refused" if refused else "failed")
     text = str(error).strip()
     if isinstance(error, duckdb.PermissionException):
         return Message(error=f"only the log can be read: {text}", kind="refused")

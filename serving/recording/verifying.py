@@ -5,7 +5,7 @@ For each writer, alive or gone,
     offered = logged + sampled_out + dropped by reason + held + crash + damaged
 
 (`writers.py`), and of all of them together the rows that are there are the rows logged, less
-those that were erased (by the receipts) and those that are gone: too old, or over `max_size`.
+those that were erased (`erased.jsonl`) or deleted for age or size (`removed.jsonl`).
 """
 
 from collections import Counter
@@ -15,11 +15,11 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from serving.recording.erasures import receipts
 from serving.recording.layout import LogFolder
 from serving.recording.ledger import read_ledger
 from serving.recording.lock import held
-from serving.recording.reading import FileDamage, OpenLog
+from serving.recording.reading import FileDamage, OpenLog, parquet_files
+from serving.recording.removed import erased_rows, removed_rows
 from serving.recording.writers import Account, account, accounts
 
 __all__ = ["Verdict", "judge", "total_of", "verify"]
@@ -35,10 +35,13 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     rows: int
     erased: int
-    """Rows that receipts say were erased."""
+    """Rows that `sluice log erase` left out."""
 
-    gone: int
-    """Rows that were logged and are not there any more: too old, or over `max_size`."""
+    removed: int
+    """Rows that were deleted: too old, or over `max_size`."""
+
+    missing: int
+    """Rows that were logged and are not there, and nobody says why."""
 
     writers: list[Account]
     damages: list[FileDamage]
@@ -65,7 +68,8 @@ def verify(folder: LogFolder) -> Verdict:
                 one = _account(place, segments.get(place, {}), logged)
                 if one is not None:
                     closed.setdefault((one.node, one.writer), one)
-            erased = sum(receipt.rows for receipt in receipts(folder))
+            erased = erased_rows(folder)
+            removed = removed_rows(folder, [file.path for file in parquet_files(folder)])
         except BaseException:
             log.close()
             raise
@@ -81,6 +85,7 @@ def verify(folder: LogFolder) -> Verdict:
         size=size,
         rows=rows,
         erased=erased,
+        removed=removed,
         damages=log.damages,
         orphans=orphans,
     )
@@ -93,6 +98,7 @@ def judge(
     size: int,
     rows: int,
     erased: int,
+    removed: int = 0,
     damages: Sequence[FileDamage] = (),
     orphans: Sequence[str] = (),
 ) -> Verdict:
@@ -103,7 +109,8 @@ def judge(
         files: how many are there.
         size: of them in bytes.
         rows: in them that can be read.
-        erased: rows by the receipts.
+        erased: rows that were erased.
+        removed: rows deleted for age or size.
         damages: what cannot be read.
         orphans: writers whose ledger is missing.
     """
@@ -119,10 +126,14 @@ def judge(
         f"{name} has segments and no ledger: its rows are not accounted for" for name in orphans
     ]
     logged = sum(one.logged for one in writers)
-    gone = logged - erased - rows
-    if gone < 0 and not orphans:
+    missing = logged - erased - removed - rows
+    if missing > 0 and not damages:
         problems.append(
-            f"there are {-gone} rows more than were logged: files were copied into the log, or "
+            f"{missing} rows are missing: files were deleted, and not by the log's own keeper"
+        )
+    if missing < 0 and not orphans:
+        problems.append(
+            f"there are {-missing} rows more than were logged: files were copied into the log, or "
             "writers.jsonl, which holds the accounts, has lost lines"
         )
     return Verdict(
@@ -131,7 +142,8 @@ def judge(
         size=size,
         rows=rows,
         erased=erased,
-        gone=max(0, gone),
+        removed=removed,
+        missing=max(0, missing),
         writers=sorted(writers, key=lambda one: (one.node, one.writer)),
         damages=list(damages),
         problems=problems,

@@ -17,7 +17,7 @@ from serving.recording.layout import LogFolder
 from serving.recording.reading import OpenLog
 from serving.recording.tailing import Follower, Wanted
 
-ROUNDS = 120
+ROUNDS = 60
 
 
 class Restless:

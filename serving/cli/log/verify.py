@@ -39,7 +39,7 @@ def verify(*, place: LogPlace, output: Output) -> None:
     output.answer(verdict, lambda: _table(verdict))
     output.say(
         f"\n{verdict.files} files, {verdict.size / (1 << 20):,.1f} MiB, {verdict.rows:,} rows; "
-        f"{verdict.erased:,} rows erased, {verdict.gone:,} deleted for age or size"
+        f"{verdict.erased:,} rows erased, {verdict.removed:,} deleted for age or size"
     )
     for damage in verdict.damages:
         output.say(f"{damage.file}: {damage.length} bytes at {damage.offset}: {damage.reason}")

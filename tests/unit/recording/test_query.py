@@ -9,6 +9,7 @@ import log_files_kit as kit
 import pyarrow as pa
 import pytest
 
+from serving.recording import query_child
 from serving.recording.layout import LogFolder
 from serving.recording.query import Query, QueryFailed
 from serving.recording.reading import OpenLog
@@ -205,6 +206,31 @@ def test_damage_inside_a_parquet_file_is_found_when_it_is_read(log: Path) -> Non
 
     assert sorted(table["person_id"].to_pylist()) == [2, 3, 4, 5]
     assert [damage.file for damage in query.damages] == [str(bad.relative_to(log))]
+
+
+def reader_of(*sizes: int) -> pa.RecordBatchReader:
+    """Batches of so many bytes; then the file turns out to be damaged."""
+    schema = pa.schema([("text", pa.string())])
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for size in sizes:
+            yield pa.record_batch({"text": ["x" * size]}, schema=schema)
+        raise duckdb.Error("don't know what type")
+
+    return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+@pytest.mark.parametrize(("sizes", "begun"), [((1000, 1000), False), ((40 << 20, 1000), True)])
+def test_an_answer_begins_late_so_that_it_can_be_made_again(
+    sizes: tuple[int, ...], begun: bool, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """Only a large one is out before its end is known."""
+    out = query_child._Out()
+    with pytest.raises(Exception, match="don't know what type"):
+        out.send(reader_of(*sizes))
+
+    assert out.begun == begun
+    assert bool(capfdbinary.readouterr().out) == begun
 
 
 def test_leaving_ends_the_process(log: Path) -> None:

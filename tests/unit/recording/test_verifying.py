@@ -9,6 +9,7 @@ import pytest
 
 from serving.recording.layout import LogFolder
 from serving.recording.parquet import convert
+from serving.recording.removed import note_removed
 from serving.recording.verifying import Verdict, total_of, verify
 from serving.recording.writers import close_account, note_converted
 
@@ -25,6 +26,14 @@ def sound(verdict: Verdict) -> bool:
     known = one.logged + one.sampled_out + sum(one.dropped.values())
     assert one.offered == known + one.held + one.crash + one.damaged
     return verdict.sound
+
+
+def converted(folder: LogFolder) -> list[Path]:
+    """The Parquet file of one row, of a writer that is gone."""
+    kit.ledger(folder.root, offered=1, logged=1).close()
+    own = folder.writer("node", "worker-0-11-aa")
+    name = kit.segment(folder.root, [kit.row(1)])
+    return convert(folder, name, lambda rows: note_converted(own, name.identity, rows)).files
 
 
 def test_a_writer_that_lives_may_hold_rows(folder: LogFolder) -> None:
@@ -64,7 +73,7 @@ def test_rows_are_found_wherever_they_are(folder: LogFolder) -> None:
     verdict = verify(folder)
 
     assert sound(verdict)
-    assert (verdict.rows, verdict.gone, verdict.files) == (5, 0, 3)
+    assert (verdict.rows, verdict.missing, verdict.files) == (5, 0, 3)
 
 
 def test_rows_that_were_logged_and_cannot_be_read_are_told(folder: LogFolder) -> None:
@@ -84,10 +93,7 @@ def test_rows_that_were_logged_and_cannot_be_read_are_told(folder: LogFolder) ->
 
 def test_one_bit_anywhere_in_a_parquet_file_is_found(folder: LogFolder) -> None:
     """Every page is compared with its checksum; what cannot be told apart is no damage."""
-    kit.ledger(folder.root, offered=1, logged=1).close()
-    own = folder.writer("node", "worker-0-11-aa")
-    name = kit.segment(folder.root, [kit.row(1)])
-    [path] = convert(folder, name, lambda rows: note_converted(own, name.identity, rows)).files
+    [path] = converted(folder)
     assert verify(folder).sound
     data, rows = path.read_bytes(), pq.read_table(path, partitioning=None)
     footer = int.from_bytes(data[-8:-4], "little")
@@ -105,10 +111,7 @@ def test_one_bit_anywhere_in_a_parquet_file_is_found(folder: LogFolder) -> None:
 
 def test_a_file_that_is_there_twice_does_not_add_up(folder: LogFolder) -> None:
     """Somebody copied it; every average would be wrong."""
-    kit.ledger(folder.root, offered=1, logged=1).close()
-    own = folder.writer("node", "worker-0-11-aa")
-    name = kit.segment(folder.root, [kit.row(1)])
-    [path] = convert(folder, name, lambda rows: note_converted(own, name.identity, rows)).files
+    [path] = converted(folder)
     path.with_name("copy~v1~0.parquet").write_bytes(path.read_bytes())
     verdict = verify(folder)
 
@@ -117,16 +120,27 @@ def test_a_file_that_is_there_twice_does_not_add_up(folder: LogFolder) -> None:
 
 
 def test_rows_deleted_for_their_age_are_told_and_no_damage(folder: LogFolder) -> None:
-    """Retention is what the owner asked for."""
-    kit.ledger(folder.root, offered=1, logged=1).close()
-    own = folder.writer("node", "worker-0-11-aa")
-    name = kit.segment(folder.root, [kit.row(1)])
-    [path] = convert(folder, name, lambda rows: note_converted(own, name.identity, rows)).files
+    """Retention is what the owner asked for; noted twice, after a crash, it counts once."""
+    [path] = converted(folder)
+    note_removed(folder, path, "expired")
+    assert verify(folder).removed == 0  # killed before it was done
+    note_removed(folder, path, "expired")
     path.unlink()
     verdict = verify(folder)
 
     assert sound(verdict)
-    assert (verdict.rows, verdict.gone) == (0, 1)
+    assert (verdict.rows, verdict.removed, verdict.missing) == (0, 1, 0)
+
+
+def test_a_file_that_somebody_deleted_is_missed(folder: LogFolder) -> None:
+    """Nothing else would tell."""
+    [path] = converted(folder)
+    path.unlink()
+    verdict = verify(folder)
+
+    assert not sound(verdict)
+    assert verdict.missing == 1
+    assert "1 rows are missing" in verdict.problems[0]
 
 
 def test_a_writer_that_has_more_than_it_was_offered_does_not_add_up(folder: LogFolder) -> None:
