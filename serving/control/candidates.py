@@ -1,4 +1,7 @@
-"""What came out of a training is a shadow first: a rule about published revisions. Pure."""
+"""What came out of a training is a shadow first: a rule about published revisions. Pure.
+
+And as a shadow it must have done no worse than production, slice by slice, as far as labels tell.
+"""
 
 from collections.abc import Iterator, Mapping
 

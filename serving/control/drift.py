@@ -156,9 +156,10 @@ class DriftMonitor:
                     (name, version, "production"),
                     self._weighed(name, version, config.monitoring, None, now),
                 )
+        # First, or a disk that takes no event would stop what is concluded as well.
+        self.watched, self.verdicts = found, verdicts
         for place, verdict in verdicts.items():
             self._tell(place, verdict, now)
-        self.watched, self.verdicts = found, verdicts
 
     def _tell(self, place: Place, verdict: Verdict, now: float) -> None:
         """Say it when the level changes, not every time."""

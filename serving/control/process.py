@@ -34,6 +34,7 @@ from serving.config.schema import ModelConfig, TlsConfig
 from serving.control.access import Access, ensure_admin_token
 from serving.control.admin import Listener, build, operations_of
 from serving.control.audit import AuditLog
+from serving.control.candidate_gate import CandidateGate
 from serving.control.compile import Compiled, compile_configuration
 from serving.control.deliveries import Courier
 from serving.control.director import Director
@@ -116,6 +117,9 @@ class Control:
             gateway=lambda: self.publisher.running.gateway,
             data=self._data,
             clock=clock,
+        )
+        self.publisher.gate = CandidateGate(
+            self._labels, current=lambda: self.publisher.current, clock=clock
         )
         self._audit = AuditLog(self._data / "journal", clock)
         self._address = parse_address(arguments.admin)

@@ -7,7 +7,7 @@ down and tells the workers.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
@@ -47,6 +47,8 @@ _BACK: Final = 100
 """Entries of the journal that are searched for a directory."""
 
 Compile = Callable[[Path], Compiled]
+Gate = Callable[[str, str, float], Awaitable[list[str]]]
+"""Model, digest, since when it is a shadow → warnings. Raises InvalidConfig."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,6 +104,9 @@ class Publisher:
             clock=clock,
             log=log,
         )
+        self.gate: Gate | None = None
+        """Compares a candidate with production before it answers anybody; None: nobody does."""
+
         self.started = False
         self.store_name = ""
         self.store_up = False
@@ -237,7 +242,7 @@ class Publisher:
 
     async def plan(self, directory: Path) -> Outcome:
         """Say what applying the directory would change. Raises InvalidConfig."""
-        compiled = await self._compiled(directory)
+        compiled = await self._compared(await self._compiled(directory))
         new = self._next(compiled, author="")
         return self._outcome(compiled, new, self._plan(compiled, new, directory), published=False)
 
@@ -258,7 +263,7 @@ class Publisher:
         """
         async with self._one_at_a_time:
             self.expect(expected_revision)
-            compiled = await self._compiled(directory)
+            compiled = await self._compared(await self._compiled(directory))
             new = self._next(compiled, author=author)
             plan = self._plan(compiled, new, directory)
             settings = self._to_follow(compiled.configuration.gateway, str(directory))
@@ -351,6 +356,28 @@ class Publisher:
         }
         if problems := [words for place, words in wanted.items() if place not in seen]:
             raise InvalidConfig(problems[0], tuple(problems))
+
+    async def _compared(self, compiled: Compiled) -> Compiled:
+        """Have candidates that are to answer compared with what does now. Raises InvalidConfig."""
+        wanted = unseen(compiled.configuration.models, compiled.staged, self.current)
+        if not wanted or self.gate is None:
+            return compiled
+        since = await asyncio.to_thread(self._shadow_since, set(wanted))
+        warnings = [
+            warning
+            for (model, sha256), at in since.items()
+            for warning in await self.gate(model, sha256, at)
+        ]
+        return replace(compiled, warnings=[*compiled.warnings, *warnings])
+
+    def _shadow_since(self, places: set[tuple[str, str]]) -> dict[tuple[str, str], float]:
+        """When each was a shadow first, seconds since 1970. Reads the disk."""
+        since: dict[tuple[str, str], float] = {}
+        for entry in self.journal.newest(len(self.journal.revisions)):
+            for place in shadows(entry.snapshot):
+                if place in places:
+                    since.setdefault(place, entry.at)
+        return since
 
     def expect(self, revision: int | None) -> None:
         """Raise Conflict unless `revision` is current (None: any), ModelNotReady before start."""

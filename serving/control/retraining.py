@@ -215,7 +215,8 @@ class RetrainingDesk:
             log=self._prediction_log(),
             results=Results(
                 ended=f"{asked}/retraining/{model}/ended",
-                candidate=f"sluice candidate {model} FILE --version NAME --apply",
+                candidate=f"{asked}/candidates/{model}",
+                command=f"sluice candidate {model} FILE --version NAME --config DIR --apply",
             ),
         )
         event = event_of(identifier, source=source, at=now, data=data)

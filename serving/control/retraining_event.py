@@ -50,7 +50,9 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     ended: str
     """POST `{"improved": true}` or `false` here when the training is over."""
     candidate: str
-    """The command that brings a model file back, as a shadow."""
+    """POST `{"file": …, "version": …}` here to bring a model file back, as a shadow; or run"""
+    command: str
+    """this."""
 
 
 class RetrainingData(msgspec.Struct, frozen=True, kw_only=True):
