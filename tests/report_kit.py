@@ -29,18 +29,17 @@ HOSTILE = "<script>alert('&\"')</script>"
 MONITORING = MonitoringConfig(
     prediction=PredictionConfig(score="score"), important=["age"], labels=LabelsConfig()
 )
-_CHANCE = np.random.default_rng(3)
 
 
 def reference(
     *, text: str = "town", values: Sequence[str] = ("north", "south", "east")
 ) -> Reference:
     """Frozen from 5,000 people: a number, a text, a score."""
-    people = 5_000
+    people, chance = 5_000, np.random.default_rng(3)
     columns = {
-        "age": _CHANCE.normal(40, 10, people),
-        text: _CHANCE.choice(np.array(values, object), people),
-        "score": _CHANCE.beta(2, 2, people),
+        "age": chance.normal(40, 10, people),
+        text: chance.choice(np.array(values, object), people),
+        "score": chance.beta(2, 2, people),
     }
     return Reference(
         model="m",
@@ -126,7 +125,7 @@ def _tally(rows: int, *, luck: float = 0.0, seed: int = 0) -> Tally:
         "scored_true": Moments.of(true[true == 1]),
         "scored_false": Moments.of(true[true == 0]),
     }
-    return Tally(measures=measures, scores=ScoreBins.of(score, true))
+    return Tally(rows=rows, labelled=rows, measures=measures, scores=ScoreBins.of(score, true))
 
 
 def _group(tally: Tally, **keys: object) -> Group:

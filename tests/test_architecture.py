@@ -1,5 +1,6 @@
 import importlib
 import pkgutil
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -91,3 +92,10 @@ def test_every_metric_is_named_in_prometheus_fashion() -> None:
         assert name.endswith("_total") == (family.kind == "counter")
         if "duration" in name or "seconds" in name or "lag" in name:
             assert "_seconds" in name
+
+
+def test_every_test_module_has_a_name_of_its_own() -> None:
+    """Python knows a module by its name alone: two of one name cannot be run together."""
+    names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
+
+    assert sorted(name for name in set(names) if names.count(name) > 1) == []

@@ -33,6 +33,8 @@ COMMANDS: Final[dict[str, str]] = {
     "labels": "Say what came true of predictions.",
     "performance": "Show how well a model does, by the labels it has.",
     "drift": "Compare traffic with what was frozen, in words, tables and a page.",
+    "retraining": "Show and steer requests for training.",
+    "candidate": "Add a newly trained model file as a shadow.",
     "simulate": "Try a policy on a recorded or made-up load.",
     "tokens": "Make credentials for callers.",
 }

@@ -95,6 +95,7 @@ def _open_models(loaded: "Loaded", keys: set[tuple[str, str]]) -> list[Problem]:
     from serving.config.check import check_signatures
     from serving.config.load import resolve_artifacts
     from serving.models.artifact import check_many
+    from serving.models.golden_files import golden_problems
     from serving.types import Signature
 
     paths = {key: path for key, path in resolve_artifacts(loaded).items() if key in keys}
@@ -115,7 +116,9 @@ def _open_models(loaded: "Loaded", keys: set[tuple[str, str]]) -> list[Problem]:
             file, place = loaded.model_files[model], ("versions", version, "path")
             message = f"the model file must not be served: {verdict.message}"
             problems.append(loaded.sources.problem(file, place, message))
-    return problems + check_signatures(loaded, signatures)
+    problems += check_signatures(loaded, signatures)
+    sound = {key: path for key, path in paths.items() if isinstance(verdicts[path], Signature)}
+    return problems + golden_problems(loaded, sound)
 
 
 def _lines(verdict: Verdict, *, looked: bool) -> object:

@@ -6,6 +6,7 @@ This is the only part of checking that touches the disk; what the findings mean 
 
 import hashlib
 import os
+import shutil
 import ssl
 import stat
 from collections.abc import Iterator
@@ -22,11 +23,20 @@ from serving.config.load import (
     resolve_references,
     resolve_seeds,
 )
+from serving.config.monitoring import RetrainConfig
 from serving.config.problems import Problem
 from serving.config.schema import TlsConfig, TokensFile
 from serving.errors import InvalidConfig
 
-__all__ = ["ArtifactFact", "Facts", "ReferenceFact", "TlsFact", "TokensFact", "gather"]
+__all__ = [
+    "ArtifactFact",
+    "Facts",
+    "ReferenceFact",
+    "RetrainFact",
+    "TlsFact",
+    "TokensFact",
+    "gather",
+]
 
 
 class ArtifactFact(msgspec.Struct, frozen=True):
@@ -50,6 +60,14 @@ class TlsFact(msgspec.Struct, frozen=True):
     key_mode: int = 0o600
 
 
+class RetrainFact(msgspec.Struct, frozen=True):
+    """What is wrong with the files that a model's `retrain` names; and who may read the secret."""
+
+    secret: str = ""
+    program: str = ""
+    secret_mode: int = 0o600
+
+
 class TokensFact(msgspec.Struct, frozen=True):
     """The token file as read, or its own problems; and who may read it."""
 
@@ -63,7 +81,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
     `artifacts` is keyed by (model, version) and None where nobody looked; `tls` by listener;
     `tokens` is None without `auth`; `seeds` says by view why its seed cannot be read;
-    `references` is keyed by model.
+    `references` and `retrains` are keyed by model.
     """
 
     artifacts: dict[tuple[str, str], ArtifactFact] | None = None
@@ -71,6 +89,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     tokens: TokensFact | None = None
     seeds: dict[str, str] = {}
     references: dict[str, ReferenceFact] = {}
+    retrains: dict[str, RetrainFact] = {}
 
 
 def gather(loaded: Loaded, *, artifacts: bool = True) -> Facts:
@@ -88,7 +107,32 @@ def gather(loaded: Loaded, *, artifacts: bool = True) -> Facts:
         tokens=_tokens(loaded.root / gateway.auth.tokens) if gateway.auth else None,
         seeds=dict(_seeds(loaded)) if artifacts else {},
         references=_references(loaded) if artifacts else {},
+        retrains=_retrains(loaded) if artifacts else {},
     )
+
+
+def _retrains(loaded: Loaded) -> dict[str, RetrainFact]:
+    root = loaded.root.absolute()
+    return {
+        name: _retrain(root, config.monitoring.retrain)
+        for name, config in loaded.configuration.models.items()
+        if config.monitoring is not None and config.monitoring.retrain is not None
+    }
+
+
+def _retrain(root: Path, retrain: RetrainConfig) -> RetrainFact:
+    secret, program, mode = "", "", 0o600
+    if retrain.secret_file:
+        path = root / retrain.secret_file
+        secret = _unreadable(path)
+        if not secret:
+            mode = stat.S_IMODE(path.stat().st_mode)
+            secret = "" if path.read_bytes().strip() else "is empty"
+    if retrain.command:
+        named = retrain.command[0]
+        place = str(root / named) if "/" in named else named
+        program = "" if shutil.which(place) else "there is no such program that may be run"
+    return RetrainFact(secret, program, mode)
 
 
 def _references(loaded: Loaded) -> dict[str, ReferenceFact]:

@@ -28,6 +28,7 @@ __all__ = [
     "load_gateway",
     "load_tokens",
     "resolve_artifacts",
+    "resolve_golden",
     "resolve_references",
     "resolve_seeds",
 ]
@@ -101,6 +102,16 @@ def resolve_artifacts(loaded: Loaded) -> dict[tuple[str, str], Path]:
         for name, model in loaded.configuration.models.items()
         for version, source in model.versions.items()
         if source.path and not source.urls
+    }
+
+
+def resolve_golden(loaded: Loaded) -> dict[tuple[str, str], Path]:
+    """Where the golden examples of each version that has some are, as `resolve_artifacts`."""
+    return {
+        (name, version): (loaded.root / loaded.model_files[name]).parent.absolute() / source.golden
+        for name, model in loaded.configuration.models.items()
+        for version, source in model.versions.items()
+        if source.golden and source.path and not source.urls
     }
 
 

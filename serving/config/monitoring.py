@@ -130,7 +130,14 @@ class RetrainConfig(Section, frozen=True, kw_only=True):
     """Or an Airflow run, `http://HOST:PORT/api/v2/dags/DAG/dagRuns`; the event is its `conf`."""
 
     command: list[str] = []
-    """Or a program with its arguments; the event is its standard input."""
+    """Or a program with its arguments, run in the configuration directory; the event is its
+    standard input, and exit code 0 means that it has taken the request over."""
+
+    timeout: Seconds = Seconds(10.0)
+    """How long one delivery may take; then, and when it fails, it is repeated for a day."""
+
+    ends_within: Seconds = Seconds(7 * 86400.0)
+    """A training that nobody has reported as ended by then counts as one in vain."""
 
     secret_file: str = ""
     """File with the key that signs webhooks (HMAC-SHA256), or Airflow's bearer token, relative to

@@ -65,6 +65,8 @@ EXAMPLES: Final[dict[tuple[str, str], Any]] = {
     ("Assignment", "key"): "person_id",
     ("Assignment", "header"): "x-user-id",
     ("TrafficConfig", "production"): "v1",
+    ("RetrainConfig", "webhook"): "https://trainer.example/requests",
+    ("RetrainConfig", "secret_file"): "trainer.key",
     ("FeatureView", "view"): "person_profile",
     ("FeatureView", "entity"): {"person_id": "int64"},
     ("FeatureView", "fields"): {"AGEP": None},

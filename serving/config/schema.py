@@ -306,6 +306,14 @@ class VersionSource(Section, frozen=True, kw_only=True):
     labels: list[str] = []
     """Class names for the `classification` parameter, in output order."""
 
+    golden: str = ""
+    """JSON file with inputs and the outputs that this version must give, relative to this YAML
+    file: `sluice check` and `sluice apply` run them."""
+
+    candidate: bool = False
+    """Came out of a training (`sluice candidate`): it may be production or canary only once it
+    has been a shadow in a published revision."""
+
     @property
     def urls(self) -> list[str]:
         """`url` as a list; empty for a file."""

@@ -29,6 +29,7 @@ from serving.control.page_routes import PageRoutes
 from serving.control.plane import ControlPlane
 from serving.control.quarantine_routes import QuarantineRoutes
 from serving.control.repository_routes import RepositoryRoutes
+from serving.control.retraining_routes import RetrainingRoutes
 from serving.control.status_routes import StatusRoutes
 from serving.errors import (
     BodyTooLarge,
@@ -88,6 +89,7 @@ def operations_of(plane: ControlPlane) -> list[Operation]:
         *FeatureRoutes(plane).operations(),
         *LogRoutes(plane).operations(),
         *LabelRoutes(plane).operations(),
+        *RetrainingRoutes(plane).operations(),
     ]
     pages.described = operations
     return operations

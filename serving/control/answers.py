@@ -4,9 +4,12 @@ from typing import Any
 
 import msgspec
 
+from serving.control.harm_state import Harm
 from serving.control.journal import Summary
+from serving.control.monitoring_events import MonitoringEvent
 from serving.control.plan import Plan
 from serving.control.rates import Rate
+from serving.control.retraining import RetrainingStatus
 from serving.control.rolls import RollStatus
 from serving.control.workers import Acknowledgement
 from serving.drift.standing import Watched
@@ -35,6 +38,8 @@ __all__ = [
     "RecentAnswer",
     "RepositoryRequest",
     "RepositoryVersion",
+    "RetrainingAsk",
+    "RetrainingEnd",
     "RoleShare",
     "RollAnswer",
     "RollRequest",
@@ -73,6 +78,18 @@ class RollRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Replace every process by one of the code that is on disk now. `reason` is for the log."""
 
     reason: str = ""
+
+
+class RetrainingAsk(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Why a person wants a training; it is part of the event."""
+
+    reason: str = ""
+
+
+class RetrainingEnd(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whether what came of a training did better than what it should replace."""
+
+    improved: bool
 
 
 class PushRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -345,9 +362,16 @@ class DriftAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a model's versions; `words` says why there is nothing, if there is not.
 
     Without a reference (`has_reference`) there never will be.
+
+    `harm`: how each version's losses stand, where `monitoring.retrain` is configured;
+    `harm_problem` says why that is not known. `events`: changes of level, newest first.
     """
 
     model: str
     has_reference: bool = True
     watched: list[Watched]
     words: str = ""
+    harm: list[Harm] = []
+    harm_problem: str = ""
+    retraining: RetrainingStatus | None = None
+    events: list[MonitoringEvent] = []

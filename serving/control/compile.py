@@ -20,6 +20,7 @@ from serving.config.snapshot import Snapshot, StagedVersion
 from serving.control.foreign import describe
 from serving.errors import InvalidArtifact
 from serving.models import artifact
+from serving.models.golden_files import golden_problems
 from serving.types import Signature
 
 __all__ = ["Compiled", "compile_configuration"]
@@ -74,6 +75,8 @@ def compile_configuration(root: Path, data: Path, *, insecure: bool = False) -> 
     for (model, version), described in foreign.items():
         signatures.setdefault(model, {})[version] = described.signature
     problems += [*unstaged, *unfit, *silent, *check_signatures(loaded, signatures)]
+    if not any(problem.severity == "error" for problem in problems):
+        problems += golden_problems(loaded, paths)
     raise_errors(problems)
     return Compiled(
         configuration=loaded.configuration,

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import shlex
+from typing import Final
 
 from starlette.responses import HTMLResponse, Response
 
@@ -13,6 +14,9 @@ from serving.errors import NotFound
 from serving.report.page import ModelReport, page
 
 __all__ = ["DriftRoutes"]
+
+_EVENTS: Final = 50
+"""Changes of level that are shown."""
 
 
 class DriftRoutes:
@@ -84,4 +88,18 @@ class DriftRoutes:
             words = "no request was counted yet"
         else:
             words = ""
-        return DriftAnswer(model=model, has_reference=has_reference, watched=found, words=words)
+        monitoring = snapshot.models[model].monitoring
+        retrained = monitoring is not None and monitoring.retrain is not None
+        plane = self._plane
+        return DriftAnswer(
+            model=model,
+            has_reference=has_reference,
+            watched=found,
+            words=words,
+            harm=[
+                harm for one, harm in sorted(plane.harm.of(model).items()) if version in ("", one)
+            ],
+            harm_problem=plane.harm.problems.get(model, "") if retrained else "",
+            retraining=await plane.retraining.status(model) if retrained else None,
+            events=plane.drift.events.newest(model, _EVENTS),
+        )

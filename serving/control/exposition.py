@@ -70,6 +70,8 @@ def own_families(
     stream_lag: Mapping[str, int],
     quarantined: Iterable[tuple[str, str]] = (),
     label_outcomes: Mapping[tuple[str, str], int] | None = None,
+    monitoring_events: Mapping[tuple[str, str], int] | None = None,
+    retrainings: Mapping[tuple[str, str], int] | None = None,
 ) -> Iterator[Metric]:
     """What control knows beside the counters.
 
@@ -82,6 +84,8 @@ def own_families(
         stream_lag: entries that wait, by view.
         quarantined: (model, version) of those that crashed workers.
         label_outcomes: labels by model and outcome.
+        monitoring_events: changes of level by model and new level.
+        retrainings: what became of requests for training, by model and outcome.
     """
     build = GaugeMetricFamily("sluice_build_info", "The installation.", labels=("version",))
     build.add_metric((version,), 1)
@@ -127,6 +131,23 @@ def own_families(
     for model_outcome, count in sorted((label_outcomes or {}).items()):
         came.add_metric(model_outcome, count)
     yield came
+    events = CounterMetricFamily(
+        "sluice_monitoring_events_total",
+        "Times that what is watched came to another level: none, inform, alert, trigger.",
+        labels=("model", "level"),
+    )
+    for model_level, count in sorted((monitoring_events or {}).items()):
+        events.add_metric(model_level, count)
+    yield events
+    asked = CounterMetricFamily(
+        "sluice_retraining_total",
+        "Requests for training: asked, delivered, failed (a delivery), given_up, refused (a "
+        "person has to look).",
+        labels=("model", "outcome"),
+    )
+    for model_outcome, count in sorted((retrainings or {}).items()):
+        asked.add_metric(model_outcome, count)
+    yield asked
 
 
 class _Once(Collector):

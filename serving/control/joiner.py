@@ -16,7 +16,8 @@ from typing import Final
 import duckdb
 import msgspec
 
-from serving.control.joiner_orders import Answer, Failed, Found, LookUp, Order, Report
+from serving.control.joiner_orders import Answer, Failed, Found, LookUp, Losses, Order, Report
+from serving.control.loss_windows import measure_losses
 from serving.control.performance import measure
 from serving.lifeline import die_with_parent
 from serving.recording.joined import LogLacks
@@ -33,8 +34,10 @@ _PROCESS_BYTES: Final = 2 << 30
 
 def connect(log: Path, memory: str = _MEMORY) -> duckdb.DuckDBPyConnection:
     """A DuckDB in memory that may read `log`, spill under it, and reach nothing else."""
-    spill = log / "labels" / ".spill"
-    shutil.rmtree(spill, ignore_errors=True)  # of one that was killed
+    spill = log / "labels" / ".spill" / str(os.getpid())
+    for left in spill.parent.glob("*"):
+        if not Path("/proc", left.name).exists():
+            shutil.rmtree(left, ignore_errors=True)  # of one that was killed
     spill.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     connection = duckdb.connect(
         ":memory:",
@@ -63,6 +66,8 @@ def answer(connection: duckdb.DuckDBPyConnection, log: Path, order: Order) -> An
                 return Found(kept=dict(kept), made=dict(made))
             case Report():
                 return measure(connection, log, order)
+            case Losses():
+                return measure_losses(connection, log, order)
     except LogLacks as error:
         return Failed(words=str(error))
     except (duckdb.OutOfMemoryException, MemoryError) as error:

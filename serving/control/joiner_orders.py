@@ -4,12 +4,25 @@ from typing import Literal
 
 import msgspec
 
+from serving.performance.losses import LossWindow
 from serving.performance.report import PerformanceReport
 from serving.performance.slices import Tolerance
 from serving.recording.joined import JoinPlan
 from serving.recording.label import Label
 
-__all__ = ["Answer", "By", "Failed", "Found", "LookUp", "Order", "Report", "Told"]
+__all__ = [
+    "Answer",
+    "By",
+    "Failed",
+    "Found",
+    "LookUp",
+    "Losses",
+    "LossesTold",
+    "Order",
+    "Report",
+    "Told",
+    "VersionLosses",
+]
 
 By = Literal["version", "role", "slice", "time"]
 
@@ -32,6 +45,21 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     tolerance: Tolerance
 
 
+class Losses(msgspec.Struct, frozen=True, kw_only=True, tag="losses"):
+    """What did each version lose: by window, and singly in the order in which labels came?
+
+    `metric` is one of `RetrainConfig.metric`; `window` is in seconds. Single losses are those of
+    labels with a revision after `after` and not after `upto`, at most about `most`.
+    """
+
+    plan: JoinPlan
+    metric: str
+    window: float
+    after: int
+    upto: int
+    most: int
+
+
 class Found(msgspec.Struct, frozen=True, kw_only=True, tag="found"):
     """By place in the labels: the value kept for the key, and when the prediction was made."""
 
@@ -45,6 +73,34 @@ class Told(msgspec.Struct, frozen=True, kw_only=True, tag="told"):
     report: PerformanceReport
 
 
+class VersionLosses(msgspec.Struct, frozen=True, kw_only=True):
+    """What one version's file lost.
+
+    `windows` are in order of time, single losses in that of their labels. `due` rows are past the
+    horizon; `coverage` is the share of those, by weight, that has a label.
+    """
+
+    version: str
+    digest: str
+    windows: list[LossWindow]
+    due: int
+    coverage: float | None
+    single: list[float]
+
+
+class LossesTold(msgspec.Struct, frozen=True, kw_only=True, tag="losses_told"):
+    """Losses of every version.
+
+    `newest` is the revision of the newest label, joined or not; `read` the one up to which single
+    losses are here; `more`: others wait.
+    """
+
+    versions: list[VersionLosses]
+    newest: int
+    read: int
+    more: bool
+
+
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     """It could not be done. `ours`: not for anything the caller could change."""
 
@@ -52,5 +108,5 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     ours: bool = False
 
 
-Order = LookUp | Report
-Answer = Found | Told | Failed
+Order = LookUp | Report | Losses
+Answer = Found | Told | LossesTold | Failed

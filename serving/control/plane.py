@@ -13,15 +13,19 @@ from serving.config.keys import WorkerReport, node_name
 from serving.config.schema import GatewayConfig
 from serving.config.snapshot import Snapshot
 from serving.control.audit import AuditLog
+from serving.control.deliveries import Courier
 from serving.control.drift import DriftMonitor
 from serving.control.drift_families import drift_families
 from serving.control.exposition import Page, own_families
 from serving.control.feature_writer import FeatureWriter
+from serving.control.harm import HarmMonitor
 from serving.control.label_desk import LabelDesk
+from serving.control.monitoring_events import MonitoringEvents
 from serving.control.plan import without_secrets
 from serving.control.publisher import Publisher
 from serving.control.quarantine import QuarantineKeeper, configured_keys, is_everywhere
 from serving.control.rates import Rates
+from serving.control.retraining import RetrainingDesk
 from serving.control.rolls import RollStatus
 from serving.control.store import Store
 from serving.control.workers import (
@@ -35,6 +39,7 @@ from serving.errors import StoreUnavailable
 from serving.metrics import Samples, total
 from serving.metrics_exchange import decode
 from serving.metrics_folder import fold, outliving, totals
+from serving.recording.ledger import DROPPED
 
 __all__ = ["ControlPlane"]
 
@@ -42,6 +47,7 @@ _POLL_SECONDS: Final = 0.05
 _UPKEEP_SECONDS: Final = 1.0
 _QUARANTINE_SECONDS: Final = 0.25
 _LONGEST_WAIT_SECONDS: Final = 60.0
+_LOST: Final = frozenset((*DROPPED, "crash"))
 
 
 class ControlPlane:
@@ -51,6 +57,8 @@ class ControlPlane:
         publisher: changes what is served.
         features: writes rows that are pushed.
         labels: takes labels.
+        audit: the audit log.
+        courier: delivers requests for training.
         store: where workers report.
         data: the data directory.
         version: of this installation.
@@ -62,6 +70,8 @@ class ControlPlane:
         publisher: Publisher,
         features: FeatureWriter,
         labels: LabelDesk,
+        audit: AuditLog,
+        courier: Courier,
         store: Store,
         data: Path,
         version: str,
@@ -78,13 +88,55 @@ class ControlPlane:
         self.page = Page(self._totals, self._own_metrics)
         self._log = logging.getLogger("control")
         self.quarantine = QuarantineKeeper(data, self._log)
-        self.drift = DriftMonitor(data / "drift", self._published, clock)
+        self.harm = HarmMonitor(
+            data / "harm",
+            current=self._published,
+            gateway=lambda: publisher.running.gateway,
+            data=data,
+            clock=clock,
+        )
+        self.drift = DriftMonitor(
+            data / "drift",
+            current=self._published,
+            harm=self.harm.of,
+            lost=self._lost_records,
+            events=MonitoringEvents(data / "journal" / "monitoring.jsonl"),
+            clock=clock,
+        )
+        self.address = ""
+        """URL of the admin port, once it is bound."""
+        self.retraining = RetrainingDesk(
+            data / "retraining",
+            current=self._published,
+            verdicts=lambda: self.drift.verdicts,
+            harm=self.harm.of,
+            courier=courier,
+            audit=audit,
+            directory=publisher.configured_in,
+            source=lambda: self.address,
+            log=lambda: self._log_folder(data),
+            clock=clock,
+        )
         self._metrics_folder = data / "metrics"
         self._store = store
         self._reports: list[WorkerReport] = []
 
     def _published(self) -> Snapshot | None:
         return self.publisher.current if self.publisher.started else None
+
+    def _log_folder(self, data: Path) -> str:
+        log = self.publisher.running.gateway.log
+        return str(data.absolute() / log.path) if log is not None else ""
+
+    def _lost_records(self) -> int:
+        """Records that the prediction log has dropped, ever, on all nodes. Reads files."""
+        return int(
+            sum(
+                slots[0]
+                for (name, labels), slots in self._totals().items()
+                if name == "sluice_log_rows_total" and labels[0] in _LOST
+            )
+        )
 
     @property
     def gateway(self) -> GatewayConfig:
@@ -211,5 +263,7 @@ class ControlPlane:
             feature_writes=self.features.counts,
             stream_lag=self.features.lag,
             label_outcomes=self.labels.counts,
+            monitoring_events=self.drift.events.counts,
+            retrainings=self.retraining.counts,
             quarantined=[(one.model, one.version) for one in self.quarantine.entries],
         )

@@ -35,6 +35,7 @@ from serving.control.access import Access, ensure_admin_token
 from serving.control.admin import Listener, build, operations_of
 from serving.control.audit import AuditLog
 from serving.control.compile import Compiled, compile_configuration
+from serving.control.deliveries import Courier
 from serving.control.director import Director
 from serving.control.feature_streams import FeatureStreams
 from serving.control.feature_writer import FeatureWriter
@@ -116,17 +117,19 @@ class Control:
             data=self._data,
             clock=clock,
         )
+        self._audit = AuditLog(self._data / "journal", clock)
+        self._address = parse_address(arguments.admin)
         self._plane = ControlPlane(
             publisher=self.publisher,
             features=self._features,
             labels=self._labels,
+            audit=self._audit,
+            courier=Courier(loopback=self._address.is_loopback),
             store=self._store,
             data=self._data,
             version=_version(),
             clock=clock,
         )
-        self._audit = AuditLog(self._data / "journal", clock)
-        self._address = parse_address(arguments.admin)
         self._tls = listener_parts(gateway.listen.admin)[1]
         self._files = files
         tokens = files / gateway.auth.tokens if gateway.auth is not None else None
@@ -167,13 +170,16 @@ class Control:
             loop.create_task(self._plane.keep()),
             loop.create_task(self._plane.keep_quarantine(self._audit)),
             loop.create_task(self._plane.drift.keep()),
+            loop.create_task(self._plane.harm.keep()),
+            loop.create_task(self._plane.retraining.keep()),
             loop.create_task(self._refresh()),
             loop.create_task(FeatureStreams(self._features).keep()),
             *([] if self._director is None else [loop.create_task(self._director.keep())]),
         ]
         stopping = loop.create_task(self._stop.wait())
         self.address = _name(public)
-        self._log.info("admin: %s://%s", "https" if self._tls else "http", self.address)
+        self._plane.address = f"{'https' if self._tls else 'http'}://{self.address}"
+        self._log.info("admin: %s", self._plane.address)
         try:
             await asyncio.wait({*listening, *work, stopping}, return_when=asyncio.FIRST_COMPLETED)
         finally:

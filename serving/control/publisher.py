@@ -20,6 +20,7 @@ from serving.config.effects import names_files, taken_over
 from serving.config.schema import GatewayConfig
 from serving.config.snapshot import Snapshot
 from serving.config.snapshot_codec import encode_snapshot
+from serving.control.candidates import shadows, unseen
 from serving.control.compile import Compiled
 from serving.control.journal import Action, Journal
 from serving.control.plan import Plan, compare
@@ -41,6 +42,9 @@ __all__ = ["Outcome", "Publisher"]
 _RETRY_SECONDS: Final = 0.2
 _LOOK_SECONDS: Final = 1.0
 """How often the store is compared with what should be in it."""
+
+_BACK: Final = 100
+"""Entries of the journal that are searched for a directory."""
 
 Compile = Callable[[Path], Compiled]
 
@@ -118,6 +122,14 @@ class Publisher:
     def running(self) -> Applied:
         """`gateway.yaml` as the processes go by it, with its secrets."""
         return self._publication.running
+
+    def configured_in(self) -> Path:
+        """The directory that what is served came from. Reads the disk. Raises OSError."""
+        last = self.journal.last
+        if last is not None and not last.directory:  # a load, an unload, or found in the store
+            found = [one.directory for one in self.journal.newest(_BACK) if one.directory]
+            return Path(found[-1] if found else self.running.directory)
+        return Path(last.directory if last is not None else self.running.directory)
 
     @property
     def revision(self) -> int:
@@ -323,7 +335,22 @@ class Publisher:
 
     async def _compiled(self, directory: Path) -> Compiled:
         async with self._stock.staging:
-            return await asyncio.to_thread(self._compile, directory)
+            compiled = await asyncio.to_thread(self._compile, directory)
+        await asyncio.to_thread(self._refuse_unseen, compiled)
+        return compiled
+
+    def _refuse_unseen(self, compiled: Compiled) -> None:
+        """Refuse a candidate that gets answers to give before it was a shadow. Reads the disk."""
+        wanted = unseen(compiled.configuration.models, compiled.staged, self.current)
+        if not wanted:
+            return
+        seen = {
+            place
+            for entry in self.journal.newest(len(self.journal.revisions))
+            for place in shadows(entry.snapshot)
+        }
+        if problems := [words for place, words in wanted.items() if place not in seen]:
+            raise InvalidConfig(problems[0], tuple(problems))
 
     def expect(self, revision: int | None) -> None:
         """Raise Conflict unless `revision` is current (None: any), ModelNotReady before start."""

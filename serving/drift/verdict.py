@@ -6,8 +6,9 @@ census years), and badly on people who have not. So three levels, each with its 
     inform    a column drifted
     alert     the score or an important column drifts in 2 of 3 windows; data quality is broken;
               the estimated loss has grown; labels do not come; records were lost
-    trigger   harm: the realised loss has grown beyond its tolerance, with labels enough; or, where
-              labels are structurally late, the estimated loss has and the score drifts too
+    trigger   harm: the realised loss has grown beyond its tolerance, with labels enough, and the
+              losses one by one show a change; or, where labels are structurally late, the
+              estimated loss has grown and the score drifts too
 """
 
 import math
@@ -58,6 +59,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     drift: DriftReport | None = None
     quality: Quality | None = None
     realised: Loss | None = None
+    change_seen: bool | None = None
+    """Whether the losses, one by one, show a change for the worse; None: nobody watches them."""
     estimated: Loss | None = None
     coverage: float | None = None
     """Share of the predictions past the horizon that have a label."""
@@ -136,11 +139,15 @@ def _harm(
 ) -> Literal["", "realised", "estimated"]:
     realised, estimated = evidence.realised, evidence.estimated
     if realised is not None and _has_grown(realised, limits):
-        if realised.rows >= limits.min_labels:
+        doubt = ""
+        if realised.rows < limits.min_labels:
+            doubt = f"{realised.rows} labels are fewer than min_labels, {limits.min_labels}"
+        elif evidence.change_seen is False:
+            doubt = "the losses one by one show no change yet, so it may be chance"
+        if not doubt:
             found.append(("trigger", _grown(realised, limits)))
             return "realised"
-        few = f"{realised.rows} labels are fewer than min_labels, {limits.min_labels}"
-        found.append(("alert", f"{_grown(realised, limits)}; but {few}"))
+        found.append(("alert", f"{_grown(realised, limits)}; but {doubt}"))
     if estimated is not None and _has_grown(estimated, limits):
         words = f"estimated {_grown(estimated, limits)}"
         known = realised is not None and realised.rows >= limits.min_labels

@@ -22,10 +22,11 @@ from serving.errors import InvalidArtifact
 from serving.models.verdict import CheckLimits
 from serving.types import Signature
 
-__all__ = ["CheckLimits", "check", "check_many", "digest", "read", "stage"]
+__all__ = ["CheckLimits", "check", "check_golden", "check_many", "digest", "read", "stage"]
 
 _CHUNK: Final = 1 << 20
 _FORMAT: Final = 1
+_MAX_GOLDEN_BYTES: Final = 4 << 20
 """Raise it when `examination` refuses or reads something new: files are then checked again."""
 
 
@@ -235,3 +236,34 @@ def check(
     if isinstance(verdict, InvalidArtifact):
         raise verdict
     return verdict
+
+
+def check_golden(
+    path: Path, sha256: str, examples: Path, *, limits: CheckLimits | None = None
+) -> None:
+    """Run a file's golden examples, in a process of its own. Blocks.
+
+    Args:
+        path: The model file.
+        sha256: Its digest.
+        examples: The file of `serving.models.golden`.
+        limits: What it may cost.
+
+    Raises:
+        InvalidArtifact: An example differs, or cannot be read; the message says which and how.
+    """
+    from serving.models.confinement import examine_apart  # noqa: PLC0415 - it imports us
+
+    try:
+        with examples.open("rb") as file:
+            text = file.read(_MAX_GOLDEN_BYTES + 1).decode()
+    except (OSError, UnicodeDecodeError) as error:
+        words = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise InvalidArtifact(f"its golden examples cannot be read: {words}") from error
+    if len(text) > _MAX_GOLDEN_BYTES:
+        raise InvalidArtifact(f"its golden examples are over {_MAX_GOLDEN_BYTES >> 20} MiB")
+    if not text.strip():
+        raise InvalidArtifact("its golden examples are an empty file")
+    verdict = examine_apart({path: sha256}, limits or CheckLimits(), text)[path]
+    if isinstance(verdict, InvalidArtifact):
+        raise verdict

@@ -67,11 +67,17 @@ def _wind_up(seconds: int) -> None:
 
 
 def _check(index: int, candidate: Candidate, limits: CheckLimits) -> Report:
-    from serving.models.examination import examine  # noqa: PLC0415 - main has imported it
+    # main has imported these
+    from serving.models import golden  # noqa: PLC0415
+    from serving.models.examination import examine  # noqa: PLC0415
+    from serving.models.runtime import Model  # noqa: PLC0415
 
     try:
         data = read(Path(candidate.path), candidate.sha256, limits.max_file_bytes)
-        return Passed(index, examine(data))
+        signature = examine(data)
+        if candidate.golden:
+            golden.compare_golden(Model(data), golden.decode_golden(candidate.golden))
+        return Passed(index, signature)
     except InvalidArtifact as error:
         return Refused(index, error.message)
     except MemoryError:
@@ -86,7 +92,8 @@ def main() -> None:
     # Only reports go where the parent reads; what libraries print goes nowhere.
     reports = os.dup(1)
     os.dup2(2, 1)
-    import serving.models.examination  # noqa: F401, PLC0415 - with the bare output in place
+    import serving.models.examination  # noqa: PLC0415 - with the bare output in place
+    import serving.models.golden  # noqa: F401, PLC0415
 
     def report(one: Report) -> None:
         line = msgspec.json.encode(one) + b"\n"

@@ -130,16 +130,17 @@ def _examine(
 
 
 def examine_apart(
-    files: Mapping[Path, str], limits: CheckLimits
+    files: Mapping[Path, str], limits: CheckLimits, golden: str = ""
 ) -> dict[Path, Signature | InvalidArtifact]:
     """Check files (path to expected digest) in throw-away processes, as few as will do.
 
-    Every process ends before this returns, whatever happens.
+    With `golden`, the text of golden examples, every file must give their outputs too. Every
+    process ends before this returns, whatever happens.
     """
     verdicts: dict[Path, Signature | InvalidArtifact] = {}
     waiting = list(files)
     while waiting:
-        candidates = [Candidate(str(path.absolute()), files[path]) for path in waiting]
+        candidates = [Candidate(str(path.absolute()), files[path], golden) for path in waiting]
         for index, verdict in _examine(candidates, limits):
             if verdict is not None:
                 verdicts[waiting[index]] = verdict

@@ -27,10 +27,14 @@ class CheckLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Candidate(msgspec.Struct, frozen=True):
-    """A file to check: its absolute path, and the digest its bytes must have."""
+    """A file to check: its absolute path, the digest its bytes must have, and golden examples.
+
+    The latter are the text of their file, empty for none; see `serving.models.golden`.
+    """
 
     path: str
     sha256: str
+    golden: str = ""
 
 
 class Order(msgspec.Struct, frozen=True):

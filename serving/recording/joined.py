@@ -101,9 +101,9 @@ def label_relation(
 def join(connection: "duckdb.DuckDBPyConnection", log: Path, plan: JoinPlan) -> int:
     """Make the temporary table `joined`: one row for each answered row of the log.
 
-    Columns: `version`, `role`, `made` (seconds since 1970), `w` (weight), `c` (cluster), `s`
-    (score), `d` (decision, number), `dt` (decision, text), `slice0`… ; and `labelled`, `y`,
-    `yt`, `delay` (seconds), which are null or false without a label.
+    Columns: `version`, `digest`, `role`, `made` (seconds since 1970), `w` (weight), `c` (cluster),
+    `s` (score), `d` (decision, number), `dt` (decision, text), `slice0`… ; and `labelled`, `y`,
+    `yt`, `revision` (of the label), `delay` (seconds), which are null or false without a label.
 
     Returns:
         How many places of the log cannot be read; their rows are left out.
@@ -150,13 +150,14 @@ _TOLD: Final = f"""
 _JOINED: Final = """
     WITH newest AS (
         SELECT a.id,
-            arg_max({'n': t.number, 't': t."text", 'told_at': t.told_at}, t.revision) AS told
+            arg_max({'n': t.number, 't': t."text", 'told_at': t.told_at}, t.revision) AS told,
+            max(t.revision) AS revision
         FROM answered a JOIN told t ON a.stem = t.stem AND a.prow = t.prow
         WHERE t.told_at <= a.made + $horizon AND t.told_at >= a.made - $early
         GROUP BY a.id
     )
     SELECT a.* EXCLUDE (stem, prow, ek, id), n.id IS NOT NULL AS labelled,
-        n.told.n AS y, n.told.t AS yt,
+        n.told.n AS y, n.told.t AS yt, n.revision AS revision,
         if(n.id IS NULL, NULL, greatest(n.told.told_at - a.made, 0)) AS delay
     FROM answered a LEFT JOIN newest n ON a.id = n.id
 """
@@ -189,9 +190,11 @@ def _answered(connection: "duckdb.DuckDBPyConnection", plan: JoinPlan) -> str:
     ]
     hours = hours_condition(columns, plan.since, plan.until)
     stem = STEM.format("prediction_id")
+    digest = "coalesce(digest, '')" if "digest" in columns else "''"
     return f"""
         SELECT *, row_number() OVER () AS id, hash(if(ek = '', stem, ek)) AS c FROM (
-            SELECT {stem} AS stem, "row" AS prow, version, role, epoch(event_time) AS made,
+            SELECT {stem} AS stem, "row" AS prow, version, {digest} AS digest, role,
+                epoch(event_time) AS made,
                 coalesce(sample_weight, 1.0)::DOUBLE AS w, {entity} AS ek,
                 {score} AS s, {decision} AS d, {words} AS dt
                 {"".join(", " + one for one in chosen)}

@@ -167,7 +167,7 @@ def _shortened(text: str) -> str:
 
 
 def course(name: str, courses: Sequence[Course], threshold: float, seconds: float) -> str:
-    """PSI* over the windows, one line an arm; windows that drifted have a dot.
+    """PSI* over the windows, one line an arm; windows that drifted and the last have a dot.
 
     Args:
         name: of the column.
@@ -199,6 +199,7 @@ def course(name: str, courses: Sequence[Course], threshold: float, seconds: floa
             for at, start, value, drifted in zip(
                 points, one.starts, one.values, one.drifting, strict=True
             )
+            if drifted or start == one.starts[-1]
         ]  # fmt: skip
         line = element("path", css="line", d=path(points))
         parts.append(element("g", line, *marks, css=one.arm.css))
@@ -225,17 +226,27 @@ def _time_axis(plot: Plot, scale: Scale) -> str:
 
 
 def strip(values: Sequence[float], drifting: Sequence[bool], threshold: float) -> str:
-    """PSI* of the windows as cells, pale to dark; those that drifted are coloured."""
-    width, height = 6.0, 14.0
+    """PSI* of the windows as cells, pale to dark; those that drifted are coloured.
+
+    Cells of one shade are one path: a page of hundreds of columns stays small.
+    """
+    shades: dict[tuple[bool, float], list[int]] = {}
+    for at, (value, drifted) in enumerate(zip(values, drifting, strict=True)):
+        shade = round(_weight(value, threshold, drifted=drifted), 1)
+        shades.setdefault((drifted, shade), []).append(at)
+    width, height = 6, 14
     cells = [
-        element("rect", tip(f"PSI* {number(value)}"), css="cell drifted" if drifted else "cell",
-                x=at * width, y=0.0, width=width - 1, height=height,
-                opacity=_weight(value, threshold, drifted=drifted))
-        for at, (value, drifted) in enumerate(zip(values, drifting, strict=True))
-    ]  # fmt: skip
-    whole = max(1.0, len(cells) * width)
+        element(
+            "path",
+            css="cell drifted" if drifted else "cell",
+            d="".join(f"M{at * width} 0h{width - 1}v{height}h-{width - 1}z" for at in places),
+            opacity=shade,
+        )
+        for (drifted, shade), places in shades.items()
+    ]
+    whole = max(1, len(values) * width)
     picture = figure(whole, height, "PSI* by window, oldest first", *cells)
-    return element("span", picture, css="strip", style=f"width:{whole:g}px")
+    return element("span", picture, css="strip", style=f"width:{whole}px")
 
 
 def _weight(value: float, threshold: float, *, drifted: bool) -> float:

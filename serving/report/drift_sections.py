@@ -44,15 +44,17 @@ def verdicts(watch: Watch) -> str:
         verdict, drift = one.verdict, one.standing.drift
         reasons = "".join(element("li", coded(reason)) for reason in verdict.reasons)
         said = element("ul", reasons) if reasons else element("p", coded(drift.words))
-        span = ""
+        when = ""
         if drift.start is not None and drift.end is not None:
-            span = f", {moment(drift.start)} to {moment(drift.end)}"
+            when = f", {moment(drift.start)} to {moment(drift.end)}"
+        if not one.standing.is_current:
+            when += "; no traffic since"
         found.append(
             element(
                 "section",
                 element("header", who(arm), level(verdict.level, verdict.level)),
                 said,
-                element("p", f"{count(drift.rows)} rows{span}", css="dim"),
+                element("p", f"{count(drift.rows)} rows{when}", css="dim"),
                 css=f"card verdict {verdict.level}",
             )
         )

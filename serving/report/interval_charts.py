@@ -15,7 +15,7 @@ from serving.performance.coverage import Coverage, DelayPoint
 from serving.report.arms import Arm
 from serving.report.charts import WIDTH
 from serving.report.svg import Plot, Scale, element, escaped, figure, path, ticks, tip
-from serving.report.words import between, clock, count, number, percent, tick
+from serving.report.words import between, clock, count, number, percent, span, tick
 
 __all__ = ["Estimate", "ForestRow", "Trend", "calibration", "covered", "delays", "forest", "trend"]
 
@@ -270,7 +270,7 @@ def delays(points: Sequence[DelayPoint]) -> str:
     upper = [(at, y(point.high)) for at, point in places]
     lower = [(at, y(point.low)) for at, point in places]
     dots = [
-        element("circle", tip(f"within {_span(point.seconds)}: {percent(point.value)} "
+        element("circle", tip(f"within {span(point.seconds)}: {percent(point.value)} "
                 f"({percent(point.low)} to {percent(point.high)}) of {count(point.rows)}"),
                 css="dot", cx=at, cy=y(point.value), r=2.8)
         for at, point in places
@@ -289,17 +289,10 @@ def delays(points: Sequence[DelayPoint]) -> str:
     for at, point in places:
         if at - taken >= 40:
             side = "end" if at > plot.x_range[1] - 10 else "middle"
-            parts.append(plot.label(at, plot.height - plot.bottom + 13, _span(point.seconds), side))
+            parts.append(plot.label(at, plot.height - plot.bottom + 13, span(point.seconds), side))
             taken = at
     return figure(plot.width, plot.height, "Labels that had come, by time since prediction", *parts)
 
 
 def _percent_tick(share: float) -> str:
     return f"{tick(round(100 * share, 6))} %"
-
-
-def _span(seconds: float) -> str:
-    for size, unit in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
-        if seconds >= size:
-            return f"{seconds / size:g} {unit}"
-    return f"{seconds:g} s"

@@ -23,7 +23,7 @@ from serving.report.drift_sections import (
 from serving.report.performance_sections import labels, performance, slices
 from serving.report.style import STYLE
 from serving.report.svg import coded, element, escaped
-from serving.report.words import count, moment
+from serving.report.words import count, moment, span
 
 __all__ = ["ModelReport", "page"]
 
@@ -49,7 +49,7 @@ class ModelReport(msgspec.Struct, frozen=True, kw_only=True):
 _HELP = (
     "Wide grey bars are the reference, bars inside them the first version, marks the others; "
     "rest the pointer on a bin for its numbers. Below: PSI* by window, the dashed line is where "
-    "a shift is told, dots are windows that drifted. ∅ missing, ±∞ infinite, "
+    "a shift is told, large dots are windows that drifted. ∅ missing, ±∞ infinite, "
     "< and > outside the reference's range, new: a value the reference never had."
 )
 
@@ -120,7 +120,7 @@ def _footer(report: ModelReport, watch: Watch) -> str:
         rows_of = f"{count(reference.rows)} rows, frozen {reference.created}"
         told = f"q below {options.alpha:g} and PSI* above {options.min_effect:g}"
         windows = (
-            f"of {standing.window_seconds:g} s, joined until they have {options.min_rows} rows"
+            f"of {span(standing.window_seconds)}, joined until they have {options.min_rows} rows"
         )
         said += [
             ("compared with", f"{reference.source}; {rows_of}"),

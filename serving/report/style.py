@@ -61,7 +61,8 @@ svg .head { font-weight: 600 }
 .bin:hover .hover { fill: var(--grid) }
 .mark { stroke: var(--arm); stroke-width: 2.2 }
 .line { fill: none; stroke: var(--arm); stroke-width: 1.7; stroke-linejoin: round }
-.line.thin { stroke-width: 1; opacity: .6 } .earlier .line { stroke-dasharray: 4 3 }
+.line.thin { stroke-width: 1; opacity: .6 } .earlier .line, .mark.earlier { stroke-dasharray: 4 3 }
+.earlier .bar { opacity: .55 }
 .band { fill: var(--arm); opacity: .11 } .production .band { opacity: .2 }
 .dot { fill: var(--arm) } .dot.quiet { opacity: .55 }
 .whisker { stroke: var(--arm); stroke-width: 1.8 } .whisker.ink { stroke: var(--ink) }

@@ -4,7 +4,17 @@ import math
 from datetime import UTC, datetime
 from typing import Final
 
-__all__ = ["between", "clock", "count", "moment", "number", "percent", "probability", "tick"]
+__all__ = [
+    "between",
+    "clock",
+    "count",
+    "moment",
+    "number",
+    "percent",
+    "probability",
+    "span",
+    "tick",
+]
 
 _LEAST_Q: Final = 1e-6
 
@@ -39,6 +49,14 @@ def number(value: float) -> str:
     form = ",.0f" if size >= 100 else ".4f" if 0 < size < 0.1 else ".3g"
     text = f"{size:{form}}"
     return f"\N{MINUS SIGN}{text}" if value < 0 and float(text.replace(",", "")) else text
+
+
+def span(seconds: float) -> str:
+    """A length of time in its largest unit: `1 min`, `36 h` is `1.5 d`."""
+    for size, unit in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
+        if seconds >= size:
+            return f"{seconds / size:g} {unit}"
+    return f"{seconds:g} s"
 
 
 def tick(value: float) -> str:

@@ -1,6 +1,7 @@
 """What `--help` shows is run as it is printed, against a running demo."""
 
 import gzip
+import json
 import os
 import re
 import shutil
@@ -71,14 +72,19 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[gateway_kit.Runni
 
 
 def answered(folder: Path, log: Path) -> None:
-    """Two predictions of an hour ago, and a file that says what came true of one."""
+    """Predictions of an hour ago, and a file that says what came true of one.
+
+    As many as a reference can be frozen from, of persons 1 to 120.
+    """
     made = time.time() - 3600
-    row = parquet_log.row(made, 42, model="employment")
-    parquet_log.write_log(log, [row, parquet_log.row(made, 7, model="employment")])
+    rows = [parquet_log.row(made, number, model="employment") for number in range(1, 121)]
+    parquet_log.write_log(log, rows)
+    account = {"node": "n", "writer": "w", "offered": len(rows), "logged": len(rows)}
     (log / "writers.jsonl").write_text(
-        '{"node":"n","writer":"w","offered":2,"logged":2,"sampled_out":0,"dropped":{}}\n'
+        json.dumps(account | {"sampled_out": 0, "dropped": {}}) + "\n"
     )
-    (folder / "outcomes.csv").write_text(f"prediction_id,label\n{row['prediction_id']},employed\n")
+    told = rows[41]["prediction_id"]
+    (folder / "outcomes.csv").write_text(f"prediction_id,label\n{told},employed\n")
 
 
 def quarantine(demo: gateway_kit.Running, model: str, version: str) -> None:

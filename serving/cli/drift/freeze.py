@@ -97,8 +97,8 @@ def freeze(
 
     \b
     Examples:
-      sluice drift freeze employment --table train.parquet --out artifacts/reference.json
-      sluice drift freeze employment --log .sluice/predictions --out artifacts/reference.json
+      sluice drift freeze employment --config configs/demo --table people.parquet --out ref.json
+      sluice drift freeze employment --config configs/demo --log .sluice/predictions --out ref.json
     """  # noqa: D301  - \b keeps click from re-wrapping the examples
     from serving.config.frozen_bins import encode_reference
     from serving.drift.sources import UnfitSource

@@ -152,7 +152,7 @@ def test_a_course_marks_the_windows_that_drifted() -> None:
     )
     picture = course("age", [one], 0.01, 3600.0)
 
-    drifted = [dot for dot in having(picture, "dot") if dot.attrib["class"] == "dot"]
+    drifted = having(picture, "dot")
     assert [dot.findtext(f"{SVG}title") for dot in drifted] == [
         "v1 (production), 02:00: PSI* 0.2, drifted"
     ]
@@ -161,11 +161,12 @@ def test_a_course_marks_the_windows_that_drifted() -> None:
 
 
 def test_a_strip_has_a_cell_a_window() -> None:
-    """Those that drifted are coloured."""
-    picture = strip([0.0, 0.1], [False, True], 0.01)
+    """Those that drifted are coloured; cells of one shade are one path."""
+    picture = strip([0.0, 0.1, 0.0], [False, True, False], 0.01)
 
-    assert len(having(picture, "cell")) == 2
-    assert len(having(picture, "drifted")) == 1
+    [quiet, loud] = having(picture, "cell")
+    assert [cell.attrib["d"].count("M") for cell in (quiet, loud)] == [2, 1]
+    assert "drifted" in loud.attrib["class"]
 
 
 def test_traffic_has_a_bar_a_window_and_version() -> None:

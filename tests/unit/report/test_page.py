@@ -68,6 +68,13 @@ def test_a_canary_is_drawn_beside_production() -> None:
     assert "age" in words(text)
 
 
+def test_a_version_that_is_gone_says_so() -> None:
+    """Its verdict is of the last window it had."""
+    gone = watched(REFERENCE, version="v0", hours=[(2_000, 0, 0), *([(0, 0, 0)] * 5)])
+
+    assert "1970-01-01 00:00Z to 1970-01-01 01:00Z; no traffic since" in words(shown(report(gone)))
+
+
 def test_columns_that_are_not_compared_are_drawn_and_not_judged() -> None:
     """Another model's scores are shown beside the reference's and called nothing."""
     text = shown(report(watched(REFERENCE, foreign=["score"])))

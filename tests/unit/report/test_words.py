@@ -2,7 +2,7 @@
 
 import pytest
 
-from serving.report.words import clock, moment, number, percent, probability, tick
+from serving.report.words import clock, moment, number, percent, probability, span, tick
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,11 @@ def test_an_axis_tells_as_much_time_as_tells_ticks_apart() -> None:
 def test_a_tick_has_no_needless_digit() -> None:
     """0.01 and not 0.0100."""
     assert [tick(value) for value in (0.01, 2.0, -0.5)] == ["0.01", "2", "\u22120.5"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(3, "3 s"), (90, "1.5 min"), (3_600, "1 h"), (7 * 86_400, "7 d")]
+)
+def test_a_length_of_time_is_told_in_its_largest_unit(seconds: float, words: str) -> None:
+    """As configuration files write it."""
+    assert span(seconds) == words

@@ -1,0 +1,122 @@
+"""What a request for training says: a CloudEvent 1.0 in structured JSON."""
+
+from datetime import UTC, datetime
+from typing import Final, Literal
+
+import msgspec
+
+from serving.control.harm_state import Harm
+from serving.drift.changes import Change
+from serving.drift.verdict import Loss
+
+__all__ = [
+    "TYPE",
+    "EvidenceNumbers",
+    "Period",
+    "Results",
+    "RetrainingData",
+    "event_of",
+    "numbers_of",
+    "period",
+]
+
+TYPE: Final = "dev.sluice.retraining.requested"
+
+
+class Period(msgspec.Struct, frozen=True, kw_only=True):
+    """From `start` to `end`, RFC 3339 in UTC."""
+
+    start: str
+    end: str
+
+
+class EvidenceNumbers(msgspec.Struct, frozen=True, kw_only=True):
+    """The loss now, beside that of the version's first labelled windows; and what ADWIN saw."""
+
+    loss: Loss
+    growth: float
+    least_growth: float
+    """Lower end of the growth's 95 % interval."""
+    baseline: Period
+    baseline_labels: int
+    change: Change | None
+    due: int
+    coverage: float | None
+
+
+class Results(msgspec.Struct, frozen=True, kw_only=True):
+    """Where what comes of it goes."""
+
+    ended: str
+    """POST `{"improved": true}` or `false` here when the training is over."""
+    candidate: str
+    """The command that brings a model file back, as a shadow."""
+
+
+class RetrainingData(msgspec.Struct, frozen=True, kw_only=True):
+    """`data` of the event. `evidence` is None if a person asked."""
+
+    model: str
+    version: str
+    digest: str
+    asked_by: str
+    evidence_kind: Literal["realised", "estimated", "person"]
+    reasons: list[str]
+    labels: int
+    evidence: EvidenceNumbers | None
+    training_window: Period | None
+    """From the version's first labelled window to now: the world as it was and as it is."""
+    log: str
+    """Folder of the prediction log, and of labels in `labels` below it."""
+    results: Results
+
+
+class _CloudEvent(msgspec.Struct, frozen=True, kw_only=True):
+    specversion: str = "1.0"
+    id: str
+    source: str
+    type: str = TYPE
+    subject: str
+    time: str
+    datacontenttype: str = "application/json"
+    data: RetrainingData
+
+
+def event_of(identifier: str, *, source: str, at: float, data: RetrainingData) -> bytes:
+    """Write the event; the same bytes are sent every time, however often that is.
+
+    Args:
+        identifier: unique; who gets it twice knows it by this.
+        source: URI of the gateway's admin port.
+        at: seconds since 1970.
+        data: what is asked for, and why.
+    """
+    return msgspec.json.encode(
+        _CloudEvent(id=identifier, source=source, subject=data.model, time=_moment(at), data=data)
+    )
+
+
+def numbers_of(harm: Harm) -> EvidenceNumbers | None:
+    """The numbers of a version's losses; None where there is nothing to compare."""
+    loss = harm.realised
+    if loss is None or harm.baseline_start is None or harm.baseline_end is None:
+        return None
+    return EvidenceNumbers(
+        loss=loss,
+        growth=loss.growth,
+        least_growth=loss.least_growth,
+        baseline=period(harm.baseline_start, harm.baseline_end),
+        baseline_labels=harm.baseline_labels,
+        change=harm.change,
+        due=harm.due,
+        coverage=harm.coverage,
+    )
+
+
+def period(start: float, end: float) -> Period:
+    """Two moments, seconds since 1970."""
+    return Period(start=_moment(start), end=_moment(end))
+
+
+def _moment(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
