@@ -15,9 +15,9 @@ import shipping_kit
 from serving.recording.erasures import erase
 from serving.recording.layout import LogFolder
 from serving.recording.parquet import merge
+from serving.recording.shipping.address import target_of
 from serving.recording.shipping.cursor import Cursor
 from serving.recording.shipping.ship import Shipped, ship
-from serving.recording.shipping.target import target_of
 
 
 @pytest.fixture(params=["s3", "kafka", "delta"])
@@ -90,7 +90,7 @@ def test_killed_between_any_two_files_nothing_is_missing(log: LogFolder, target:
         "from serving.recording.layout import LogFolder\n"
         "from serving.recording.shipping import cursor\n"
         "from serving.recording.shipping.ship import ship\n"
-        "from serving.recording.shipping.target import target_of\n"
+        "from serving.recording.shipping.address import target_of\n"
         "left = int(sys.argv[3])\n"
         "class Killed(cursor.Cursor):\n"
         "    def note(self, file, state):\n"

@@ -64,10 +64,11 @@ def ship(
       sluice log ship delta:lake --data configs/demo
       sluice log ship delta:lake --data configs/demo --json
     """  # noqa: D301  - \b keeps click from re-wrapping the examples
+    from serving.recording.shipping.address import target_of
     from serving.recording.shipping.cursor import Cursor
     from serving.recording.shipping.ship import Shipped
     from serving.recording.shipping.ship import ship as ship_files
-    from serving.recording.shipping.target import ShippingFailed, target_of
+    from serving.recording.shipping.target import ShippingFailed
 
     try:
         to = target_of(target, _options(options, options_file))

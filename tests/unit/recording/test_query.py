@@ -151,6 +151,23 @@ def test_an_answer_comes_from_a_process_of_its_own(log: Path) -> None:
 @pytest.mark.parametrize(
     "sql",
     [
+        "SELECT count(*) AS n FROM employment a, range(1) b",
+        "SELECT count(*) AS n FROM EMPLOYMENT AS e JOIN predictions USING (prediction_id, row)",
+        "SELECT count(*) AS n FROM main.employment",
+        "SELECT count(*) AS n FROM log.employment",
+        "SELECT count(*) AS n FROM query_table('employ' || 'ment')",
+        "WITH x AS (FROM employment) SELECT count(*) AS n FROM x, (FROM employment)",
+        "SELECT (SELECT count(*) FROM employment) AS n",
+    ],
+)
+def test_a_model_is_found_however_it_is_named(log: Path, sql: str) -> None:
+    """With an alias, a schema, in a subquery, or put together."""
+    assert ask(log, sql)[0]["n"] in (5, 25)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
         "SELECT * FROM read_text('/etc/passwd')",
         "SELECT * FROM read_csv('{log}/writers.jsonl')",
         "SELECT * FROM glob('{log}/*')",

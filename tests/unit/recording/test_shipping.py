@@ -11,16 +11,11 @@ import pytest
 import shipping_kit
 
 from serving.recording.layout import LogFolder
+from serving.recording.shipping.address import target_of
 from serving.recording.shipping.cursor import Cursor, ShippingBusy
 from serving.recording.shipping.delta import fitted
 from serving.recording.shipping.ship import Due, due, ship
-from serving.recording.shipping.target import (
-    Consignment,
-    ExtraMissing,
-    ShippingFailed,
-    required,
-    target_of,
-)
+from serving.recording.shipping.target import Consignment, ExtraMissing, ShippingFailed, required
 
 NOTHING: dict[str, list[str]] = {}
 
