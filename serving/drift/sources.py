@@ -4,7 +4,7 @@ The only part of the package that touches files; the rest is given arrays.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,9 +18,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from serving.drift.columns import output_columns
+from serving.recording.layout import LogFolder
+from serving.recording.reading import OpenLog
 
-__all__ = ["LogRows", "UnfitSource", "read_log", "read_table"]
+__all__ = ["LogRows", "UnfitSource", "log_tables", "read_log", "read_table"]
 
+_ROWS: Final = 131_072
 _HOUR_US: Final = 3_600_000_000
 _NUMBERS: Final = "bhilBHILefd"
 
@@ -110,6 +113,44 @@ def read_log(folder: Path, model: str, version: str) -> LogRows:
             for view, values in _under("status.", arrays).items()
         },
     )
+
+
+def log_tables(
+    log: LogFolder, model: str, names: Iterable[str], since: float, damages: list[str]
+) -> Iterator[pa.Table]:
+    """Rows of a model that were answered from some time on, a bounded number at a time.
+
+    Args:
+        log: the log; segments that are still being written are read too.
+        model: whose rows.
+        names: columns that are wanted, as far as a file has them.
+        since: seconds since 1970.
+        damages: what could not be read is added, in words.
+
+    Raises:
+        OSError: the log cannot be read.
+    """
+    wanted = list(names)
+    begin = pa.scalar(int(since * 1e6), pa.timestamp("us", "UTC"))
+    with OpenLog(log, [model], since=since) as opened:
+        for segment in opened.segments:
+            batches = opened.contents(segment).batches
+            if batches:
+                yield _since(pa.Table.from_batches(batches), wanted, begin)
+        for file in list(opened.parquet):
+            try:
+                with pq.ParquetFile(file.pinned, page_checksum_verification=True) as source:
+                    own = [name for name in wanted if name in source.schema_arrow.names]
+                    for batch in source.iter_batches(_ROWS, columns=own):
+                        yield _since(pa.Table.from_batches([batch]), own, begin)
+            except (pa.ArrowException, OSError) as error:
+                opened.exclude(file, str(error))
+        damages += [f"{one.file}: {one.reason}" for one in opened.damages]
+
+
+def _since(table: pa.Table, names: Sequence[str], begin: pa.Scalar) -> pa.Table:
+    own = [name for name in names if name in table.column_names]
+    return table.select(own).filter(pc.greater_equal(table["event_time"], begin))
 
 
 def _under(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import gateway_kit
+import msgspec
 import numpy as np
 import onnx_models
 import pytest
@@ -19,16 +20,18 @@ from serving.cli.app import app
 from serving.cli.drift.show import LEVELS as OFFERED
 from serving.config.frozen_bins import Reference, encode_reference
 from serving.drift.freezing import freeze
+from serving.drift.sources import log_tables
 from serving.drift.verdict import LEVELS
+from serving.recording.layout import LogFolder
 
 PATIENCE_SECONDS = 90.0
 FIELDS = ("age", "income", "town")
-WATCHED = ("quiet", "older", "killed", "idle")
+WATCHED = ("quiet", "older", "killed", "idle", "again")
 
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[gateway_kit.Running]:
-    """One classifier under five names; four have a reference, `bare` has none."""
+    """One classifier under six names; five have a reference, `bare` has none."""
     folder = tmp_path_factory.mktemp("drift") / "gateway"
     gateway_kit.write_gateway(folder, log={})
     view = {
@@ -231,3 +234,36 @@ def test_help_teaches_both_ways(gateway: gateway_kit.Running) -> None:
     assert "sluice drift freeze employment" in whole
     assert "--fail-on [inform|alert|trigger]" in one
     assert OFFERED == LEVELS
+
+
+def test_the_log_counted_again_says_what_was_counted(gateway: gateway_kit.Running) -> None:
+    """Row for row; with another reference it judges by that one, and a wrong name is helped."""
+    sent = send(gateway, "again", people(1_500, seed=9, older=15.0))
+    counted = until_counted(gateway, "again", sent)
+    until_logged(gateway, "again", sent)
+    root = gateway.folder / "gateway"
+    like = root / "artifacts" / "like.json"
+    seen = people(20_000, seed=0, older=15.0)
+    columns = freeze({name: seen[:, at] for at, name in enumerate(FIELDS)})
+    like.write_bytes(encode_reference(msgspec.structs.replace(reference("again"), columns=columns)))
+    config = ("--config", root, "--last", "1h")
+    same = json.loads(sluice(gateway, "recount", "again", *config, "--json").stdout)
+    other = sluice(gateway, "recount", "again", *config, "--reference", like)
+    wrong = sluice(gateway, "recount", "agian", *config)
+
+    assert same["rows"] == counted["counted"] == sent
+    [ours], [theirs] = same["watched"], counted["drift"]["watched"]
+    assert {one["name"] for one in ours["standing"]["drift"]["columns"] if one["since"]} == {"age"}
+    assert ours["verdict"]["level"] == theirs["verdict"]["level"]
+    assert "again v1 (production): none" in other.stdout, other.output
+    assert wrong.exit_code == 1
+    assert "did you mean `again`?" in wrong.output
+
+
+def until_logged(gateway: gateway_kit.Running, model: str, rows: int) -> None:
+    """Wait until the log can be read that far."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    log = LogFolder(gateway.data / "predictions")
+    while sum(one.num_rows for one in log_tables(log, model, ["event_time"], 0.0, [])) < rows:
+        assert time.monotonic() < end, f"{model} has fewer than {rows} rows in the log"
+        time.sleep(0.1)

@@ -11,6 +11,7 @@ __all__ = ["drift"]
 _COMMANDS: Final = {
     "show": "Compare a model's traffic with its reference; `sluice drift MODEL` is short for it.",
     "freeze": "Make a model's reference from a table or from the log.",
+    "recount": "Judge a time of the log again, such as with another reference.",
 }
 
 

@@ -17,7 +17,7 @@ from serving.drift.standing import Standing, Watched
 from serving.performance.report import PerformanceReport
 from serving.report.words import count, moment, percent, probability
 
-__all__ = ["render"]
+__all__ = ["render", "verdicts"]
 
 _STYLES: Final = {
     "none": "bold green", "inform": "bold cyan", "alert": "bold yellow", "trigger": "bold red",
@@ -32,12 +32,18 @@ def render(found: Findings) -> RenderableType:
     """Everything there is to see, the verdicts first."""
     if not found.drift.watched:
         return Text(f"{found.model}: {found.drift.words}")
-    parts: list[RenderableType] = []
-    for watched in found.drift.watched:
-        parts += [*([""] if parts else []), *_version(watched)]
+    parts: list[RenderableType] = [verdicts(found.drift.watched)]
     report = found.performance.get("version")
     if report is not None:
         parts += _performance(report)
+    return Group(*parts)
+
+
+def verdicts(found: Sequence[Watched]) -> RenderableType:
+    """Versions and what was concluded of each."""
+    parts: list[RenderableType] = []
+    for watched in found:
+        parts += [*([""] if parts else []), *_version(watched)]
     return Group(*parts)
 
 
