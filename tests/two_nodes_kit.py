@@ -51,6 +51,10 @@ def free_port(host: str) -> int:
         return int(probe.getsockname()[1])
 
 
+_STARTED = "Ray runtime started"
+"""What `ray start` says when its node is one of the cluster's."""
+
+
 class Tree:
     """A process and all that it started; known by pid, ended by pid."""
 
@@ -145,8 +149,8 @@ class Nodes:
         )
 
     def second(self, data: Path, cpus: int = 1) -> Tree:
-        """A node in the other network, with data of its own."""
-        return self.start(
+        """A node in the other network, with data of its own; waits until it has joined."""
+        tree = self.start(
             *("ip", "netns", "exec", self.namespace),
             *(RAY, "start", "--block", "--disable-usage-stats", f"--num-cpus={cpus}"),
             *(f"--address={self.here}:{self.gcs_port}", f"--node-ip-address={self.there}"),
@@ -154,6 +158,9 @@ class Nodes:
             log="second",
             environment={"SLUICE_DATA": str(data), "SLUICE_NODE": "second", **PATIENCE},
         )
+        # Its CPUs are what `sluice up` counts on.
+        eventually(lambda: _STARTED in (self.folder / "second.log").read_text(), "it joins", 120)
+        return tree
 
     def connect(self) -> None:
         """Make the other network and a wire to it."""

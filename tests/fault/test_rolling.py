@@ -117,6 +117,7 @@ def test_settings_roll_the_workers(gateway: Changing, record_property: Say) -> N
 
 def test_a_model_version_changes(gateway: Changing, record_property: Say) -> None:
     """Traffic alone restarts nothing, and every worker answers with the other version."""
+    eventually(lambda: len(processes(gateway, "worker-")) == 2, "the last test's have left")
     before = {role: processes(gateway, role) for role in ("worker-", "control", "store")}
 
     with loads(gateway) as seen:

@@ -17,7 +17,7 @@ NOT_HERE = {"sluice_spans_total", "sluice_feature_rows_total", "sluice_feature_a
 def test_every_metric_in_the_table_is_emitted(tmp_path: Path) -> None:
     """In Prometheus' own format, as Prometheus' own parser reads it, with the table's help."""
     folder = tmp_path / "gateway"
-    gateway_kit.write_gateway(folder, log={})
+    gateway_kit.write_gateway(folder, log={"segment_age": "1s"})
     versions = {"v1": onnx_models.doubler(), "v2": onnx_models.slow(10)}
     gateway_kit.write_model(folder, "m", versions, {"shadow": [{"version": "v2"}]})
     one = {"v1": onnx_models.doubler()}

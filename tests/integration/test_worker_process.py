@@ -242,7 +242,8 @@ async def test_a_worker_listens_once_it_has_something_to_serve(site: Site) -> No
         answer = await ask(site.http)
         said = await until(lambda: (r := site.report(0)) and r.state == "ready" and r)
 
-    assert early == (503, {"ready": False, "state": "starting", "revision": 0})
+    told = {"refused_revision": 0, "refused_reason": ""}
+    assert early == (503, {"ready": False, "state": "starting", "revision": 0, **told})
     assert not listened_early
     assert (answer.status, answer.body["outputs"][0]["data"]) == (200, [42.0])
     assert (said.revision, said.pid) == (1, os.getpid())
@@ -292,7 +293,8 @@ async def test_a_revision_that_cannot_be_loaded_changes_nothing(site: Site) -> N
     assert (said.revision, said.refused_revision) == (1, 2)
     assert said.refused_reason
     assert answer.status == 200
-    assert ready == (200, {"ready": True, "state": "ready", "revision": 1})
+    told = {"refused_revision": 2, "refused_reason": said.refused_reason}
+    assert ready == (200, {"ready": True, "state": "ready", "revision": 1, **told})
 
 
 @pytest.mark.usefixtures("collector")
