@@ -93,13 +93,17 @@ def test_answers_as_if_it_were_inline_and_counts_once(gateway: gateway_kit.Runni
 
     assert answers == [[2, 4, 6]] * 5
     eventually(lambda: _rows(gateway) == before + 5, "five rows more")
-    _, text = gateway.ask(f"{gateway.admin}/metrics", token=gateway.token)
-    assert 'sluice_upstream_hosts{model="m",version="v1"} 2.0' in text
-    assert 'sluice_batch_rows_count{model="m",version="v1"' in text
+    two = 'sluice_upstream_hosts{model="m",version="v1"} 2.0'
+    eventually(lambda: two in _metrics(gateway), "the worker knows both")
+    assert 'sluice_batch_rows_count{model="m",version="v1"' in _metrics(gateway)
+
+
+def _metrics(gateway: gateway_kit.Running) -> str:
+    return str(gateway.ask(f"{gateway.admin}/metrics", token=gateway.token)[1])
 
 
 def _rows(gateway: gateway_kit.Running) -> float:
-    _, text = gateway.ask(f"{gateway.admin}/metrics", token=gateway.token)
+    text = _metrics(gateway)
     name = 'sluice_inference_rows_total{model="m",version="v1"} '
     return sum(
         float(line.removeprefix(name)) for line in text.splitlines() if line.startswith(name)

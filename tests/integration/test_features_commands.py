@@ -278,7 +278,7 @@ def test_a_load_that_is_interrupted_says_where_to_go_on(
     here: Path, valkey: store_kit.ValkeyServer
 ) -> None:
     """Ctrl-C in the middle: the rows before that are there, `--from-row` brings the rest."""
-    count = 400_000
+    count = 1_000_000  # seconds of work, however late the signal comes
     people(here / "p.parquet", count)
     command = [gateway_kit.SLUICE, "features", "load", "p.parquet", "--view", "profile"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as loading:
