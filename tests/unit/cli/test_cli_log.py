@@ -18,7 +18,7 @@ from serving.recording.layout import LogFolder
 
 def log(*arguments: object) -> Result:
     """Call `sluice log` with these arguments."""
-    return CliRunner().invoke(app, ["log", *map(str, arguments)])
+    return CliRunner().invoke(app, ["log", *map(str, arguments)], env={"COLUMNS": "200"})
 
 
 @pytest.fixture
@@ -191,7 +191,7 @@ def test_a_sound_log_is_0(data: Path) -> None:
     result = log("verify", "--data", data)
 
     assert result.exit_code == 0
-    assert "node/worker-0-11" in result.stdout
+    assert "node/worker-0-11-aa" in result.stdout
     assert "1 files" in result.stdout
 
 
