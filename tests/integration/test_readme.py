@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[gateway_kit.Runni
     (folder / "data").mkdir()
     seed = ROOT / "configs" / "demo" / "data" / "people.parquet"
     (folder / "data" / seed.name).write_bytes(seed.read_bytes())
-    gateway_kit.write_gateway(folder)
+    gateway_kit.write_gateway(folder, log={})
     with gateway_kit.running(folder) as running:
         yield running
 
@@ -81,6 +82,52 @@ def test_a_canary_is_planned_and_applied_as_described(demo: gateway_kit.Running)
         assert line in README
         assert line in planned
     assert "published revision 2" in applied
+
+
+def test_what_was_answered_is_asked_as_printed(demo: gateway_kit.Running) -> None:
+    """The section's commands run as printed, and their tables have the columns that it shows."""
+    asked = {"name": "person_id", "datatype": "INT64", "shape": [3], "data": [42, 43, 44]}
+    assert demo.infer("employment", [asked])[0] == 200
+    shown = commands_of(README.partition("## What was answered")[2].partition("\n## ")[0])
+    give_up = time.monotonic() + 30
+    while "production" not in run(demo, shown[0][0]) and time.monotonic() < give_up:
+        time.sleep(0.1)
+
+    said = [run(demo, command) for command, _ in shown]
+
+    assert [command.split()[1] for command, _ in shown] == ["log", "labels", "performance"]
+    assert said[0].splitlines()[0].split() == shown[0][1].split()
+    assert "3 joined" in said[1]
+    assert said[2].splitlines()[0].split() == shown[2][1].split()
+    assert "accuracy" in said[2]
+
+
+def commands_of(section: str) -> list[tuple[str, str]]:
+    """Every command of a section, and the first line of what it prints; empty if nothing is."""
+    found = []
+    for block in re.findall(r"^```console\n(.*?)^```$", section, re.DOTALL | re.MULTILINE):
+        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            lines = part.splitlines()
+            command = lines.pop(0)
+            while command.endswith("\\") or command.count('"') % 2:
+                command = command.removesuffix("\\") + "\n" + lines.pop(0)
+            found.append((command, lines[0] if lines else ""))
+    return found
+
+
+def run(demo: gateway_kit.Running, command: str) -> str:
+    """Run a command of the README against the test's gateway; what it printed."""
+    words = shlex.split(command)
+    if "--data" in words:
+        words[words.index("--data") + 1] = str(demo.data)
+    else:
+        words += ["--data", str(demo.data)]
+    done = subprocess.run(
+        [gateway_kit.SLUICE, *words[1:]], capture_output=True, text=True, cwd=ROOT, timeout=120,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_links_and_commands_exist() -> None:
