@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from serving.config.frozen_bins import Reference
 from serving.config.monitoring import LabelsConfig, MonitoringConfig, PredictionConfig
 from serving.drift.bins import Counts, compile_bins
-from serving.drift.counting import CountLayout
+from serving.drift.count_layout import CountLayout
 from serving.drift.counts_file import CountKey
 from serving.drift.freezing import freeze
 from serving.drift.standing import Standing, Watched, standing

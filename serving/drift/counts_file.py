@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 
 from serving.drift.bins import Counts
-from serving.drift.counting import CountLayout
+from serving.drift.count_layout import CountLayout
 from serving.mapped import map_file
 
 __all__ = ["CountKey", "CountsFile", "is_alive", "read_counts"]

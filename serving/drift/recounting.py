@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from feature_cache.status import Status
 from serving.config.frozen_bins import Reference, digest_of
 from serving.drift.bins import Bins, Counts, compile_bins
-from serving.drift.counting import CountLayout, output_column
+from serving.drift.count_layout import STALE, STATUSES, UNSERVED, CountLayout
+from serving.drift.counting import output_column
 from serving.drift.counts_file import CountKey
 from serving.drift.windows import Part
 
@@ -26,10 +27,6 @@ COLUMNS: Final = ("event_time", "version", "role", "code")
 """What is needed of every row, beside the columns of the reference and `status.<view>`."""
 
 _BIT: Final = {flag.name: int(flag) for flag in Status}
-_UNSERVED: Final = int(
-    Status.NOT_FOUND | Status.NULLS | Status.DEFAULTED | Status.TIMEOUT | Status.SCHEMA
-)
-_STALE: Final = int(Status.STALE)
 
 
 class Recount:
@@ -55,6 +52,7 @@ class Recount:
         columns = tuple((name, bins.size) for name, bins in self._bins.items())
         served = tuple((name, size) for name, size in columns if name in self._view_of)
         self._layout = CountLayout(columns, served, self._views)
+        self._places = self._layout.places
         self._counts: dict[tuple[int, str, str], Counts] = {}
 
     @property
@@ -108,33 +106,23 @@ class Recount:
         served: Mapping[str, NDArray[np.bool_]],
         counts: Counts,
     ) -> None:
-        layout = self._layout
-        start = 1
-        starts: dict[str, list[int]] = {}
-        for name, size in (*layout.columns, *layout.served):
-            starts.setdefault(name, []).append(start)
-            start += size
         for name, bins in self._bins.items():
             values = _values(table, name)
             if values is None:
                 continue
             cells = group * bins.size + bins.places(values)
-            first, *second = starts[name]
-            counts[:, first : first + bins.size] += _tally(cells, len(counts), bins.size)
-            if second:
+            counts[:, self._places.columns[name]] += _tally(cells, len(counts), bins.size)
+            if name in self._places.served:
                 good = served.get(self._view_of[name])
                 if good is not None:
                     cells = cells[good]
-                at = second[0]
-                counts[:, at : at + bins.size] += _tally(cells, len(counts), bins.size)
+                counts[:, self._places.served[name]] += _tally(cells, len(counts), bins.size)
 
     def _statuses(
         self, table: pa.Table, group: NDArray[np.intp], counts: Counts
     ) -> dict[str, NDArray[np.bool_]]:
         served: dict[str, NDArray[np.bool_]] = {}
-        slots = 258
-        start = self._layout.size - len(self._views) * slots
-        for view in self._views:
+        for view, start in self._places.views.items():
             name = f"status.{view}"
             if name in table.column_names:
                 words = table[name].combine_chunks().fill_null("").dictionary_encode()
@@ -146,17 +134,16 @@ class Recount:
                     np.int64,
                 )
                 bits = of_word[words.indices.to_numpy()]
-                seen = _tally(group * 256 + bits, len(counts), 256)
+                seen = _tally(group * STATUSES + bits, len(counts), STATUSES)
                 seen[:, 0] = 0  # not asked
-                counts[:, start : start + 256] += seen
+                counts[:, start : start + STATUSES] += seen
                 aged = _known(table, f"age.{view}")
-                stale = aged & ((bits & _STALE) != 0)
-                counts[:, start + 256] += np.bincount(group[aged], minlength=len(counts))
-                counts[:, start + 257] += np.bincount(group[stale], minlength=len(counts))
-                bad = (bits & _UNSERVED) != 0
+                stale = aged & ((bits & STALE) != 0)
+                counts[:, start + STATUSES] += np.bincount(group[aged], minlength=len(counts))
+                counts[:, start + STATUSES + 1] += np.bincount(group[stale], minlength=len(counts))
+                bad = (bits & UNSERVED) != 0
                 if bad.any():
                     served[view] = ~bad
-            start += slots
         return served
 
 

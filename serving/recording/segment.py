@@ -42,9 +42,6 @@ class Contents(msgspec.Struct):
     schema: pa.Schema | None
     batches: list[pa.RecordBatch]
     damages: list[Damage]
-    good_bytes: int
-    """Up to here the stream is whole; a writer could go on from there."""
-
     sealed: bool
     """It ends with the mark of the stream's end."""
 
@@ -147,7 +144,7 @@ def read_segment(path: Path) -> Contents:
         OSError: there is no such file, or it cannot be read.
     """
     data = path.read_bytes()
-    found = Contents(None, [], [], 0, sealed=False)
+    found = Contents(None, [], [], sealed=False)
     offset = 0
     first = _message(data, 0)
     try:
@@ -158,7 +155,7 @@ def read_segment(path: Path) -> Contents:
         if data:
             found.damages.append(Damage(0, len(data), "the schema cannot be read"))
         return found
-    offset = found.good_bytes = first[1]
+    offset = first[1]
     for start, stop, message in _messages(data, offset, zlib.crc32(data[:offset])):
         if start > offset:
             found.damages.append(Damage(offset, start - offset, "damaged or not written whole"))
@@ -169,8 +166,6 @@ def read_segment(path: Path) -> Contents:
                 found.batches.append(pa.ipc.read_record_batch(message, found.schema))
             except (pa.ArrowException, OSError) as error:
                 found.damages.append(Damage(start, stop - start, str(error)))
-        if not found.damages:
-            found.good_bytes = stop
         offset = stop
     if offset < len(data):
         found.damages.append(Damage(offset, len(data) - offset, "damaged or not written whole"))

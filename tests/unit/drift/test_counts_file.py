@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from serving.control.drift_parts import DriftParts
-from serving.drift.counting import CountLayout
+from serving.drift.count_layout import CountLayout
 from serving.drift.counts_file import CountKey, CountsFile, is_alive, read_counts
 from serving.drift.windows import Part, stretches, windows_of
 
