@@ -15,29 +15,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from feature_cache.status import describe
+from serving.recording import record
 from serving.recording.offer import Offer
 from serving.recording.row_plan import STATIONS, Column, RowPlan
 from serving.recording.schema import arrow_type
 
 __all__ = ["digest_with", "record_batch"]
 
-(
-    _TIME,
-    _PREDICTION,
-    _REQUEST,
-    _MODEL,
-    _VERSION,
-    _ROLE,
-    _REASON,
-    _PROBABILITY,
-    _REVISION,
-    _CODE,
-    _ROWS,
-    _BATCH_ROWS,
-    _WHOLE,
-    _QUEUE,
-    _COMPUTE,
-) = range(15)
 
 _TRACE_ID: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-")
 Digest = Callable[[Any], str]
@@ -73,28 +57,28 @@ def record_batch(
     plan = offers[0].plan
     heads = [offer.head for offer in offers]
     columns = list(zip(*heads, strict=True))
-    rows = np.array(columns[_ROWS], np.int32)
+    rows = np.array(columns[record.ROWS], np.int32)
     counts = np.maximum(rows, 1)
     total = int(counts.sum())
     values: dict[str, pa.Array] = {}
     spread = _Spread(counts, total)
-    values["prediction_id"] = spread(pa.array(columns[_PREDICTION], pa.string()))
+    values["prediction_id"] = spread(pa.array(columns[record.PREDICTION_ID], pa.string()))
     values["row"] = pa.array(spread.within())
     values["rows"] = spread(pa.array(rows))
-    values["request_id"] = spread(pa.array(columns[_REQUEST], pa.string()))
+    values["request_id"] = spread(pa.array(columns[record.REQUEST_ID], pa.string()))
     values["trace_id"] = spread(pa.array([_trace_id(offer.traceparent) for offer in offers]))
-    micros = (np.array(columns[_TIME], np.float64) * 1e6).astype(np.int64)
+    micros = (np.array(columns[record.TIME], np.float64) * 1e6).astype(np.int64)
     values["event_time"] = spread(pa.array(micros).cast(pa.timestamp("us", "UTC")))
     values["model"] = pa.repeat(plan.model, total)
     values["version"] = pa.repeat(plan.version, total)
     values["digest"] = pa.repeat(plan.digest, total)
-    values["role"] = spread(pa.array(columns[_ROLE], pa.string()))
-    values["assignment_reason"] = spread(pa.array(columns[_REASON], pa.string()))
-    values["assignment_probability"] = spread(pa.array(columns[_PROBABILITY], pa.float64()))
-    values["route_revision"] = spread(pa.array(columns[_REVISION], pa.int64()))
-    values["code"] = spread(pa.array(columns[_CODE], pa.string()))
+    values["role"] = spread(pa.array(columns[record.ROLE], pa.string()))
+    values["assignment_reason"] = spread(pa.array(columns[record.REASON], pa.string()))
+    values["assignment_probability"] = spread(pa.array(columns[record.PROBABILITY], pa.float64()))
+    values["route_revision"] = spread(pa.array(columns[record.REVISION], pa.int64()))
+    values["code"] = spread(pa.array(columns[record.CODE], pa.string()))
     values["sample_weight"] = pa.repeat(weight, total)
-    values["batch_rows"] = spread(pa.array(columns[_BATCH_ROWS], pa.int32()))
+    values["batch_rows"] = spread(pa.array(columns[record.BATCH_ROWS], pa.int32()))
     seconds = np.array([offer.seconds for offer in offers], np.float32)
     for at, station in enumerate(STATIONS):
         values[f"{station}_seconds"] = spread(pa.array(np.ascontiguousarray(seconds[:, at])))

@@ -1,23 +1,18 @@
 """One request as the pipeline hands it over: references only, nothing copied."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from numpy.typing import NDArray
 
 from feature_cache.assembly import Batch
-from serving.recording.record import PredictionRecord
+from serving.recording import record
 from serving.recording.recorder import Entry
 from serving.recording.row_plan import RowPlan
 from serving.types import Tensor
 
 __all__ = ["Offer"]
-
-_FIELDS: Final = PredictionRecord.__struct_fields__
-_ROLE: Final = _FIELDS.index("role")
-_CODE: Final = _FIELDS.index("code")
-_ROWS: Final = _FIELDS.index("rows")
 
 
 class Offer(msgspec.Struct, gc=False):
@@ -50,14 +45,14 @@ class Offer(msgspec.Struct, gc=False):
     @property
     def role(self) -> str:
         """Role of the version that answered; empty if none was picked."""
-        return self.head[_ROLE]  # type: ignore[return-value]
+        return self.head[record.ROLE]  # type: ignore[return-value]
 
     @property
     def fine(self) -> bool:
         """Whether it was answered."""
-        return self.head[_CODE] == "OK"
+        return self.head[record.CODE] == "OK"
 
     @property
     def rows(self) -> int:
         """Rows in the log: instances, and one for a request that was refused before it had any."""
-        return self.head[_ROWS] or 1  # type: ignore[return-value]
+        return self.head[record.ROWS] or 1  # type: ignore[return-value]

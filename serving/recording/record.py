@@ -27,3 +27,23 @@ class PredictionRecord(msgspec.Struct, frozen=True, gc=False):
     seconds: float
     queue_seconds: float
     compute_seconds: float
+
+
+(
+    TIME,
+    PREDICTION_ID,
+    REQUEST_ID,
+    MODEL,
+    VERSION,
+    ROLE,
+    REASON,
+    PROBABILITY,
+    REVISION,
+    CODE,
+    ROWS,
+    BATCH_ROWS,
+    SECONDS,
+    QUEUE_SECONDS,
+    COMPUTE_SECONDS,
+) = range(len(PredictionRecord.__struct_fields__))
+"""Where each field stands in an `Entry`, the tuple that the pipeline makes instead."""

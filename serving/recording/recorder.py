@@ -2,17 +2,14 @@
 
 from collections import deque
 from itertools import islice
-from typing import Final
 
 from serving.metrics import MetricsFile
-from serving.recording.record import PredictionRecord
+from serving.recording.record import MODEL, PredictionRecord
 
 __all__ = ["Entry", "Recorder"]
 
 Entry = tuple[float, str, str, str, str, str, str, float, int, str, int, int, float, float, float]
 """The fields of a `PredictionRecord`, in its order. A tuple costs a quarter of the struct."""
-
-_MODEL: Final = PredictionRecord.__struct_fields__.index("model")
 
 
 class Recorder:
@@ -41,5 +38,5 @@ class Recorder:
 
     def recent(self, limit: int = 100, model: str = "") -> list[PredictionRecord]:
         """Return at most `limit` records, newest first."""
-        wanted = (entry for entry in reversed(self._ring) if not model or entry[_MODEL] == model)
+        wanted = (entry for entry in reversed(self._ring) if not model or entry[MODEL] == model)
         return [PredictionRecord(*entry) for entry in islice(wanted, limit)]

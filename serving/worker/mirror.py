@@ -19,6 +19,7 @@ from serving.errors import Overloaded, SluiceError
 from serving.metrics import Counter, MetricsFile
 from serving.recording.no_log import NoLog, PredictionSink
 from serving.recording.offer import Offer
+from serving.recording.record import PredictionRecord
 from serving.recording.recorder import Entry
 from serving.tasks import end
 from serving.types import InferRequest
@@ -197,7 +198,7 @@ class Mirror:
         """Leave the copy to the prediction log, under the prediction id of what it copies."""
         rows = copy.lane.rows
         queue, compute = inference.queue_seconds, inference.compute_seconds
-        wall, prediction_id, request_id, *_ = origin
+        copied = PredictionRecord(*origin)
         share = next(
             (
                 one.percent / 100
@@ -210,15 +211,15 @@ class Mirror:
             Offer(
                 rows,
                 (
-                    wall,
-                    prediction_id,
-                    request_id,
+                    copied.time,
+                    copied.prediction_id,
+                    copied.request_id,
                     copy.lane.model,
                     copy.lane.version,
                     "shadow",
                     "mirror",
                     share,
-                    origin[8],
+                    copied.revision,
                     "OK",
                     joined.rows,
                     inference.batch_rows,

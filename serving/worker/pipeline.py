@@ -32,6 +32,7 @@ from serving.metrics import Counter, MetricsFile
 from serving.protocol.status import grpc_code
 from serving.recording.no_log import NoLog, PredictionSink
 from serving.recording.offer import Offer
+from serving.recording.record import PredictionRecord
 from serving.recording.recorder import Entry, Recorder
 from serving.recording.row_plan import RowPlan
 from serving.traffic.table import Decision
@@ -322,7 +323,8 @@ class Pipeline:
 
     def _log_refused(self, entry: Entry, request: InferRequest, call: Call, trip: _Trip) -> None:
         """Keep a refused request with what was known of it by then."""
-        model, whole = entry[3], entry[12]
+        known = PredictionRecord(*entry)
+        model, whole = known.model, known.seconds
         plan = trip.lane.rows if trip.lane is not None else self._unrouted.get(model)
         if plan is None:
             plan = self._unrouted[model] = RowPlan.unrouted(model)
