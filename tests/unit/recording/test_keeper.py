@@ -222,6 +222,8 @@ def test_what_is_too_old_or_too_much_goes(tmp_path: Path) -> None:
 
 def test_the_program_ends_politely_and_with_its_parent(tmp_path: Path) -> None:
     """SIGTERM ends it with 0 after what it is at."""
+    # The program goes by the real time, at which a row of `log_kit.NOON` is old.
+    config = LogConfig(retention=Seconds(1e10))
     log = log_kit.log_of(tmp_path)
     log.offer(log_kit.answer(log_kit.plan(), 1))
     log.close()
@@ -231,7 +233,7 @@ def test_the_program_ends_politely_and_with_its_parent(tmp_path: Path) -> None:
             *("--log", str(tmp_path / "log")),
             *("--metrics", str(tmp_path)),
             *("--node", "node"),
-            *("--config", msgspec.json.encode(LogConfig(), enc_hook=enc_hook).decode()),
+            *("--config", msgspec.json.encode(config, enc_hook=enc_hook).decode()),
             *("--parent", str(os.getpid())),
         ]
     )
