@@ -11,7 +11,6 @@ costs a few dictionary look-ups. Three kinds of input are told apart:
 """
 
 import asyncio
-import json
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -21,30 +20,19 @@ from numpy.typing import NDArray
 
 from feature_cache.cache import Batch, FeatureCache, Reading
 from feature_cache.keys import InvalidEntity
-from feature_cache.plan import InputSpec, Plan
+from feature_cache.plan import Plan
 from feature_cache.views import FeatureView
 from serving.config.columns import columns_of
 from serving.config.frozen_bins import Reference
 from serving.config.schema import ModelConfig
 from serving.config.snapshot import StagedVersion
-from serving.errors import FeaturesUnavailable, InvalidConfig, InvalidRequest
+from serving.errors import FeaturesUnavailable, InvalidRequest
 from serving.recording.row_plan import RowPlan, plan_rows
 from serving.types import NUMPY_OF, InferRequest, RequestedOutput, Signature, Tensor, TensorMetadata
 
-__all__ = ["JoinPlan", "Joined", "Wanted", "compile_join"]
+__all__ = ["JoinColumn", "JoinPlan", "Joined", "Wanted", "listed", "shape_words"]
 
 _MAX_LAYOUTS: Final = 64
-
-FIELD_DATATYPE: Final = {
-    "float32": "FP32",
-    "float64": "FP64",
-    "int8": "INT8",
-    "int16": "INT16",
-    "int32": "INT32",
-    "int64": "INT64",
-    "bool": "BOOL",
-    "string": "BYTES",
-}
 
 
 class Joined(msgspec.Struct, gc=False):
@@ -68,7 +56,7 @@ class Wanted(msgspec.Struct, gc=False):
     sent: dict[str, NDArray[Any]]
 
 
-class _Column(msgspec.Struct, frozen=True):
+class JoinColumn(msgspec.Struct, frozen=True):
     """One feature of one assembled input."""
 
     name: str
@@ -93,7 +81,7 @@ class JoinPlan:
         *,
         model: str,
         signature: Signature,
-        columns: Mapping[str, tuple[_Column, ...]],
+        columns: Mapping[str, tuple[JoinColumn, ...]],
         entity: Mapping[str, str],
         outputs: tuple[str, ...],
         features: FeatureCache | None = None,
@@ -239,7 +227,7 @@ class JoinPlan:
             else:
                 raise InvalidRequest(
                     f"missing input '{name}': model '{self.model}' takes it as "
-                    f"{spec.datatype} of shape {_shape(spec.shape)}"
+                    f"{spec.datatype} of shape {shape_words(spec.shape)}"
                 )
         return Joined(feed, reading.rows, outputs, batch)
 
@@ -300,7 +288,7 @@ class JoinPlan:
             if output.name not in self._known_outputs:
                 raise InvalidRequest(
                     f"unknown output '{output.name[:128]}': model '{self.model}' has "
-                    f"{_listed(self._known_outputs)}"
+                    f"{listed(self._known_outputs)}"
                 )
         return tuple(output.name for output in requested)
 
@@ -320,7 +308,7 @@ class JoinPlan:
             else:
                 raise InvalidRequest(
                     f"unknown input '{name[:128]}': model '{self.model}' takes "
-                    f"{_listed([*self.inputs, *self._column_of, *self.entity])}"
+                    f"{listed([*self.inputs, *self._column_of, *self.entity])}"
                 )
         rows = self._rows(inputs)
         feed: dict[str, NDArray[Any]] = {}
@@ -333,7 +321,7 @@ class JoinPlan:
             else:
                 raise InvalidRequest(
                     f"missing input '{name}': model '{self.model}' takes it as "
-                    f"{spec.datatype} of shape {_shape(spec.shape)}"
+                    f"{spec.datatype} of shape {shape_words(spec.shape)}"
                 )
         return Joined(feed, rows, outputs)
 
@@ -357,7 +345,7 @@ class JoinPlan:
     def _fill(
         self,
         spec: TensorMetadata,
-        columns: tuple[_Column, ...],
+        columns: tuple[JoinColumn, ...],
         whole: NDArray[Any] | None,
         features: dict[str, Tensor],
         rows: int,
@@ -371,7 +359,7 @@ class JoinPlan:
             missing = [column.name for column in columns if column.name not in features]
             if missing:
                 raise InvalidRequest(
-                    f"missing features {_listed(missing)} of input '{spec.name}': send each as an "
+                    f"missing features {listed(missing)} of input '{spec.name}': send each as an "
                     f"input of its own name, or all of them as '{spec.name}'"
                 )
             sent = list(columns)
@@ -391,8 +379,8 @@ class JoinPlan:
             expected not in (-1, given) for expected, given in zip(spec.shape, shape, strict=True)
         ):
             raise InvalidRequest(
-                f"input '{tensor.name}' has shape {_shape(shape)}, "
-                f"but model '{self.model}' takes {_shape(spec.shape)}"
+                f"input '{tensor.name}' has shape {shape_words(shape)}, "
+                f"but model '{self.model}' takes {shape_words(spec.shape)}"
             )
 
     def row_plan(
@@ -452,87 +440,18 @@ def _check_column(tensor: Tensor, datatype: str) -> None:
     shape = tensor.data.shape
     if len(shape) != 1 and shape[1:] != (1,):
         raise InvalidRequest(
-            f"input '{tensor.name}' has shape {_shape(shape)}, but it takes one value a row: "
+            f"input '{tensor.name}' has shape {shape_words(shape)}, but it takes one value a row: "
             "[n] or [n, 1]"
         )
 
 
-def _shape(shape: tuple[int, ...]) -> str:
+def shape_words(shape: tuple[int, ...]) -> str:
+    """A shape for people."""
     return "[" + ", ".join(str(dimension) for dimension in shape) + "]"
 
 
-def _listed(names: Any) -> str:
+def listed(names: Any) -> str:
+    """Names for people, the first few."""
     names = sorted(names)
     shown = ", ".join(f"'{name}'" for name in names[:8])
     return shown + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-
-
-def compile_join(
-    config: ModelConfig,
-    signature: Signature,
-    views: Mapping[str, FeatureView],
-    features: FeatureCache | None = None,
-) -> JoinPlan:
-    """Resolve names and column orders of one version.
-
-    Without `features` a request has to bring everything.
-
-    Raises:
-        InvalidConfig: the features do not fit the model file. `sluice check` finds it first.
-    """
-    specs = {spec.name: spec for spec in signature.inputs}
-    columns: dict[str, tuple[_Column, ...]] = {}
-    stored: dict[str, InputSpec] = {}
-    for name, source in config.inputs.items():
-        spec = specs.get(name)
-        if spec is None:
-            raise InvalidConfig(f"model '{config.model}' has no input '{name}'")
-        resolved = columns_of(source.features, views)
-        fields = {column.field: column.type for column in resolved}
-        view_of = {column.field: column.view for column in resolved}
-        order = list(fields)
-        if source.order == "onnx_metadata":
-            try:
-                order = json.loads(signature.metadata["feature_names"])
-            except (KeyError, ValueError, RecursionError):
-                raise InvalidConfig(
-                    f"input '{name}' of model '{config.model}' takes its order from the metadata "
-                    "key 'feature_names', and the model file has no such JSON list"
-                ) from None
-        if (
-            set(order) != set(fields)
-            or len(spec.shape) != 2
-            or spec.shape[1] not in (-1, len(order))
-        ):
-            raise InvalidConfig(
-                f"input '{name}' of model '{config.model}' takes {_shape(spec.shape)} with the "
-                f"features {_listed(order)}, but the configuration lists {_listed(fields)}"
-            )
-        for field, kind in fields.items():
-            if not np.can_cast(
-                NUMPY_OF[FIELD_DATATYPE[kind]], NUMPY_OF[spec.datatype], "same_kind"
-            ):
-                raise InvalidConfig(
-                    f"feature '{field}' is {kind}, which does not fit input '{name}' of model "
-                    f"'{config.model}' ({spec.datatype})"
-                )
-        stored[name] = InputSpec(
-            tuple((view_of[field], field) for field in order), NUMPY_OF[spec.datatype]
-        )
-        columns[name] = tuple(
-            _Column(field, FIELD_DATATYPE[fields[field]], name, index)
-            for index, field in enumerate(order)
-        )
-    outputs = tuple(config.outputs) or tuple(spec.name for spec in signature.outputs)
-    unknown = set(outputs) - {spec.name for spec in signature.outputs}
-    if unknown:
-        raise InvalidConfig(f"model '{config.model}' has no output {_listed(unknown)}")
-    return JoinPlan(
-        model=config.model,
-        signature=signature,
-        columns=columns,
-        entity=config.entity,
-        outputs=outputs,
-        features=features,
-        plan=features.compile(stored) if features is not None and stored else None,
-    )

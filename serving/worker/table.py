@@ -20,7 +20,7 @@ from serving.traffic.detour import around
 from serving.traffic.table import Decision, ModelRoute, RouteTable
 from serving.types import InferRequest
 from serving.upstream import Upstream
-from serving.worker.join import compile_join
+from serving.worker.join_compiler import compile_join
 from serving.worker.lane import Lane
 from serving.worker.quarantine import Shut, nobody
 from serving.worker.tally import Ledger

@@ -9,7 +9,8 @@ from feature_cache.views import FeatureView
 from serving.config.schema import ModelConfig
 from serving.errors import InvalidConfig, InvalidRequest
 from serving.types import InferRequest, RequestedOutput, Signature, Tensor, TensorMetadata
-from serving.worker.join import JoinPlan, compile_join
+from serving.worker.join import JoinPlan
+from serving.worker.join_compiler import compile_join
 
 VIEWS = {
     "person": msgspec.convert(
