@@ -106,7 +106,8 @@ class Load:
     async def _run(self) -> None:
         tasks: set[asyncio.Task[None]] = set()
         for _ in range(0 if self.fresh else CONNECTIONS):
-            self._free.append(await asyncio.open_connection(self.host, self.port))
+            with contextlib.suppress(OSError):  # whoever needs it tries again, and is counted
+                self._free.append(await asyncio.open_connection(self.host, self.port))
         due = time.monotonic()
         while not self._ending.is_set():
             delay = due - time.monotonic()

@@ -270,7 +270,6 @@ class RetrainingDesk:
             new = settle(kept, request.id, said, now)
             if new == kept:  # it was ended meanwhile
                 return
-            await self._write(model, new)
             assert new.request is not None
             given_up = new.request.stage == "given_up"
             what = "delivered" if delivered else "given_up" if given_up else "failed"
@@ -283,6 +282,8 @@ class RetrainingDesk:
                 _LOG.log(level, "%s: request %s %s: %s", model, request.id, what, said)
                 verb = f"retraining {what.replace('_', ' ')}"
                 await self._note(verb, model, f"{request.id}: {said}")
+            # Last: killed before this, it is sent and audited once more, and never left unaudited.
+            await self._write(model, new)
 
     # --- verbs --------------------------------------------------------------------------------
 

@@ -217,14 +217,19 @@ class SegmentFollower:
 def _messages(
     data: bytes, offset: int, seed: int
 ) -> Iterator[tuple[int, int, "pa.ipc.Message | None"]]:
-    """Start, end and message of each that is whole; None for the mark of the end."""
+    """Start, end and message of each that is whole; None for the mark of the end.
+
+    The mark has no checksum: after a stretch that cannot be read, the same bytes may be data.
+    """
+    hole = False
     while offset < len(data):
-        if data[offset : offset + 8] == _END:
+        if not hole and data[offset : offset + 8] == _END:
             yield offset, offset + 8, None
             offset += 8
             continue
         found = _message(data, offset)
-        if found is not None and _intact(data, offset, found[1], seed):
+        hole = found is None or not _intact(data, offset, found[1], seed)
+        if found is not None and not hole:
             yield offset, found[1], found[0]
             offset = found[1]
             continue

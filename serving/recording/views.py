@@ -195,7 +195,10 @@ def _parts(log: OpenLog, model: str, source: _Source) -> list[_Part]:
             table = pa.Table.from_batches(contents.batches, contents.schema)
             tables.setdefault(table.schema, []).append(table)
     parts += [_Part(source(found), schema) for schema, found in tables.items()]
-    return parts or [_Part(source([HEAD.empty_table()]), HEAD)]
+    # What every row has can be asked for, even if no file of the time has it.
+    if not set(HEAD.names) <= {name for part in parts for name in part.schema.names}:
+        parts.append(_Part(source([HEAD.empty_table()]), HEAD))
+    return parts
 
 
 def _parquet(paths: Iterable[Path]) -> str:

@@ -68,11 +68,13 @@ class Health:
         try:
             said: int | None = None
             while True:
+                # Asked first: a drain that begins while a status is written gets a turn of its own.
+                draining = self._draining.is_set()
                 status = self._status() if known else _Status.SERVICE_UNKNOWN
                 if status != said:
                     await context.write(_encoded(status))
                     said = status
-                if self._draining.is_set():
+                if draining:
                     return
                 try:
                     async with asyncio.timeout(WATCH_SECONDS):

@@ -117,7 +117,7 @@ def test_a_killed_control_delivers_at_least_once_with_one_id(
         lines = (home.data / "journal" / "audit.jsonl").read_text().splitlines()
         verbs = [json.loads(line)["verb"] for line in lines]
         assert "retraining asked" in verbs
-        assert verbs.count("retraining delivered") == 1
+        assert "retraining delivered" in verbs  # twice if it was killed right after the line
 
 
 def test_a_decision_that_was_only_written_is_sent(tmp_path: Path) -> None:

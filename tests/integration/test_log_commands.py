@@ -1,5 +1,6 @@
 """`sluice log` beside a gateway that answers, and one whose worker was killed."""
 
+import contextlib
 import json
 import os
 import re
@@ -57,6 +58,8 @@ def demo(tmp_path: Path) -> Iterator[gateway_kit.Running]:
     text = re.sub(r"\n(log|engine):.*(\n +.*)*", "", text)
     gateway.write_text(
         f"{text}\nengine: {{kind: local, workers: 2}}\nlog: {{segment_age: 2s, min_free: 0B}}\n"
+        # Nothing here is about being late.
+        .replace("default_deadline: 1s", "default_deadline: 30s")
     )
     with gateway_kit.running(folder) as running:
         yield running
@@ -98,7 +101,8 @@ def test_who_follows_sees_what_is_answered_meanwhile(demo: gateway_kit.Running) 
         [str(gateway_kit.SLUICE), "log", "tail", "employment", "-f", "--json", "--role",
          "production", "--data", str(demo.data)],
         stdout=subprocess.PIPE, text=True,
-    ) as follower:  # fmt: skip
+    ) as follower, contextlib.ExitStack() as stack:  # fmt: skip
+        stack.callback(follower.kill)  # or it would be waited for, whatever goes wrong here
         assert follower.stdout is not None
         seen = [json.loads(follower.stdout.readline())["prediction_id"]]
         asked = []

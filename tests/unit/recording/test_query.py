@@ -13,6 +13,7 @@ from serving.recording import query_child
 from serving.recording.layout import LogFolder
 from serving.recording.query import Query, QueryFailed
 from serving.recording.reading import OpenLog
+from serving.recording.schema import HEAD
 from serving.recording.statements import QueryRefused, the_query
 from serving.recording.views import log_relation, register
 
@@ -90,6 +91,17 @@ def test_rows_outside_a_time_range_are_left_out(
         rows = connection.execute('SELECT "entity.person_id" FROM employment').fetchall()
 
     assert rows == [(2,)]
+
+
+def test_what_every_row_has_can_be_asked_for_whatever_the_time_range(
+    log: Path, connection: duckdb.DuckDBPyConnection
+) -> None:
+    """Files of the range may be none, or older than a column."""
+    for since in (None, kit.EPOCH + 1000 * kit.HOUR):
+        with OpenLog(LogFolder(log), since=since) as opened:
+            register(connection, opened, ["employment"], since=since)
+            columns = connection.execute("DESCRIBE predictions").fetchall()
+        assert {name for name, *_ in columns} == set(HEAD.names)
 
 
 def test_a_model_without_rows_is_a_view_without_rows(

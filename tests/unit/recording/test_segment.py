@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.recording.segment import SegmentWriter, read_segment
+from serving.recording.segment import SegmentFollower, SegmentWriter, read_segment
 
 SCHEMA = pa.schema([("number", pa.int64()), ("words", pa.string())])
 
@@ -92,6 +92,34 @@ def test_one_flipped_bit_costs_one_batch_and_is_told(
     assert contents.damages or not contents.sealed or len(found) == 50
     if len(found) < 50:
         assert contents.damages
+
+
+def test_a_batch_that_is_being_written_is_never_taken_for_the_end(tmp_path: Path) -> None:
+    """Though its values may look like the mark of the end: eight bytes, at any place."""
+    like_the_end = [-1, -1, -1, -1, 0, 0, 0, 0, 7]  # nine: one of them is aligned
+    values = like_the_end * 8
+    schema = pa.schema([("small", pa.int8())])
+    writer = SegmentWriter(tmp_path / "whole", schema)
+    for _ in range(2):
+        # Random ones before: they are kept as they are, so that what follows is not packed.
+        rows = [*os.urandom(64)]
+        writer.write(pa.record_batch({"small": [b - 128 for b in rows] + values}, schema=schema))
+    writer.close()
+    whole = (tmp_path / "whole").read_bytes()
+    assert whole.index(b"\xff" * 4 + bytes(4)) < len(whole) - 8
+    growing = tmp_path / "growing"
+    growing.touch()
+    follower = SegmentFollower(growing)
+    seen = 0
+
+    with growing.open("ab", buffering=0) as file:
+        for byte in whole:
+            file.write(bytes([byte]))
+            seen += sum(one.num_rows for one in follower.more())
+    ended = follower.ended
+    follower.close()
+
+    assert (seen, ended) == (2 * (64 + len(values)), True)
 
 
 def test_a_file_of_something_else_is_damage_not_an_error(tmp_path: Path) -> None:
