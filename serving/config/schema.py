@@ -12,7 +12,8 @@ from msgspec import Meta
 
 from feature_cache.views import FeatureView
 from serving.config.monitoring import LogConfig, ModelLog, MonitoringConfig
-from serving.config.section import Name, Percent, Section, Sha256
+from serving.config.rollout import RolloutConfig
+from serving.config.section import Name, Percent, Section, Sha256, Share
 from serving.config.units import ByteSize, Seconds
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Canary",
     "Configuration",
     "EngineConfig",
+    "Fallback",
     "FeaturesConfig",
     "GatewayConfig",
     "HostsConfig",
@@ -274,6 +276,9 @@ class TokenEntry(Section, frozen=True, kw_only=True):
     """`infer` calls models, `operator` may also override routing, `admin` may change things.
     Each includes the ones before it."""
 
+    tenant: Name | None = None
+    """On whose behalf it calls, for `traffic.overrides`. Absent: nobody's in particular."""
+
 
 class TokensFile(Section, frozen=True, kw_only=True):
     """The file that `auth.tokens` names."""
@@ -425,7 +430,7 @@ class Assignment(Section, frozen=True, kw_only=True):
 
 
 class Override(Section, frozen=True, kw_only=True):
-    """A header that picks the version, for those allowed to."""
+    """Requests whose version is not drawn: by a header, by who calls, or by whom they are about."""
 
     header: Annotated[str, Meta(pattern=r"^[a-z0-9-]+$")] = "x-sluice-version"
     """Header (gRPC metadata key) whose value names a version."""
@@ -433,7 +438,39 @@ class Override(Section, frozen=True, kw_only=True):
     roles: Annotated[list[Literal["infer", "operator", "admin"]], Meta(min_length=1)] = (
         msgspec.field(default_factory=lambda: ["operator"])
     )
-    """Who may use it. Anybody else is answered 403."""
+    """Who may use the header. Anybody else is answered 403."""
+
+    tenants: list[Name] = []
+    """Instead of a header: callers, by the `tenant` of their token."""
+
+    entities: list[str | int] = []
+    """Instead of a header: assignment keys."""
+
+    version: Name | None = None
+    """What those callers or keys get. Absent: production."""
+
+    reason: str = ""
+    """Why, for people."""
+
+    analysed: bool = False
+    """Whether a rollout counts these requests all the same. Nobody drew lots for them, so they may
+    tilt the comparison."""
+
+
+class Fallback(Section, frozen=True, kw_only=True):
+    """What becomes of a request that the canary failed."""
+
+    on_canary_error: Literal["none", "production"] = "none"
+    """`production`: it is asked once more, of production, while the deadline allows it. The failure
+    still counts against the canary."""
+
+    budget: Share = 0.1
+    """Share of a worker's requests to this model that may be asked twice, so that a canary that
+    fails does not double production's load."""
+
+    reserve: Seconds | None = None
+    """Time kept for the second try: a canary that has not answered so long before the deadline is
+    given up. Absent: a third of the deadline."""
 
 
 class TrafficConfig(Section, frozen=True, kw_only=True):
@@ -452,7 +489,10 @@ class TrafficConfig(Section, frozen=True, kw_only=True):
     """Who sticks to what."""
 
     overrides: list[Override] = []
-    """Headers that pick a version; first match wins."""
+    """Requests whose version is not drawn; first match wins."""
+
+    fallback: Fallback = Fallback()
+    """What becomes of a request that the canary failed."""
 
 
 class ModelConfig(Section, frozen=True, kw_only=True):
@@ -481,6 +521,10 @@ class ModelConfig(Section, frozen=True, kw_only=True):
 
     traffic: TrafficConfig
     """Which version answers whom."""
+
+    rollout: RolloutConfig | None = None
+    """How a new version becomes production. While it lasts it decides who gets the new version,
+    not `traffic`."""
 
     log: ModelLog = ModelLog()
     """What is kept of its predictions, where `gateway.yaml` has a `log`."""
