@@ -69,6 +69,9 @@ class _Trip(msgspec.Struct, gc=False):
     revision: int
     lane: Lane | None = None
     decision: Decision | None = None
+    place: int | None = None
+    """Where the assignment key falls on the line, if there is one and somebody wants to know."""
+
     joined: Joined | None = None
     reading: Reading | None = None
     inference: Inference | None = None
@@ -127,7 +130,7 @@ class Pipeline:
                 request, call, model.deadline or self._default_deadline, self._now()
             )
             entered = True
-            trip.decision = decision = self._route(model, request, call, principal)
+            trip.decision = decision = self._route(model, request, call, principal, trip)
             trip.lane = lane = model.answering(decision)
             trip.admitted = self._now()
             wanted = lane.join.wanted(request)
@@ -166,24 +169,31 @@ class Pipeline:
             lane.joining -= 1
 
     def _route(
-        self, model: LiveModel, request: InferRequest, call: Call, principal: Principal
+        self,
+        model: LiveModel,
+        request: InferRequest,
+        call: Call,
+        principal: Principal,
+        trip: _Trip,
     ) -> Decision:
-        """Pick the version: asked for by name, overridden by an allowed header, or assigned."""
+        """Pick the version: asked for by name, overridden, or assigned."""
         route = model.route
         if request.version:
             return route.pin(request.version, "version")
-        if call.headers:
-            for override in route.overrides:
-                wanted = call.headers.get(override.header)
-                if wanted:
-                    if principal.roles.isdisjoint(override.roles):
-                        raise PermissionDenied(
-                            f"header '{override.header}' needs one of the roles "
-                            f"{', '.join(override.roles)}"
-                        )
-                    return route.pin(wanted, "override")
         key = model.key_of(request, call.headers)
-        return route.pick(key, random.getrandbits(64) if key is None else 0)
+        if key is not None and model.places:
+            trip.place = route.place_of(key)
+        overrides = route.overrides
+        if overrides.beyond_headers or (call.headers and overrides.headers):
+            overridden = route.override(call.headers, principal, key)
+            if overridden is not None:
+                return overridden
+        if route.only is not None:
+            return route.only
+        if key is None:
+            return route.pick(None, random.getrandbits(64))
+        # Without a canary's weight every place is production's.
+        return route.pick(trip.place or 0, route.copy_place_of(key) if route.copies else 0)
 
     def _answer(
         self, request: InferRequest, call: Call, trip: _Trip, lane: Lane, decision: Decision
