@@ -97,6 +97,9 @@ class Batch(msgspec.Struct, array_like=True):
     tripped: str = ""
     """The hard stop that this worker has hit, in words."""
 
+    copies: int = 0
+    """All copies that were compared; `shadow` tells of each key once."""
+
 
 class Unfolded(msgspec.Struct, array_like=True):
     """Everything of one worker that control has not confirmed."""
