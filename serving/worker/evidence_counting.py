@@ -32,7 +32,7 @@ Note = tuple[int | None, Fault | None, float, int, list[Any] | None]
 _LABELS: Final = 64
 """Classes told apart; more are counted together, as `other`."""
 
-_DURATIONS: Final = 200
+_DURATIONS: Final = 50
 """Most durations of an arm in a batch."""
 
 
@@ -48,7 +48,7 @@ class Told:
         byte, bit = cells >> 3, np.uint8(1) << (cells & 7).astype(np.uint8)
         new = (self._bits[byte] & bit) == 0
         np.bitwise_or.at(self._bits, byte[new], bit[new])
-        found = first[new]
+        found: NDArray[np.intp] = first[new]
         found.sort()
         return found
 
@@ -250,7 +250,8 @@ class Counting:
         if not count:
             return None
         group.into.exclude("defaulted", group.arm, count)
-        return ~defaulted
+        fine: NDArray[np.bool_] = ~defaulted
+        return fine
 
     def _latency(
         self,
@@ -293,13 +294,13 @@ class Counting:
         keyed = at if keyless is None else at[~keyless]
         first = keyed[self._memory(rule.name).fresh(group.cells[keyed])]
         names = self._bin_names(rule)
-        of_first = names([values[i][source] for i in first.tolist()])  # type: ignore[index]
+        of_first = names([values[i][source] for i in first.tolist()])
         cells = group.cells[first]
         for name in dict.fromkeys(of_first):
             same = np.array([one == name for one in of_first])
             group.into.pile(name, group.arm).cells.append(cells[same])
         if keyless is not None:
-            for name in names([values[i][source] for i in at[keyless].tolist()]):  # type: ignore[index]
+            for name in names([values[i][source] for i in at[keyless].tolist()]):
                 group.into.pile(name, group.arm).unkeyed += 1
 
     def _bin_names(self, rule: PredictionRule) -> Callable[[list[Any]], list[str]]:

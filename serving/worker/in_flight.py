@@ -42,14 +42,17 @@ class Word(IntEnum):
     NOTED = 2
     """Requests that ended and count."""
 
-    STANDING = 3
-    """Of those, how many are in batches that stand in the store or are confirmed."""
+    NUMBER = 3
+    """The last batch that was given to the store, whether or not it arrived."""
 
-    NUMBER = 4
-    """The last batch that stands in the store or is confirmed."""
+    SENT = 4
+    """Requests in that one and all before it."""
 
-    SPOKEN = 5
-    """The number under which somebody has begun to speak for a dead worker; 0: nobody has."""
+    STANDING = 5
+    """Requests in batches that have arrived."""
+
+    SPOKEN = 6
+    """The number under which somebody speaks for a dead worker; 0: nobody does."""
 
 
 class Owner(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,8 +129,9 @@ class Found:
 
     def slots(self) -> NDArray[np.uint64]:
         """What was in flight: place, probability (bits of a float64) and whose, shape [n, 3]."""
-        table = np.frombuffer(self._map[_HEADER:], np.uint64).reshape(-1, SLOT)
-        return table[table[:, 2] != 0]
+        table: NDArray[np.uint64] = np.frombuffer(self._map[_HEADER:], "<u8").reshape(-1, SLOT)
+        held: NDArray[np.uint64] = table[table[:, 2] != 0]
+        return held
 
     def remove(self) -> None:
         """Everything has been said."""

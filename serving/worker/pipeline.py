@@ -39,6 +39,8 @@ from serving.traffic.table import Decision
 from serving.types import Call, InferRequest, InferResponse, ParameterValue, Principal, Tensor
 from serving.upstream import Inference
 from serving.worker.admission import Admission
+from serving.worker.evidence_faults import fault_of
+from serving.worker.evidence_watch import Ticket, Watch
 from serving.worker.features import FeatureTally, summary
 from serving.worker.join import Joined, Wanted
 from serving.worker.lane import Lane
@@ -79,6 +81,9 @@ class _Trip(msgspec.Struct, gc=False):
     admitted: float = 0.0
     joined_at: float = 0.0
     inferred: float = 0.0
+    watch: Watch | None = None
+    ticket: Ticket | None = None
+    """What `watch` wants back when it is known what has become of the request."""
 
 
 class Pipeline:
@@ -106,6 +111,7 @@ class Pipeline:
         self.mirror = mirror
         self.tracing = tracing
         self._default_deadline = float(limits.default_deadline)
+        self._longest_deadline = float(limits.max_deadline)
         self._metrics = metrics
         self._now: Callable[[], float] = clock.monotonic
         self._wall: Callable[[], float] = clock.wall
@@ -130,7 +136,13 @@ class Pipeline:
                 request, call, model.deadline or self._default_deadline, self._now()
             )
             entered = True
-            trip.decision = decision = self._route(model, request, call, principal, trip)
+            decision = self._route(model, request, call, principal, trip)
+            watch = trip.watch = model.watch
+            if watch is not None:
+                if watch.stopped:
+                    decision = watch.around(decision)
+                trip.ticket = watch.enter(decision, trip.place)
+            trip.decision = decision
             trip.lane = lane = model.answering(decision)
             trip.admitted = self._now()
             wanted = lane.join.wanted(request)
@@ -158,7 +170,16 @@ class Pipeline:
             for version in decision.mirrors:
                 shadow = model.lanes.get(version)
                 if shadow is not None:
-                    self.mirror.offer(shadow, request, answers, trip.reading, trip.entry)
+                    told = watch if watch is not None and watch.copies_to(version) else None
+                    self.mirror.offer(
+                        shadow,
+                        request,
+                        answers,
+                        trip.reading,
+                        trip.entry,
+                        watch=told,
+                        place=trip.place,
+                    )
         return response
 
     async def _read(self, lane: Lane, wanted: Wanted, deadline: float) -> Reading:
@@ -239,6 +260,10 @@ class Pipeline:
             answered - arrived,
         )
         tally.answered(seconds, rows)
+        ticket, trip.ticket = trip.ticket, None
+        if ticket is not None:
+            assert trip.watch is not None
+            trip.watch.answered(ticket, answered - arrived, answered, joined, inference)
         trip.entry = entry = (
             wall,
             prediction_id,
@@ -296,6 +321,8 @@ class Pipeline:
         code = grpc_code(error)
         now = self._now()
         lane, decision = trip.lane, trip.decision
+        if trip.watch is not None and decision is not None:
+            self._blame(error, request, call, trip, trip.watch)
         role = decision.role if decision is not None else ""
         if lane is not None:
             lane.failed(role, call.protocol, code, now - call.arrived)
@@ -330,6 +357,28 @@ class Pipeline:
             self._log_refused(entry, request, call, trip)
         if trace is not None:
             trace.finish((), {"sluice.model": model, "rpc.grpc.status": code}, code)
+
+    def _blame(
+        self, error: BaseException, request: InferRequest, call: Call, trip: _Trip, watch: Watch
+    ) -> None:
+        """Tell a rollout of a request that the version it was given to did not answer."""
+        lane, decision = trip.lane, trip.decision
+        own = lane.config.serve.deadline if lane is not None else None
+        allowed = min(own or self._default_deadline, self._longest_deadline)
+        fault = fault_of(error, hurried=call.deadline < call.arrived + allowed)
+        ticket, trip.ticket = trip.ticket, None
+        if ticket is not None:
+            now = self._now()
+            watch.failed(ticket, fault, now - call.arrived, now)
+        # The copy that it would have been given tells whether the new version does better.
+        if fault.counts and trip.joined is not None and decision is not None:
+            model = self.table.models.get(request.model)
+            for version in decision.mirrors:
+                shadow = model.lanes.get(version) if model is not None else None
+                if shadow is not None and watch.copies_to(version):
+                    self.mirror.offer(
+                        shadow, request, None, trip.reading, watch=watch, place=trip.place
+                    )
 
     def _log_refused(self, entry: Entry, request: InferRequest, call: Call, trip: _Trip) -> None:
         """Keep a refused request with what was known of it by then."""
