@@ -117,20 +117,14 @@ def last_batch(found: Found, number: int, at: float, lost: int) -> Batch:
     cells: dict[float, list[list[int]]] = {}
     unkeyed: dict[float, list[int]] = {}
     requests: dict[float, list[int]] = {}
-    slots = found.slots()
-    for place, rho, code in zip(
-        slots[:, 0].tolist(),
-        slots[:, 1].copy().view("f8").tolist(),
-        slots[:, 2].tolist(),
-        strict=True,
-    ):
-        arm, keyless = (code - 1) % 2, code > 2
-        requests.setdefault(rho, [0, 0])[arm] += 1
-        keys, others = cells.setdefault(rho, [[], []]), unkeyed.setdefault(rho, [0, 0])
-        if keyless:
-            others[arm] += 1
+    for one in found.entries():
+        requests.setdefault(one.rho, [0, 0])[one.arm] += 1
+        keys = cells.setdefault(one.rho, [[], []])
+        others = unkeyed.setdefault(one.rho, [0, 0])
+        if one.place is None:
+            others[one.arm] += 1
         else:
-            keys[arm].append(cell_of(place, scramble))
+            keys[one.arm].append(cell_of(one.place, scramble))
     shares = []
     for rho, counts in requests.items():
         canary, production = (

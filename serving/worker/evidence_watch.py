@@ -21,6 +21,8 @@ from serving.upstream import Inference
 from serving.worker.evidence_counting import (
     CANARY,
     DEFAULTED,
+    FAULTY,
+    KEYLESS,
     PRODUCTION,
     UNWELL,
     Counting,
@@ -29,7 +31,7 @@ from serving.worker.evidence_counting import (
 from serving.worker.evidence_faults import Fault
 from serving.worker.evidence_rules import compile_plan
 from serving.worker.hard_stop import HardStop
-from serving.worker.in_flight import SUFFIX, InFlight, Owner, Word, float_bits
+from serving.worker.in_flight import SUFFIX, InFlight, Owner, Word
 from serving.worker.join import Joined
 
 __all__ = ["HARD_STOP", "Ticket", "Watch", "Way"]
@@ -45,12 +47,15 @@ _NOTED: Final = int(Word.NOTED)
 _ASIDE: Final = {"version": "asked_for", "override": "overridden", "only": "no_canary"}
 
 
-class Way(msgspec.Struct, gc=False, eq=False):
-    """How requests of one decision count, and the notes they have left."""
+class Way(msgspec.Struct, eq=False):
+    """How requests of one decision count."""
 
     decision: Decision
     arm: int
     rho: float
+    notes: list[Note]
+    """Of this probability, waiting to be added up."""
+
     drawn: bool
     counts: bool
     keyed: int
@@ -60,9 +65,7 @@ class Way(msgspec.Struct, gc=False, eq=False):
     reason: str = ""
     """Why its requests are left out."""
 
-    rho_bits: int = 0
     aside: int = 0
-    notes: list[Note] = msgspec.field(default_factory=list)
 
 
 Ticket = tuple[int, Way, int | None]
@@ -107,10 +110,15 @@ class Watch:
 
         self._told_of_stop = False
         self._ways: dict[int, Way] = {}
-        self._dirty: list[Way] = []
+        self._aside: list[Way] = []
+        self._notes: dict[float, list[Note]] = {}
         self._copies: list[tuple[int | None, str]] = []
         self._reads = bool(plan.sources)
-        self._spots: dict[tuple[str, ...], list[tuple[int, int]]] = {}
+        self._names: tuple[str, ...] = ()
+        self._spots: list[int] = []
+        self._spot = -1
+        """Of the only output that is looked at, among `_names`; -1: there are several, or none."""
+
         self._instead: dict[tuple[str, ...], Decision] = {}
 
     def follow(self, model: ModelConfig, rollout: RolloutTraffic) -> None:
@@ -124,7 +132,7 @@ class Watch:
         self.owner = msgspec.structs.replace(self.owner, signals=plan.failing, step=plan.step)
         self.flight.describe(self.owner)
         self._reads = bool(plan.sources)
-        self._spots.clear()
+        self._names = ()
         self._ways.clear()  # decisions belong to a table
         self._instead.clear()
 
@@ -158,8 +166,7 @@ class Watch:
         slot = free.pop()
         words = self._words
         words[slot] = place or 0
-        words[slot + 1] = way.rho_bits
-        words[slot + 2] = way.unkeyed if place is None else way.keyed
+        words[slot + 1] = way.unkeyed if place is None else way.keyed
         return slot, way, place
 
     def answered(
@@ -177,23 +184,22 @@ class Watch:
         slot, way, place = ticket
         words = self._words
         if way.counts:
-            notes = way.notes
-            if not notes:
-                self._dirty.append(way)
             batch = joined.batch
-            notes.append(
-                (
-                    place,
-                    None,
-                    seconds,
-                    0 if batch is None or batch.fine else _flags(batch),
-                    self._read(joined.outputs, inference.outputs) if self._reads else None,
-                )
-            )
+            flags = 0 if batch is None or batch.fine else _flags(batch)
+            if place is None:
+                place, flags = 0, flags | KEYLESS
+            values: tuple[NDArray[Any] | None, ...] | None = None
+            if self._reads:
+                if joined.outputs is not self._names:
+                    self._look(joined.outputs)
+                spot = self._spot
+                said = inference.outputs
+                values = (said[spot],) if spot >= 0 else self._several(said)
+            way.notes.append((place, way.arm, seconds, flags, None, values))
             words[_NOTED] += 1
-            if len(notes) >= _AT_ONCE:
+            if len(way.notes) >= _AT_ONCE:
                 self.settle()
-        words[slot + 2] = 0
+        words[slot + 1] = 0
         self._free.append(slot)
         if way.arm == CANARY:
             self._stop.ended(now, failed=False)
@@ -202,13 +208,12 @@ class Watch:
         """Give the slot back: the request was not answered by the version it was drawn for."""
         slot, way, place = ticket
         if way.counts:
-            if not way.notes:
-                self._dirty.append(way)
-            way.notes.append((place, fault, seconds, UNWELL if fault.unwell else 0, None))
+            flags = FAULTY | (UNWELL if fault.unwell else 0) | (KEYLESS if place is None else 0)
+            way.notes.append((place or 0, way.arm, seconds, flags, fault, None))
             self._words[_NOTED] += 1
             if len(way.notes) >= _AT_ONCE:
                 self.settle()
-        self._words[slot + 2] = 0
+        self._words[slot + 1] = 0
         self._free.append(slot)
         if way.arm == CANARY and fault.counts and self._stop.ended(now, failed=True):
             self.stopped = True
@@ -231,14 +236,14 @@ class Watch:
 
     def settle(self) -> None:
         """Add up what has ended."""
-        dirty, self._dirty = self._dirty, []
-        for way in dirty:
-            if way.aside:
-                self.counting.aside(way.arm, way.rho, way.reason, way.aside)
-                way.aside = 0
-            if way.notes:
-                notes, way.notes = way.notes, []
-                self.counting.add(way.arm, way.rho, notes)
+        for way in self._aside:
+            self.counting.aside(way.arm, way.rho, way.reason, way.aside)
+            way.aside = 0
+        self._aside.clear()
+        for rho, notes in self._notes.items():
+            if notes:
+                self.counting.add(rho, notes)
+                notes.clear()
         if self._copies:
             copies, self._copies = self._copies, []
             self.counting.copied(copies)
@@ -268,12 +273,12 @@ class Watch:
             decision=decision,
             arm=arm,
             rho=rho,
+            notes=self._notes.setdefault(rho, []),
             drawn=drawn and (counts or canary),
             counts=counts,
-            keyed=arm + 1 if counts else 0,
-            unkeyed=arm + 3 if counts else 0,
+            keyed=self.flight.code(rho, arm, keyed=True) if counts else 0,
+            unkeyed=self.flight.code(rho, arm, keyed=False) if counts else 0,
             reason=reason,
-            rho_bits=float_bits(rho),
         )
         if len(self._ways) >= _WAYS:  # asked for by name: each has a decision of its own
             self._ways.clear()
@@ -282,22 +287,20 @@ class Watch:
         return way
 
     def _set_aside(self, way: Way) -> None:
-        if not way.aside and not way.notes:
-            self._dirty.append(way)
+        if not way.aside:
+            self._aside.append(way)
         way.aside += 1
 
-    def _read(self, names: tuple[str, ...], outputs: Sequence[NDArray[Any]]) -> list[Any] | None:
-        """The values that rules about predictions look at: of the first row, as the key is."""
-        spots = self._spots.get(names)
-        if spots is None:
-            spots = self._spots[names] = [
-                (names.index(name) if name in names else -1, column)
-                for name, column in self.counting.plan.sources
-            ]
-        try:
-            return [outputs[at].item(column) if at >= 0 else None for at, column in spots]
-        except (IndexError, ValueError):  # an output with fewer columns than the rule reads
-            return None
+    def _look(self, names: tuple[str, ...]) -> None:
+        """Find out where among these outputs are those that rules look at."""
+        self._names = names
+        self._spots = [
+            names.index(name) if name in names else -1 for name, _ in self.counting.plan.sources
+        ]
+        self._spot = self._spots[0] if len(self._spots) == 1 else -1
+
+    def _several(self, outputs: Sequence[NDArray[Any]]) -> tuple[NDArray[Any] | None, ...]:
+        return tuple([outputs[at] if at >= 0 else None for at in self._spots])
 
 
 def _flags(batch: FeatureBatch) -> int:
