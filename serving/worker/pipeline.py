@@ -256,10 +256,8 @@ class Pipeline:
             overridden = route.override(call.headers, principal, key)
             if overridden is not None:
                 return overridden
-        if route.only is not None:
-            return route.only
         if key is None:
-            return route.pick(None, random.getrandbits(64))
+            return route.only or route.pick(None, random.getrandbits(64))
         # Without a canary's weight every place is production's.
         return route.pick(trip.place or 0, route.copy_place_of(key) if route.copies else 0)
 
