@@ -133,6 +133,12 @@ FAMILIES: Final[dict[str, Family]] = {
         "found damaged, Parquet files merged, expired, or removed over max_size.",
         ("outcome",),
     ),
+    "sluice_fallback_total": Family(
+        "counter",
+        "Requests that the canary failed, by what became of them: asked of production (answered, "
+        "failed, abandoned by the client) or not (no_budget, no_time).",
+        ("model", "outcome"),
+    ),
     "sluice_mirrored_total": Family(
         "counter", "Shadow copies, by outcome (answered, failed, dropped).", (*_VERSION, "outcome")
     ),

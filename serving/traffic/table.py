@@ -30,7 +30,7 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
     `probability` is the chance that a request with an unknown key gets this version by
     assignment; 0.0 where nobody drew lots (a pinned version), so that analysis leaves it out.
     `mirrors` are the versions that get a copy. `analysed`: nobody drew lots, and a rollout counts
-    the request all the same. `fallback` is the version that is asked if this one fails.
+    the request all the same. `fallback` is what is asked if this one fails.
     """
 
     version: str
@@ -39,7 +39,7 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
     reason: Reason
     mirrors: tuple[str, ...] = ()
     analysed: bool = False
-    fallback: str = ""
+    fallback: "Decision | None" = None
 
 
 class _Shadow(msgspec.Struct, frozen=True):
@@ -90,7 +90,9 @@ class ModelRoute:
         self._canary = traffic.canary.version if traffic.canary else None
         self._threshold = threshold(traffic.canary.weight) if traffic.canary else 0
         falls_back = traffic.fallback.on_canary_error == "production"
-        self._fallback = traffic.production if falls_back else ""
+        self._fallback = (
+            Decision(traffic.production, "production", 0.0, "fallback") if falls_back else None
+        )
         self._shadows = tuple(
             _Shadow(shadow.version, threshold(shadow.percent))
             for shadow in traffic.shadow
@@ -132,7 +134,7 @@ class ModelRoute:
                     for index, shadow in enumerate(self._shadows)
                     if mask >> index & 1 and shadow.version != version
                 ),
-                fallback=self._fallback if canary else "",
+                fallback=self._fallback if canary else None,
             )
             self._decisions[canary, reason, mask] = decision
         return decision

@@ -139,6 +139,12 @@ class LiveTable(msgspec.Struct, frozen=True):
         except KeyError:
             raise ModelNotFound(f"Request for unknown model: '{name[:128]}' is not found") from None
 
+    def upstream_of(self, lane: Lane) -> Upstream | None:
+        """Find what serves now the very file of a lane of another table."""
+        model = self.models.get(lane.model)
+        its = model.lanes.get(lane.version) if model is not None else None
+        return its.upstream if its is not None and its.staged == lane.staged else None
+
 
 class Loader:
     """Turns snapshots into tables, reusing what has not changed.
