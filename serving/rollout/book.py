@@ -22,7 +22,7 @@ import msgspec
 
 from serving.config.rollout import Rule
 from serving.rollout.bitmap import Bitmap, places
-from serving.rollout.counts import SAMPLED, BookCounts, Pair
+from serving.rollout.counts import BATCHES, SAMPLED, BookCounts, Pair
 from serving.rollout.wire import Arms, Batch, Cells, Share, Unfolded
 
 __all__ = ["CANARY", "PRODUCTION", "SHADOW", "Book", "Folded"]
@@ -142,9 +142,9 @@ class Book:
         return dict(self.counts.folded)
 
     @property
-    def lost(self) -> int:
-        """Batches that never came."""
-        return self.counts.lost
+    def lost(self) -> dict[str, int]:
+        """By reason: what is known not to be in the book."""
+        return dict(self.counts.lost)
 
     @property
     def tripped(self) -> str:
@@ -181,7 +181,7 @@ class Book:
             self._add_rest(batch)
         if batches := folded.unfolded.batches:
             self.counts.folded[unfolded.incarnation] = batches[-1].number
-        self.counts.lost += folded.missing
+        self._lose(BATCHES, folded.missing)
         return folded
 
     def _add_share(self, share: Share) -> None:
@@ -225,7 +225,13 @@ class Book:
         for kept, seconds in zip(counts.seconds, batch.seconds, strict=True):
             kept.extend(seconds)
             del kept[:-SAMPLED]
+        for reason, requests in batch.lost.items():
+            self._lose(reason, requests)
         counts.tripped = counts.tripped or batch.tripped[:_WORDS]
+
+    def _lose(self, reason: str, number: int) -> None:
+        if number:
+            self.counts.lost[reason] = self.counts.lost.get(reason, 0) + number
 
     def _filled(self, name: str) -> int:
         return self.sets[name].filled if name in self.sets else 0
@@ -249,12 +255,14 @@ class Book:
         sets = {self._set_name(signal) for signal in signals}
         reasons = counts.excluded.keys() | {reason for share in shares for reason in share.excluded}
         outcomes = counts.shadow.keys() | {outcome for batch in batches for outcome in batch.shadow}
+        losses = counts.lost.keys() | {reason for batch in batches for reason in batch.lost}
         for what, found, most in (
             ("probabilities", rhos, _PROBABILITIES),
             ("signals", signals, _SIGNALS),
             ("signals of their own", sets, _SETS),
             ("reasons", reasons, _REASONS),
             ("outcomes of copies", outcomes, _REASONS),
+            ("kinds of losses", losses, _REASONS),
         ):
             if len(found) > most:
                 raise ValueError(f"{len(found)} {what} are more than {most}, the most of a rollout")
@@ -284,8 +292,9 @@ def _check(batch: Batch) -> None:
         raise ValueError("durations are those of the canary and those of production")
     if not all(0 <= one < math.inf for seconds in batch.seconds for one in seconds):
         raise ValueError("a duration is a number of seconds, 0 or more")
-    if not 0 <= batch.copies < _COUNT:
-        raise ValueError(f"{batch.copies} copies cannot be")
+    for number in (batch.copies, *batch.lost.values()):
+        if not 0 <= number < _COUNT:
+            raise ValueError(f"{number} copies, or losses, cannot be")
     for share in batch.shares:
         if not 0 < share.rho < 1:
             raise ValueError(f"a probability of the canary is within 0 and 1, not {share.rho}")
