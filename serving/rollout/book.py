@@ -14,8 +14,7 @@ A book is a function of the batches that were added, in their order: added again
 they give the same one, bit for bit (`serving.rollout.book_codec` writes it down).
 """
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -23,7 +22,8 @@ import msgspec
 from serving.config.rollout import Rule
 from serving.rollout.bitmap import Bitmap, places
 from serving.rollout.counts import BATCHES, SAMPLED, BookCounts, Pair
-from serving.rollout.wire import Arms, Batch, Cells, Share, Unfolded
+from serving.rollout.credible import check
+from serving.rollout.wire import Batch, Cells, Share, Unfolded
 
 __all__ = ["CANARY", "PRODUCTION", "SHADOW", "Book", "Folded"]
 
@@ -33,13 +33,11 @@ SHADOW: Final = "shadow/"
 """Names of the sets of keys that met a version, or whose request was copied. No rule has a `/`."""
 
 _OTHER: Final = {CANARY: PRODUCTION, PRODUCTION: CANARY}
-_VERSIONS: Final = 2
 
 _SIGNALS: Final = 1_000
 _SETS: Final = 200
 _PROBABILITIES: Final = 1_000
 _REASONS: Final = 100
-_COUNT: Final = 1 << 40
 _WORDS: Final = 500
 """What a plan can need is far below; above it is no evidence but a fault. 200 sets are 400 MiB."""
 
@@ -163,7 +161,7 @@ class Book:
         batches = sorted({b.number: b for b in unfolded.batches}.values(), key=lambda b: b.number)
         new = [batch for batch in batches if batch.number > last]
         for batch in new:
-            _check(batch)
+            check(batch)
         self._check_room(new)
         missing = new[-1].number - last - len(new) if new else 0
         return Folded(msgspec.structs.replace(unfolded, batches=new), missing)
@@ -283,39 +281,3 @@ def _pair(pair: Pair) -> tuple[int, int]:
 
 def _pairs(by_rho: dict[float, Pair]) -> dict[float, tuple[int, int]]:
     return {rho: _pair(pair) for rho, pair in by_rho.items()}
-
-
-def _check(batch: Batch) -> None:
-    if not 1 <= batch.number < _COUNT:
-        raise ValueError(f"batches are numbered from 1, not {batch.number}")
-    if len(batch.seconds) != _VERSIONS:
-        raise ValueError("durations are those of the canary and those of production")
-    if not all(0 <= one < math.inf for seconds in batch.seconds for one in seconds):
-        raise ValueError("a duration is a number of seconds, 0 or more")
-    for number in (batch.copies, *batch.lost.values()):
-        if not 0 <= number < _COUNT:
-            raise ValueError(f"{number} copies, or losses, cannot be")
-    for share in batch.shares:
-        if not 0 < share.rho < 1:
-            raise ValueError(f"a probability of the canary is within 0 and 1, not {share.rho}")
-        for pair in (share.requests, *share.excluded.values()):
-            _check_pair(pair)
-    for cells in _all_cells(batch):
-        places(cells.cells)
-        if not 0 <= cells.unkeyed < _COUNT:
-            raise ValueError(f"{cells.unkeyed} requests without a key cannot be")
-
-
-def _check_pair(pair: Pair) -> None:
-    if len(pair) != _VERSIONS or not all(0 <= one < _COUNT for one in pair):
-        raise ValueError(f"requests of canary and production are two numbers, not {pair}")
-
-
-def _all_cells(batch: Batch) -> Iterator[Cells]:
-    yield from batch.shadow.values()
-    arms: list[Arms] = []
-    for share in batch.shares:
-        arms += (share.exposed, *share.events.values())
-    for one in arms:
-        yield one.canary
-        yield one.production
