@@ -69,7 +69,7 @@ class RolloutEvidenceLog:
         return self._size
 
     def append(self, added: list[Unfolded]) -> bytes:
-        """Write down what is new, wait for the disk, and only then add it to the book.
+        """Write down what is `Book.fresh`, wait for the disk, and only then add it to the book.
 
         Returns:
             The frame as it was written.
@@ -86,7 +86,7 @@ class RolloutEvidenceLog:
         self._size += len(frame)
         self.position += 1
         for unfolded in added:
-            self.book.fold(unfolded)
+            self.book.add(unfolded)
         return frame
 
     def picture(self) -> bytes:
