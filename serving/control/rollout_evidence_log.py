@@ -55,6 +55,9 @@ class RolloutEvidenceLog:
         self.damage = ""
         """What of the files could not be read, in words; empty: nothing."""
 
+        self.cut = 0
+        """Bytes of the log that were no whole frame, or came after that, and were taken away."""
+
         self.position = 0
         """Of the last frame that is in the book."""
 
@@ -155,7 +158,8 @@ class RolloutEvidenceLog:
             good = end
         if self.damage:
             write_whole(self._folder / f"{_LOG}.damaged", content)
-        if good < len(content):
+        self.cut = len(content) - good
+        if self.cut:
             os.ftruncate(self._descriptor, good)
             os.fdatasync(self._descriptor)
         return good
