@@ -99,12 +99,13 @@ def seconds_to(events: float, rate: float) -> float:
     return events / rate if rate > 0 else math.inf
 
 
-def smallest_detectable(
+def smallest_detectable(  # noqa: PLR0917 - in the order of `detection_events`
     seconds: float,
     production: float,
     tolerance: float,
     rho: float,
     alpha: float,
+    *,
     averaged: int = 1,
 ) -> float:
     """The smallest ratio that is found within so many seconds, on average; infinite above 1000.
