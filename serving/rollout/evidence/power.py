@@ -99,7 +99,7 @@ def seconds_to(events: float, rate: float) -> float:
     return events / rate if rate > 0 else math.inf
 
 
-def smallest_detectable(  # noqa: PLR0917 - in the order of `detection_events`
+def smallest_detectable(
     seconds: float,
     production: float,
     tolerance: float,
