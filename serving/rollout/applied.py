@@ -18,10 +18,12 @@ from serving.rollout.state import Arms, Cause, RolloutState
 __all__ = [
     "Beginning",
     "Superseded",
+    "alike",
     "beginning",
     "carried",
     "number_of",
     "placed",
+    "same_traffic",
     "standing_production",
     "step_words",
     "superseded",
@@ -65,6 +67,7 @@ def beginning(
     past: Sequence[RolloutState],
     now: float,
     *,
+    number: int,
     retried: bool = False,
 ) -> Beginning | None:
     """The rollout that should begin, None if there is none.
@@ -74,6 +77,7 @@ def beginning(
         staged: its versions' files.
         past: the model's rollouts, oldest first.
         now: seconds since 1970.
+        number: it gets, one that none has had.
         retried: a person wants it in spite of the block and the cooldown.
     """
     plan, last = config.rollout, past[-1] if past else None
@@ -88,7 +92,7 @@ def beginning(
         canary_sha256=staged[plan.canary].sha256,
         production_sha256=staged[production].sha256,
         file_production=config.traffic.production,
-        salt=f"{config.model}/r{1 + max((number_of(one.id) for one in past), default=0)}",
+        salt=f"{config.model}/r{number}",
         steps=[step_words(step) for step in plan.steps],
     )
     refused = "" if retried else _refused(plan, arms, past, now)
@@ -225,6 +229,18 @@ def carried(
             else msgspec.structs.replace(put, weight=0.0, shadow=0.0, counting=False)
         )
     return kept
+
+
+def alike(one: RolloutTraffic | None, other: RolloutTraffic | None) -> bool:
+    """Whether workers would do the same; an event that moves nothing changes its revision only."""
+    if one is None or other is None:
+        return one is other
+    return msgspec.structs.replace(one, revision=0) == msgspec.structs.replace(other, revision=0)
+
+
+def same_traffic(one: Mapping[str, RolloutTraffic], other: Mapping[str, RolloutTraffic]) -> bool:
+    """Whether workers would do the same for every model."""
+    return one.keys() == other.keys() and all(alike(put, other[name]) for name, put in one.items())
 
 
 def step_words(step: Step) -> str:

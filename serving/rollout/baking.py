@@ -47,6 +47,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     keys: int = 0
     """Different keys that met the new version."""
 
+    production_keys: int = 0
     labels: int = 0
     """Of the new version's predictions."""
 

@@ -30,7 +30,7 @@ from serving.rollout.baking import (
 from serving.rollout.standing import RuleStanding
 from serving.rollout.state import Cause, Event, Kind
 
-__all__ = ["CONTROLLER", "SPLIT", "decide", "event", "forward", "next_step", "to_the_end"]
+__all__ = ["CONTROLLER", "SPLIT", "decide", "event_of", "forward", "next_step", "to_the_end"]
 
 CONTROLLER: Final = "controller"
 """Who did what nobody asked for."""
@@ -65,7 +65,7 @@ def _onwards(look: Look) -> Event | None:
             return None  # a person paused it, or has to look
 
 
-def event(look: Look, kind: Kind, *, who: str, reason: str, cause: Cause = "") -> Event:
+def event_of(look: Look, kind: Kind, *, who: str, reason: str, cause: Cause = "") -> Event:
     """An event that follows the state, with everything that is known as its evidence."""
     return Event(
         revision=look.state.revision + 1,
@@ -85,13 +85,13 @@ def forward(look: Look, *, who: str, reason: str) -> Event:
     return (
         to_the_end(look, who=who, reason=reason)
         if coming is None
-        else replace(event(look, "stepped", who=who, reason=reason), **_placed(look, coming))
+        else replace(event_of(look, "stepped", who=who, reason=reason), **_placed(look, coming))
     )
 
 
 def to_the_end(look: Look, *, who: str, reason: str) -> Event:
     """Everything to the new version."""
-    return replace(event(look, "promoting", who=who, reason=reason), weight=100.0, shadow=0.0)
+    return replace(event_of(look, "promoting", who=who, reason=reason), weight=100.0, shadow=0.0)
 
 
 def next_step(look: Look) -> int | None:
@@ -125,7 +125,7 @@ def _placed(look: Look, coming: int) -> dict[str, object]:
 
 
 def _by_itself(look: Look, kind: Kind, reason: str, cause: Cause = "") -> Event:
-    made = event(look, kind, who=CONTROLLER, reason=reason, cause=cause)
+    made = event_of(look, kind, who=CONTROLLER, reason=reason, cause=cause)
     return replace(made, weight=0.0, shadow=0.0) if kind == "aborting" else made
 
 

@@ -112,10 +112,10 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     """Of `started`."""
 
     latency_bounds: dict[str, list[float]] = {}
-    """Of `frozen`: seconds, by rule."""
+    """Of `started` and `frozen`: seconds, by rule."""
 
     bins: dict[str, list[float]] = {}
-    """Of `frozen`: inner edges, by rule."""
+    """Of `started` and `frozen`: inner edges, by rule."""
 
 
 class RolloutState(msgspec.Struct, frozen=True, kw_only=True):
@@ -305,6 +305,8 @@ def _begun(state: RolloutState, event: Event) -> RolloutState:
         file_production=arms.file_production,
         salt=arms.salt,
         steps=arms.steps,
+        latency_bounds=event.latency_bounds,
+        bins=event.bins,
     )
 
 
