@@ -45,6 +45,7 @@ from serving.control.label_desk import LabelDesk
 from serving.control.plane import ControlPlane
 from serving.control.publisher import Publisher
 from serving.control.redis_store import RedisStore
+from serving.control.rollout_seen import NoEvidence
 from serving.control.rolls import Rolls
 from serving.errors import InvalidConfig, SluiceError
 from serving.files import write_whole
@@ -130,6 +131,7 @@ class Control:
             audit=self._audit,
             courier=Courier(loopback=self._address.is_loopback),
             store=self._store,
+            evidence=NoEvidence(),
             data=self._data,
             version=_version(),
             clock=clock,
@@ -176,6 +178,7 @@ class Control:
             loop.create_task(self._plane.drift.keep()),
             loop.create_task(self._plane.harm.keep()),
             loop.create_task(self._plane.retraining.keep()),
+            loop.create_task(self._plane.rollouts.keep()),
             loop.create_task(self._refresh()),
             loop.create_task(FeatureStreams(self._features).keep()),
             *([] if self._director is None else [loop.create_task(self._director.keep())]),

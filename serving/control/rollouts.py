@@ -25,7 +25,7 @@ from serving.control.rollout_facts import Heard, facts_of, is_everywhere
 from serving.control.rollout_log import RolloutLog
 from serving.control.rollout_seen import Evidence, Seen
 from serving.control.store import Store
-from serving.errors import SluiceError, StoreUnavailable
+from serving.errors import ModelNotReady, SluiceError, StoreUnavailable
 from serving.quarantine.decision import Quarantined
 from serving.rollout.applied import alike, beginning, number_of, placed, superseded
 from serving.rollout.baking import Look
@@ -140,6 +140,13 @@ class Rollouts:
             await self.carry_out()
             if failed is not None:
                 raise failed
+
+    async def prepare(self) -> None:
+        """Be ready for a verb. Raises ModelNotReady: control is starting. OSError."""
+        if self.snapshot is None:
+            raise ModelNotReady("control is starting: it has not reached the store yet")
+        await self._restore()
+        await self._hear()
 
     async def _restore(self) -> None:
         """Read the disk once; compare it with the store now and then. Raises OSError."""
@@ -287,6 +294,14 @@ class Rollouts:
                 now=now,
             ),
         )
+
+    def view_of(self, state: RolloutState) -> Look | None:
+        """The same of what is published; None where that has no plan for it."""
+        snapshot = self.snapshot
+        config = snapshot.models.get(state.model) if snapshot is not None else None
+        if snapshot is None or config is None or config.rollout is None:
+            return None
+        return self.view(state, config.rollout, snapshot)
 
     def _note_in_place(self, model: str, snapshot: Snapshot) -> None:
         """Remember since which revision workers are told to do what they are told now."""

@@ -220,7 +220,7 @@ def _no_data(look: Look) -> Event | None:
 
 def _inconclusive(look: Look, missing: list[str]) -> Event | None:
     if is_compared(look) and samples_of(look) == 0:
-        return _no_data(look)
+        return None  # nothing is not inconclusive
     reason = f"`bake.max` {look.step.bake.max} is over without {'; '.join(missing)}"
     verdict = look.config.guardrails.on_inconclusive
     if verdict != "promote":
