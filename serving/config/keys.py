@@ -27,7 +27,7 @@ __all__ = [
     "WorkerReport",
     "WorkerState",
     "node_name",
-    "rollout_key",
+    "rollout_events_key",
 ]
 
 SNAPSHOT_KEY: Final = "sluice:snapshot"
@@ -115,6 +115,6 @@ def node_name() -> str:
     return os.environ.get(NODE_VARIABLE) or platform.node()
 
 
-def rollout_key(rollout: str) -> str:
+def rollout_events_key(rollout: str) -> str:
     """Hash: revision in decimal to that event of a rollout as JSON. An event is written once."""
-    return f"sluice:rollout:{rollout}"
+    return f"sluice:rollout:{rollout}:events"

@@ -27,7 +27,7 @@ from serving.control.quarantine import QuarantineKeeper, configured_keys, is_eve
 from serving.control.rates import Rates
 from serving.control.retraining import RetrainingDesk
 from serving.control.rollout_log import RolloutLog
-from serving.control.rollout_seen import Evidence
+from serving.control.rollout_observer import Observer
 from serving.control.rollout_verbs import RolloutVerbs
 from serving.control.rollouts import Rollouts
 from serving.control.rolls import RollStatus
@@ -64,7 +64,7 @@ class ControlPlane:
         audit: the audit log.
         courier: delivers requests for training.
         store: where workers report.
-        evidence: what workers count for rollouts.
+        observer: of what workers count for rollouts.
         data: the data directory.
         version: of this installation.
     """
@@ -78,7 +78,7 @@ class ControlPlane:
         audit: AuditLog,
         courier: Courier,
         store: Store,
-        evidence: Evidence,
+        observer: Observer,
         data: Path,
         version: str,
         clock: Clock,
@@ -128,7 +128,7 @@ class ControlPlane:
             RolloutLog(data / "rollouts", store),
             publisher=publisher,
             store=store,
-            evidence=evidence,
+            observer=observer,
             quarantined=lambda: self.quarantine.entries,
             audit=audit,
             clock=clock,

@@ -45,7 +45,9 @@ from serving.control.label_desk import LabelDesk
 from serving.control.plane import ControlPlane
 from serving.control.publisher import Publisher
 from serving.control.redis_store import RedisStore
-from serving.control.rollout_seen import NoEvidence
+from serving.control.rollout_evidence import Evidence
+from serving.control.rollout_labels import RolloutLabels
+from serving.control.rollout_observer import BookObserver
 from serving.control.rolls import Rolls
 from serving.errors import InvalidConfig, SluiceError
 from serving.files import write_whole
@@ -123,6 +125,10 @@ class Control:
             self._labels, current=lambda: self.publisher.current, clock=clock
         )
         self._audit = AuditLog(self._data / "journal", clock)
+        self._evidence = Evidence(self._store, self._data / "rollouts", clock, self._log)
+        self._loss_labels = RolloutLabels(
+            gateway=lambda: self.publisher.running.gateway, data=self._data, clock=clock
+        )
         self._address = parse_address(arguments.admin)
         self._plane = ControlPlane(
             publisher=self.publisher,
@@ -131,7 +137,7 @@ class Control:
             audit=self._audit,
             courier=Courier(loopback=self._address.is_loopback),
             store=self._store,
-            evidence=NoEvidence(),
+            observer=BookObserver(self._evidence, self._loss_labels, clock),
             data=self._data,
             version=_version(),
             clock=clock,
@@ -196,6 +202,7 @@ class Control:
             await end(*work, stopping)
             await self._features.close()
             await self._labels.close()
+            await self._loss_labels.close()
             await self._store.close()
             private_path.unlink(missing_ok=True)
         for task in (*listening, *work):

@@ -34,7 +34,7 @@ from serving.config.keys import (
     SNAPSHOT_KEY,
     WORKERS_KEY,
     WorkerReport,
-    rollout_key,
+    rollout_events_key,
 )
 from serving.config.snapshot import Snapshot
 from serving.config.snapshot_codec import encode_snapshot
@@ -239,7 +239,7 @@ class RedisStore:
     async def rollout_events(self, rollout: str) -> dict[int, bytes]:
         """See `Store`."""
         async with translated():
-            entries = await self._redis.hgetall(rollout_key(rollout))
+            entries = await self._redis.hgetall(rollout_events_key(rollout))
         return {
             int(revision): event
             for revision, event in entries.items()
@@ -248,7 +248,7 @@ class RedisStore:
 
     async def add_rollout_events(self, rollout: str, events: Mapping[int, bytes]) -> bool:
         """See `Store`."""
-        key, revisions = rollout_key(rollout), [str(revision) for revision in events]
+        key, revisions = rollout_events_key(rollout), [str(revision) for revision in events]
         async with translated():
             async with self._redis.pipeline(transaction=True) as pipeline:
                 for revision, event in events.items():

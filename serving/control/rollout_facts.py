@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import msgspec
 
 from serving.config.keys import WorkerReport
-from serving.control.rollout_seen import Seen
+from serving.control.rollout_observer import Seen
 from serving.control.workers import acknowledgements, is_settled, names_of, state_of
 from serving.quarantine.decision import Quarantined
 from serving.rollout.baking import Facts

@@ -1,8 +1,8 @@
 """What has happened in every rollout: on this disk first, then in the store, restored from either.
 
 `DATA/rollouts/<model>/<id>/events.jsonl`, one event a line, flushed to the disk before anything
-follows from it; in the store a hash for each rollout (`serving.config.keys.rollout_key`), where an
-event is written once and stays. An event that is on the disk has happened, whatever dies then.
+follows from it; in the store a hash for each rollout (`rollout_events_key`), where an event is
+written once and stays. An event that is on the disk has happened, whatever dies then.
 
 Of two lines with one revision the later counts: the earlier was another control's turn, or the disk
 said that it had not taken it. A line that a crash cut off never happened.

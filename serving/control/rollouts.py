@@ -23,7 +23,7 @@ from serving.control.audit import AuditLog
 from serving.control.publisher import Publisher
 from serving.control.rollout_facts import Heard, facts_of, is_everywhere
 from serving.control.rollout_log import RolloutLog
-from serving.control.rollout_seen import Evidence, Seen
+from serving.control.rollout_observer import Observer, Seen
 from serving.control.store import Store
 from serving.errors import ModelNotReady, SluiceError, StoreUnavailable
 from serving.quarantine.decision import Quarantined
@@ -57,7 +57,7 @@ class Rollouts:
         log: what has happened.
         publisher: puts traffic in place.
         store: where workers report.
-        evidence: what they count, and what that proves.
+        observer: of what they count, and what that proves.
         quarantined: versions that crashed workers.
         audit: told of every event with its evidence.
         clock: the time.
@@ -69,7 +69,7 @@ class Rollouts:
         *,
         publisher: Publisher,
         store: Store,
-        evidence: Evidence,
+        observer: Observer,
         quarantined: Callable[[], list[Quarantined]],
         audit: AuditLog,
         clock: Clock,
@@ -79,7 +79,7 @@ class Rollouts:
         self.one_at_a_time = asyncio.Lock()
         self._publisher = publisher
         self._store = store
-        self._evidence = evidence
+        self._observer = observer
         self._quarantined = quarantined
         self._audit = audit
         self._clock = clock
@@ -92,6 +92,7 @@ class Rollouts:
         self._in_place: dict[str, tuple[RolloutTraffic | None, int]] = {}
         self._plans: dict[str, RolloutConfig] = {}
         self._untold: list[tuple[RolloutState, Event]] = []
+        self._blind: set[str] = set()
         self._problem = ""
         self.refused: dict[str, str] = {}
         """By model: why the rollout that its file asks for does not begin."""
@@ -267,11 +268,15 @@ class Rollouts:
         if state.phase == "pending":
             return
         try:
-            seen = await self._evidence.look(state, config)
-        except (StoreUnavailable, OSError) as error:
-            # What was seen last still holds, and a hard stop or a quarantine still counts.
-            _LOG.debug("%s: no new evidence: %s", state.id, error)
+            put, _ = self._in_place.get(state.model, (None, 0))
+            seen = await self._observer.look(state, config, put)
+        except OSError as error:
+            # What was seen last still holds, and a quarantine still counts.
+            if state.id not in self._blind:
+                _LOG.error("%s: no evidence can be written: %s", state.id, error.strerror)
+            self._blind.add(state.id)
             return
+        self._blind.discard(state.id)
         self._seen[state.id] = seen
         amount = seen.samples + seen.production_samples + seen.copies
         if amount != self._grew.get(state.id, (0, 0.0))[0]:
@@ -379,7 +384,8 @@ class Rollouts:
         except OSError as error:
             _LOG.critical("nobody is told of %s %s: %s", state.id, event.kind, error.strerror)
         if not state.is_live:
-            await self._evidence.close(state.id)
+            with suppress(OSError):  # what it had is in its log already
+                await self._observer.close(state.id)
 
     # --- what is shown ------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ import msgspec
 
 from serving.config.rollout import RolloutConfig, Step
 from serving.config.units import Seconds
+from serving.rollout.judge import learns_in
 from serving.rollout.standing import RuleStanding
 from serving.rollout.state import RolloutState
 
@@ -156,13 +157,15 @@ def _counts(look: Look) -> list[str]:
 
 
 def _proofs(look: Look) -> list[str]:
+    """Proofs that are missing and can come in this step; one from an earlier step stays."""
     found = {standing.name: standing for standing in look.standings}
-    guardrails = look.config.guardrails
+    guardrails, state = look.config.guardrails, look.state
     return [
         f"the proof of `{rule.name}`{_progress(found.get(rule.name))}"
         for rule in guardrails.rules
         if rule.prove is not None
         and rule.name not in guardrails.dry_run
+        and learns_in(rule, weight=state.weight, shadow=state.shadow)
         and (rule.name not in found or found[rule.name].verdict != "ok")
     ]
 
