@@ -377,13 +377,15 @@ class Publisher:
                 rollouts=rollouts,
             )
             last = self.journal.last
-            await self._commit(
-                new,
-                "rollout",
-                reason=reason,
-                directory=last.directory if last is not None else "",
-                must_reach=False,
-            )
+            directory = last.directory if last is not None else ""
+            try:
+                await self._commit(
+                    new, "rollout", reason=reason, directory=directory, must_reach=True
+                )
+            except StoreUnavailable:
+                await self._commit(
+                    new, "rollout", reason=reason, directory=directory, must_reach=False
+                )
             return True
 
     async def _compiled(self, directory: Path) -> Compiled:
