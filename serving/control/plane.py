@@ -21,6 +21,8 @@ from serving.control.feature_writer import FeatureWriter
 from serving.control.harm import HarmMonitor
 from serving.control.label_desk import LabelDesk
 from serving.control.monitoring_events import MonitoringEvents
+from serving.control.notices import Notices
+from serving.control.outbound import Reach
 from serving.control.plan import without_secrets
 from serving.control.publisher import Publisher
 from serving.control.quarantine import QuarantineKeeper, configured_keys, is_everywhere
@@ -118,12 +120,25 @@ class ControlPlane:
             log=lambda: self._log_folder(data),
             clock=clock,
         )
+        self.notices = Notices(
+            data / "rollouts",
+            data=data,
+            directory=publisher.configured_in,
+            reach=self._reach,
+            source=lambda: self.address,
+            clock=clock,
+        )
         self._metrics_folder = data / "metrics"
         self._store = store
         self._reports: list[WorkerReport] = []
 
     def _published(self) -> Snapshot | None:
         return self.publisher.current if self.publisher.started else None
+
+    def _reach(self) -> Reach:
+        """Where notices may be sent to."""
+        notify = self.publisher.running.gateway.notify
+        return Reach(hosts=notify.hosts, loopback=notify.private, private=notify.private)
 
     def _log_folder(self, data: Path) -> str:
         log = self.publisher.running.gateway.log
@@ -266,5 +281,6 @@ class ControlPlane:
             label_outcomes=self.labels.counts,
             monitoring_events=self.drift.events.counts,
             retrainings=self.retraining.counts,
+            notices=self.notices.counts,
             quarantined=[(one.model, one.version) for one in self.quarantine.entries],
         )
