@@ -15,6 +15,7 @@ from serving.control.workers import Acknowledgement
 from serving.drift.standing import Watched
 from serving.drift.verdict import Level
 from serving.models.candidate import Brought
+from serving.rollout.standing import RolloutStanding
 from serving.types import Signature, TensorMetadata
 
 __all__ = [
@@ -278,6 +279,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     drift: list[DriftLevel] = []
     """Of versions that are watched and have traffic."""
     roll: RollStatus = RollStatus()
+    rollouts: list[RolloutStanding] = []
+    """The last rollout of each model that has had one."""
 
 
 class StagedSummary(msgspec.Struct, frozen=True, kw_only=True):
