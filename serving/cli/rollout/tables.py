@@ -114,10 +114,9 @@ def _step(standing: RolloutStanding, place: int, now: float) -> tuple[Text, Text
 
 
 def _rules(rules: Iterable[RuleStanding]) -> Table:
-    table = plain_table(
-        "rule", "verdict", "canary", "production", "unit", "ratio", "proof", "ETA", "on breach"
-    )
-    table.columns[0].no_wrap = True
+    table = plain_table("rule", "verdict", "canary", "production", "of", "ratio", "proof", "ETA")
+    for column in table.columns:  # on a narrow terminal the interval goes below its ratio
+        column.no_wrap = column.header != "ratio"
     for rule in rules:
         verdict = _word(rule.verdict)
         if rule.dry_run:
@@ -131,7 +130,6 @@ def _rules(rules: Iterable[RuleStanding]) -> Table:
             estimate(rule),
             bar(rule.proof) if rule.proof is not None else _NOTHING,
             age(rule.eta) if rule.eta is not None else _NOTHING,
-            rule.action or _NOTHING,
         )
     return table
 

@@ -22,7 +22,7 @@ __all__ = [
     "sums",
 ]
 
-_BAR: Final = 10
+_BAR: Final = 6
 _DIFFERENCES: Final = frozenset({"label_loss", "slice_gap"})
 _HAPPENED: Final = {
     "started": "began",
@@ -93,8 +93,8 @@ def number(value: float) -> str:
 
 
 def counts(events: int, units: int) -> str:
-    """`12 of 1,203`."""
-    return f"{events:,} of {units:,}" if units else "nothing yet"
+    """`12 / 1,203`."""
+    return f"{events:,} / {units:,}" if units else "–"
 
 
 def estimate(rule: RuleStanding) -> str:

@@ -21,11 +21,11 @@ from serving.rollout.state import TRANSITIONS, Event
 @pytest.mark.parametrize(
     ("share", "shown"),
     [
-        (-1.0, "░░░░░░░░░░   0 %"),
-        (0.0, "░░░░░░░░░░   0 %"),
-        (0.45, "████░░░░░░  45 %"),
-        (0.999, "█████████░  99 %"),
-        (1.0, "██████████ 100 %"),
+        (-1.0, "░░░░░░   0 %"),
+        (0.0, "░░░░░░   0 %"),
+        (0.45, "██░░░░  45 %"),
+        (0.999, "█████░  99 %"),
+        (1.0, "██████ 100 %"),
     ],
 )
 def test_only_what_is_proven_is_a_full_bar(share: float, shown: str) -> None:
@@ -61,8 +61,8 @@ def test_an_estimate_stands_with_its_interval(fields: dict[str, Any], shown: str
 
 def test_counts_are_events_of_units() -> None:
     """Without units there is no rate to speak of."""
-    assert counts(12, 1203) == "12 of 1,203"
-    assert counts(0, 0) == "nothing yet"
+    assert counts(12, 1203) == "12 / 1,203"
+    assert counts(0, 0) == "–"
 
 
 def test_what_was_counted_names_both_versions() -> None:
