@@ -117,6 +117,7 @@ def _rules(rules: Iterable[RuleStanding]) -> Table:
     table = plain_table("rule", "verdict", "canary", "production", "of", "ratio", "proof", "ETA")
     for column in table.columns:  # on a narrow terminal the interval goes below its ratio
         column.no_wrap = column.header != "ratio"
+        column.overflow = "fold"
     for rule in rules:
         verdict = _word(rule.verdict)
         if rule.dry_run:
