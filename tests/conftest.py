@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-
 _BESIDE_OTHERS = ("fault", "integration", "conformance")
 """Folders whose tests start processes, and share two cores with as many others."""
 
