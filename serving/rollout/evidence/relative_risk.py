@@ -21,7 +21,7 @@ close to 1 whatever the versions do.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -38,12 +38,13 @@ __all__ = [
     "log_breach_array",
     "log_proof",
     "log_proof_array",
+    "ratio_bounds",
     "ratio_interval",
     "theta",
     "total",
 ]
 
-Counts = Mapping[float, tuple[int, int]]
+Counts = Mapping[float, tuple[float, float]]
 """By the probability of the canary, above 0 and below 1: its events, production's events."""
 
 CountsArray = Mapping[float, tuple[NDArray[np.integer], NDArray[np.integer]]]
@@ -79,22 +80,26 @@ def theta(ratio: float, rho: float) -> float:
     return rho * ratio / (rho * ratio + 1 - rho)
 
 
-def log_breach(counts: Counts, null: float) -> float:
+def log_breach(counts: Counts, null: float, factors: Sequence[float] = FACTORS) -> float:
     """Natural logarithm of the e-value against "the ratio is at most `null`".
+
+    Args:
+        counts: events; fractions of one do no harm.
+        null: the ratio that is still fine.
+        factors: what is bet on, above 1.
 
     Raises:
         ValueError: a probability that is not above 0 and below 1, or a null that is not above 0.
     """
-    return _log_mixture(_levels(counts), null, _LOG_FACTORS)
+    return _log_mixture(_levels(counts), null, tuple(math.log(factor) for factor in factors))
 
 
-def log_proof(counts: Counts, null: float) -> float:
+def log_proof(counts: Counts, null: float, factors: Sequence[float] = FACTORS) -> float:
     """Natural logarithm of the e-value against "the ratio is at least `null`".
 
-    Raises:
-        ValueError: as in `log_breach`.
+    Args and errors are as in `log_breach`; the bets are on `null` divided by the factors.
     """
-    return _log_mixture(_levels(counts), null, tuple(-factor for factor in _LOG_FACTORS))
+    return _log_mixture(_levels(counts), null, tuple(-math.log(factor) for factor in factors))
 
 
 def log_breach_array(counts: CountsArray, null: float) -> _Floats:
@@ -116,7 +121,7 @@ def average(logs: Iterable[float]) -> float:
     return top + math.log(sum(math.exp(value - top) for value in values) / len(values))
 
 
-def total(counts: Counts) -> tuple[int, int]:
+def total(counts: Mapping[float, tuple[int, int]]) -> tuple[int, int]:
     """Events of the canary and of production, over all probabilities."""
     return sum(pair[0] for pair in counts.values()), sum(pair[1] for pair in counts.values())
 
@@ -126,12 +131,12 @@ def estimate(counts: Counts) -> float | None:
 
     It solves Σ n_ρ · θ(r, ρ) = s.
     """
-    canary, production = total(counts)
+    levels = _levels(counts)
+    canary, production = (sum(level[arm] for level in levels) for arm in (1, 2))
     if not canary and not production:
         return None
     if not canary or not production:
         return math.inf if canary else 0.0
-    levels = _levels(counts)
     return _crossing(
         lambda ratio: sum((s + f) * theta(ratio, rho) for rho, s, f in levels) >= canary
     )
@@ -148,15 +153,20 @@ def ratio_interval(counts: Counts, alpha: float) -> Interval:
         counts: events; one arm may have none.
         alpha: error of both ends together.
     """
+    return ratio_bounds(counts, alpha / 2, alpha / 2)
+
+
+def ratio_bounds(counts: Counts, low_error: float, high_error: float) -> Interval:
+    """The same with an error for each end: `low` is above a null just if its breach is proven."""
     levels = _levels(counts)
-    limit = math.log(2 / alpha)
     down = tuple(-factor for factor in _LOG_FACTORS)
-    low = _crossing(lambda ratio: _log_mixture(levels, ratio, _LOG_FACTORS) < limit)
-    high = _crossing(lambda ratio: _log_mixture(levels, ratio, down) >= limit)
+    too_low, too_high = -math.log(low_error), -math.log(high_error)
+    low = _crossing(lambda ratio: _log_mixture(levels, ratio, _LOG_FACTORS) < too_low)
+    high = _crossing(lambda ratio: _log_mixture(levels, ratio, down) >= too_high)
     return Interval(low, high)
 
 
-_Level = tuple[float, int, int]
+_Level = tuple[float, float, float]
 
 
 def _levels(counts: Counts) -> list[_Level]:
