@@ -55,7 +55,9 @@ def spread(values: Floats, began: Ints, offset: int, looks: int) -> Floats:
     """Values of a stretch, shape [trials, looks], or [1, looks] if all trials are at one place."""
     if len(began) and (began == began[0]).all():
         began = began[:1]
-    return values[np.minimum(began[:, None] + offset + np.arange(looks), len(values) - 1)]
+    places = np.minimum(began[:, None] + offset + np.arange(looks), len(values) - 1)
+    found: Floats = values[places]
+    return found
 
 
 class Requests:

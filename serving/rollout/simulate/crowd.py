@@ -10,6 +10,7 @@ version he has by then.
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from serving.rollout.simulate.arrivals import Floats, Ints, spread
 from serving.rollout.simulate.scenarios import Traffic
@@ -61,7 +62,7 @@ class Crowd:
         self._place = random.random(self._shape)
         self._prone = random.random(self._shape) < PRONE
         self._left: dict[str, Floats] = {}
-        self._bins: dict[str, Ints] = {}
+        self._drawn: dict[str, Floats] = {}
         self._second: dict[str, Ints] = {}
         self._rates: dict[str, list[Floats]] = {}
         self._signals: dict[str, Signal] = {}
@@ -84,7 +85,7 @@ class Crowd:
         number = len(signal.bins) or 1
         cell = trial * looks + second[trial, key]
         if signal.bins:
-            drawn = self._bins[signal.name][trial, key]
+            drawn = self._drawn[signal.name][trial, key]
             mine = _places(drawn, [pair[1] for pair in signal.bins])
             theirs = _places(drawn, [pair[0] for pair in signal.bins])
             cell = cell + np.where(taken, mine, theirs) * (self._shape[0] * looks)
@@ -97,11 +98,13 @@ class Crowd:
     def requests(self, offset: int, looks: int) -> Ints:
         """See `Arrivals`."""
         volume = spread(self._volume, self._began, offset, looks)
-        return self._random.poisson(volume * self._canary_activity[:, None])
+        found: Ints = self._random.poisson(volume * self._canary_activity[:, None])
+        return found
 
     def met(self, offset: int, looks: int) -> Ints:
         """See `Arrivals`."""
-        return self.events(_MET, offset, looks)[0][0]
+        (found,), _ = self.events(_MET, offset, looks)
+        return found
 
     def failing(self, signal: Signal, offset: int, looks: int) -> Floats:
         """See `Arrivals`."""
@@ -127,7 +130,7 @@ class Crowd:
         return self._seconds(signal)
 
     @property
-    def taken(self) -> "np.typing.NDArray[np.bool_]":
+    def taken(self) -> NDArray[np.bool_]:
         """Whether the new version answers a user, shape [trials, keys]."""
         return self._taken
 
@@ -160,7 +163,7 @@ class Crowd:
             self._left[name] = self._random.exponential(size=self._shape)
             self._signals[name] = signal
             if signal.bins:
-                self._bins[name] = self._random.random(self._shape)
+                self._drawn[name] = self._random.random(self._shape)
         kinds, second = self.kinds(), np.full(self._shape, np.iinfo(np.int64).max // 2)
         for kind, curve in enumerate(self.cumulated(signal)):
             trial, key = np.nonzero((kinds == kind) & np.isfinite(self._left[name]))
@@ -189,5 +192,5 @@ def _shares(share: float, level: Floats) -> tuple[Floats, Floats]:
     return odd, np.minimum(1.0, share * level * (1 - PRONE_SHARE) / (1 - PRONE))
 
 
-def _places(drawn: "np.typing.NDArray[np.float64]", shares: list[float]) -> Ints:
+def _places(drawn: Floats, shares: list[float]) -> Ints:
     return np.minimum(np.searchsorted(np.cumsum(shares), drawn, side="right"), len(shares) - 1)

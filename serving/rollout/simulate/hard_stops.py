@@ -8,6 +8,7 @@ share of the look.
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from serving.config.rollout import HardStops
 from serving.rollout.simulate.arrivals import Floats, Ints
@@ -85,5 +86,5 @@ def _within(counts: Ints, window: int) -> Ints:
     return sums
 
 
-def _first(tripped: "np.typing.NDArray[np.bool_]") -> Ints:
+def _first(tripped: NDArray[np.bool_]) -> Ints:
     return np.where(tripped.any(1), tripped.argmax(1), _NEVER)

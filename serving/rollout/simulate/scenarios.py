@@ -46,7 +46,7 @@ def traffic(name: str, seconds: float, look: float = 1.0) -> Traffic:
     if name not in SCENARIOS:
         raise ValueError(f"there is no scenario `{name}`; there is {', '.join(SCENARIOS)}")
     looks = max(1, round(seconds / look))
-    at = (np.arange(looks) + 0.5) * look
+    at: Floats = (np.arange(looks, dtype=np.float64) + 0.5) * look
     return SCENARIOS[name](at, looks * look, look)
 
 

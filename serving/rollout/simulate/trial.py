@@ -4,6 +4,7 @@ from typing import Final
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from serving.config.rollout import RolloutConfig
 from serving.rollout.simulate.arrivals import Arrivals, Ints
@@ -67,7 +68,7 @@ def run(
         random: where chance comes from.
     """
     stops = HardStopWatch(rollout.guardrails.hard_stops, look, trials, random)
-    walk = _Walk(rules, arrivals, look, trials, stops, errors)
+    walk = _Walk(rules, arrivals, look=look, trials=trials, stops=stops, errors=errors)
     for stage in plan:
         if not walk.going.any():
             break
@@ -80,6 +81,7 @@ class _Walk:
         self,
         rules: list[Watch],
         arrivals: Arrivals,
+        *,
         look: float,
         trials: int,
         stops: HardStopWatch,
@@ -177,9 +179,7 @@ class _Walk:
             first = np.minimum(first, when)
         return first, by
 
-    def _proven(
-        self, rho: float, blocks: dict[str, Block], since: int
-    ) -> "np.typing.NDArray[np.bool_]":
+    def _proven(self, rho: float, blocks: dict[str, Block], since: int) -> NDArray[np.bool_]:
         looks = next(iter(blocks.values())).canary.shape[-1] if blocks else since
         met = np.ones((len(self.going), looks - since), np.bool_)
         for rule in self._rules:

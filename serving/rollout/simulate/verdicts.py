@@ -5,6 +5,7 @@ from typing import Final
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from serving.config.rollout import RolloutConfig, Rule
 from serving.performance.intervals import Interval, wilson
@@ -170,6 +171,6 @@ def _summed(question: Question, names: list[str], parts: list[Trials]) -> Answer
     )
 
 
-def _at(times: "np.typing.NDArray[np.float64]", share: float) -> float | None:
+def _at(times: NDArray[np.float64], share: float) -> float | None:
     found = float(times[min(len(times) - 1, int(share * len(times)))])
     return found if np.isfinite(found) else None

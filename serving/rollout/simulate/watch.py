@@ -70,7 +70,7 @@ class Watch(msgspec.Struct, frozen=True):
         """
         both = self.rule.metric == "prediction_shift"
         blocks = [now[signal.name] for signal in self.signals]
-        moved = sum(block.moved(both=both) for block in blocks)
+        moved = np.add.reduce([block.moved(both=both) for block in blocks])
         trial, look = np.nonzero(moved)
         first: Ints = np.full(blocks[0].canary.shape[1], NEVER)
         if len(trial):
@@ -141,12 +141,11 @@ def watches(guardrails: Guardrails, world: World, canary: Canary) -> list[Watch]
     deciding = _deciding(guardrails)
     bound = math.log(max(1, len(deciding)) / guardrails.alpha)
     proven = math.log(1 / guardrails.alpha)
-    found = [
+    return [
         Watch(rule, signals_of(rule, world, canary), bound, proven)
         for rule in deciding
         if signals_of(rule, world, canary)
     ]
-    return found
 
 
 def left_out(guardrails: Guardrails) -> list[str]:

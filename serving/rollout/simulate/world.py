@@ -88,25 +88,29 @@ def signals_of(rule: Rule, world: World, canary: Canary) -> Sequence[Signal]:
     def of(name: str, share: float, ratio: float) -> Signal:
         return Signal(rule.name, name, share, min(1.0, share * ratio))
 
+    found: Sequence[Signal] = ()
     if rule.metric == "error_rate":
         ratio = 1 / world.error_rate if canary.always_fails else canary.errors
-        return (of(rule.name, world.error_rate, ratio),)
-    if rule.metric == "feature_health":
-        return (of(rule.name, world.not_fresh, canary.not_fresh),)
-    if rule.metric == "latency" and rule.exceeds is not None:
-        return (of(rule.name, world.slow, canary.tail),)
-    if rule.metric == "latency":
+        found = (of(rule.name, world.error_rate, ratio),)
+    elif rule.metric == "feature_health":
+        found = (of(rule.name, world.not_fresh, canary.not_fresh),)
+    elif rule.metric == "latency" and rule.exceeds is not None:
+        found = (of(rule.name, world.slow, canary.tail),)
+    elif rule.metric == "latency":
         last = len(QUANTILES) - 1
-        return [
+        found = [
             of(f"{rule.name}:{place}", share, canary.tail if place == last else 1.0)
             for place, share in enumerate(QUANTILES)
         ]
-    if rule.metric == "prediction_shift":
-        last = len(world.bins) - 1
-        moved = [
-            share * (1 - canary.flips) + (canary.flips if place == last else 0.0)
-            for place, share in enumerate(world.bins)
-        ]
-        pairs = tuple(zip(world.bins, moved, strict=True))
-        return (Signal(rule.name, rule.name, 1.0, 1.0, shared=False, bins=pairs),)
-    return ()
+    elif rule.metric == "prediction_shift":
+        found = (_binned(rule.name, world.bins, canary.flips),)
+    return found
+
+
+def _binned(rule: str, bins: Sequence[float], flips: float) -> Signal:
+    last = len(bins) - 1
+    moved = [
+        share * (1 - flips) + (flips if place == last else 0.0) for place, share in enumerate(bins)
+    ]
+    pairs = tuple(zip(bins, moved, strict=True))
+    return Signal(rule, rule, 1.0, 1.0, shared=False, bins=pairs)
