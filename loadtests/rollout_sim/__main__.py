@@ -23,10 +23,10 @@ from typing import Final
 # `python -m loadtests.rollout_sim` does not put this folder on the path; by its name it is.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from detection import detections, disagreement, tried  # noqa: E402
-from false_aborts import cases, interval, row  # noqa: E402
-from rivals import RIVALS  # noqa: E402
-from stops import stops  # noqa: E402
+from detection import detections, disagreement, tried
+from false_aborts import cases, interval, row
+from rivals import RIVALS
+from stops import stops
 
 ALPHA: Final = 0.05
 TABLES: Final = ("aborts", "detection", "stops")

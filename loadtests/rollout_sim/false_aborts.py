@@ -99,7 +99,9 @@ def _others(case: Case, world: World, runs: int) -> dict[str, float]:
             if case.keys is None
             else Crowd(course, rate, case.keys, trials, random)
         )
-        minutes = by_minute(arrivals, course, rate, steps, errors, trials, random)
+        minutes = by_minute(
+            arrivals, steps, errors, traffic=course, per_second=rate, trials=trials, random=random
+        )
         for name, rule in RIVALS.items():
             stopped[name] += int(rule(minutes).any(1).sum())
     return {name: count / runs for name, count in stopped.items()}

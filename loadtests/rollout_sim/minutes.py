@@ -20,10 +20,11 @@ Ints = NDArray[np.int64]
 
 def by_minute(
     arrivals: Requests | Crowd,
-    traffic: Traffic,
-    per_second: float,
     plan: list[Stage],
     errors: Signal,
+    *,
+    traffic: Traffic,
+    per_second: float,
     trials: int,
     random: np.random.Generator,
 ) -> Minutes:
@@ -44,7 +45,9 @@ def by_minute(
         total = random.poisson(volume.reshape(-1, MINUTE).sum(1), (trials, looks // MINUTE))
         if isinstance(arrivals, Crowd):
             assert had is not None
-            again, had = _again(arrivals, errors, had, began, looks, random)
+            again, had = _again(
+                arrivals, errors, had, began[0], minutes=looks // MINUTE, random=random
+            )
             first = [one + more for one, more in zip(first, again, strict=True)]
         production = np.maximum(total - canary, 0)
         parts.append(Minutes(
@@ -60,18 +63,23 @@ def _minutes(counts: Ints) -> Ints:
 
 
 def _again(
-    crowd: Crowd, errors: Signal, had: NDArray[np.bool_], began: Ints, looks: int,
+    crowd: Crowd,
+    errors: Signal,
+    had: NDArray[np.bool_],
+    began: int,
+    *,
+    minutes: int,
     random: np.random.Generator,
-) -> tuple[list[Ints], NDArray[np.bool_]]:  # fmt: skip
+) -> tuple[list[Ints], NDArray[np.bool_]]:
     """Errors of users who have had one, of canary and production; and who has had one by the end.
 
     From the minute after the first on; what is left of that minute is small.
     """
-    trials, minutes = len(had), looks // MINUTE
+    trials = len(had)
     first, kinds = crowd.first(errors), crowd.kinds()
     since = np.where(had, 0, np.minimum(first // MINUTE + 1, minutes))
     found = [np.zeros((trials, minutes), np.int64) for _ in range(2)]
-    ends = began[0] + np.arange(minutes + 1) * MINUTE
+    ends = began + np.arange(minutes + 1) * MINUTE
     for kind, curve in enumerate(crowd.cumulated(errors)):
         trial, key = np.nonzero((kinds == kind) & (since < minutes))
         cells = trial * minutes + since[trial, key]
@@ -79,4 +87,4 @@ def _again(
         running = np.cumsum(active.reshape(trials, minutes), axis=1)
         rate = np.diff(curve[np.minimum(ends, len(curve) - 1)])
         found[0 if kind >= 2 else 1] += random.poisson(running * rate)
-    return found, had | (first < looks)
+    return found, had | (first < minutes * MINUTE)

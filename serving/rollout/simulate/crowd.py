@@ -103,7 +103,7 @@ class Crowd:
 
     def met(self, offset: int, looks: int) -> Ints:
         """See `Arrivals`."""
-        (found,), _ = self.events(_MET, offset, looks)
+        found: Ints = self.events(_MET, offset, looks)[0][0]
         return found
 
     def failing(self, signal: Signal, offset: int, looks: int) -> Floats:

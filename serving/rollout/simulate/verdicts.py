@@ -17,7 +17,7 @@ from serving.rollout.simulate.trial import HARD_STOP, INCONCLUSIVE, Trials, run
 from serving.rollout.simulate.watch import left_out, watches
 from serving.rollout.simulate.world import Canary, Signal, World, signals_of
 
-__all__ = ["Answer", "Question", "answer"]
+__all__ = ["Answer", "Question", "answer", "summed"]
 
 _BATCH: Final = 200
 _KEY_CELLS: Final = 1_000_000
@@ -113,7 +113,13 @@ def answer(question: Question, told: Callable[[int, int], None] | None = None) -
         )
         if told is not None:
             told(begun + trials, question.runs)
-    return _summed(question, [rule.rule.name for rule in rules], parts)
+    return summed(
+        question.scenario,
+        [rule.rule.name for rule in rules],
+        parts,
+        question.look,
+        left_out(question.rollout.guardrails),
+    )
 
 
 def _batch(question: Question) -> int:
@@ -143,9 +149,20 @@ def _errors(question: Question) -> Signal:
     return found
 
 
-def _summed(question: Question, names: list[str], parts: list[Trials]) -> Answer:
+def summed(
+    scenario: str, names: list[str], parts: list[Trials], look: float, left_out: list[str]
+) -> Answer:
+    """Many trials as one answer.
+
+    Args:
+        scenario: its name.
+        names: of the rules, by their numbers in `parts`.
+        parts: what became of the trials.
+        look: seconds between looks.
+        left_out: rules that could not be tried.
+    """
     by = np.concatenate([part.by for part in parts])
-    seconds = np.concatenate([part.ended for part in parts]) * question.look
+    seconds = np.concatenate([part.ended for part in parts]) * look
     exposed = np.concatenate([part.exposed for part in parts])
     stopped = (by >= 0) | (by == HARD_STOP)
     count = int(stopped.sum())
@@ -154,7 +171,7 @@ def _summed(question: Question, names: list[str], parts: list[Trials]) -> Answer
     completed = ~stopped & (by != INCONCLUSIVE)
     named = dict(enumerate(names)) | {HARD_STOP: _HARD_STOP_NAME}
     return Answer(
-        scenario=question.scenario,
+        scenario=scenario,
         runs=len(by),
         stopped=count,
         share=count / len(by),
@@ -167,7 +184,7 @@ def _summed(question: Question, names: list[str], parts: list[Trials]) -> Answer
         p90=_at(times, 0.9),
         exposed=float(np.median(exposed[stopped])) if count else None,
         duration=float(np.median(seconds[completed])) if completed.any() else None,
-        left_out=left_out(question.rollout.guardrails),
+        left_out=left_out,
     )
 
 
