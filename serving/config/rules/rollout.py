@@ -155,8 +155,8 @@ class _Rollout:
         if shadow <= 0:
             yield self._problem(path, "at 0 % nothing is copied", "such as `shadow: 25`")
         if reached > 0:
-            message = f"a shadow step after {reached:g} % would take keys back from the new version"
-            yield self._problem(path, message, "shadow steps come first")
+            message = f"at {reached:g} % the new version answers already; copies tell little more"
+            yield self._problem(path, message, "shadow steps come first", "warning")
 
     def _bake(self, step: Step, where: Path) -> Iterator[Problem]:
         bake = step.bake
@@ -177,7 +177,7 @@ class _Rollout:
         if bake.require_labels:
             yield from self._labels(where)
         if step.weight == 100.0 and (bake.min_samples or bake.min_keys or bake.require_labels):
-            message = "at 100 % there is nobody left to compare with"
+            message = "at 100 % nothing is counted any more"
             yield self._problem(
                 (*where, "bake"), message, "ask for it at a lower weight", "warning"
             )

@@ -46,7 +46,7 @@ def test_a_problem_says_file_line_column_and_path(directory: RolloutDirectory) -
         ),
         (
             "[{weight: 5, bake: {min: 1m}}, {shadow: 5, bake: {min: 1m}}, {weight: 100}]",
-            "error: rollout.steps[1].shadow: a shadow step after 5 %",
+            "warning: rollout.steps[1].shadow: at 5 % the new version answers already",
         ),
         ("[{shadow: 0, bake: {min: 1m}}, {weight: 100}]", "at 0 % nothing is copied"),
         (
@@ -72,7 +72,7 @@ def test_a_problem_says_file_line_column_and_path(directory: RolloutDirectory) -
         ),
         (
             "[{weight: 5, bake: {min: 1m}}, {weight: 100, bake: {min_samples: 5}}]",
-            "warning: rollout.steps[1].bake: at 100 % there is nobody left to compare with",
+            "warning: rollout.steps[1].bake: at 100 % nothing is counted any more",
         ),
     ],
 )
