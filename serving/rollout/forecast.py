@@ -87,8 +87,11 @@ class StepForecast(msgspec.Struct, frozen=True, kw_only=True):
     """That have met it by then; None: nobody knows how many there are."""
 
     rules: list[RuleForecast] = []
+    unreachable: list[str] = []
+    """What `bake` asks for and does not come in time, in words."""
+
     warnings: list[str] = []
-    """What the step cannot see or reach, in words."""
+    """What the step cannot see, in words."""
 
 
 class Forecast(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,7 +124,11 @@ def forecast(plan: RolloutConfig, traffic: Traffic) -> Forecast:
 
 
 class _Ahead:
-    """Goes through the steps; `_counted` seconds have been drawn lots in so far."""
+    """Goes through the steps.
+
+    Lots have been drawn for `_counted` seconds so far, and the canary has answered `_answered`
+    requests at most (None: there is no end to it).
+    """
 
     def __init__(self, plan: RolloutConfig, traffic: Traffic) -> None:
         self._traffic = traffic
@@ -133,6 +140,7 @@ class _Ahead:
             classes=traffic.classes,
         )
         self._counted = 0.0
+        self._answered: float | None = 0.0
 
     def step(self, position: int, step: Step) -> StepForecast:
         """Say what the next step sees, and go on to the one after it."""
@@ -142,6 +150,7 @@ class _Ahead:
         waits = step.approve is not None or step.bake.require_labels > 0
         arriving = self._traffic.rate * (step.weight or step.shadow or 0.0) / 100
         requests = _finite(arriving * end) if arriving and end else None
+        self._answer(step, arriving * longest if arriving else 0.0)
         keys = self._keys_by(self._counted + end, rho)
         told = [] if rho is None else [self._rule(one, rho, end) for one in self._rules]
         made = StepForecast(
@@ -155,13 +164,18 @@ class _Ahead:
             requests=requests,
             keys=keys,
             rules=told,
-            warnings=[*cannot_arrive(step, requests, keys), *self._warnings(step, told)],
+            unreachable=list(cannot_arrive(step, requests, keys, self._answered)),
+            warnings=self._warnings(step, told),
         )
         if rho is not None and not math.isinf(expected):
             for one in self._rules:
                 one.keep(rho, self._counted, expected)
             self._counted += expected
         return made
+
+    def _answer(self, step: Step, requests: float) -> None:
+        if step.weight is not None and self._answered is not None:
+            self._answered = _finite(self._answered + requests)
 
     def _expected(self, step: Step, rho: float | None) -> float:
         """Seconds until there is all that the step asks for; infinite: never."""

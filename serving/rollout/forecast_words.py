@@ -56,8 +56,17 @@ def unproven(step: Step, rule: Rule, proof_seconds: float | None) -> Iterator[st
         )
 
 
-def cannot_arrive(step: Step, requests: float | None, keys: float | None) -> Iterator[str]:
-    """What `bake` counts does not come by `bake.max`."""
+def cannot_arrive(
+    step: Step, requests: float | None, keys: float | None, answered: float | None
+) -> Iterator[str]:
+    """What `bake` counts does not come by `bake.max`.
+
+    Args:
+        step: it.
+        requests: (in a shadow step: copies) of the new version in the step.
+        keys: that have met it by its end; None: nobody knows how many there are.
+        answered: requests that it has answered by then, in all steps; None: no limit is known.
+    """
     bake = step.bake
     if bake.max is None:
         return
@@ -66,9 +75,14 @@ def cannot_arrive(step: Step, requests: float | None, keys: float | None) -> Ite
         what = "copies" if step.shadow is not None else "requests"
         wanted = f"{bake.min_samples:,} of `min_samples`"
         yield f"{_at(step)} gets about {_short(got)} {what}, not the {wanted}"
-    if keys is not None and bake.min_keys > keys:
+    # Not every request is of another key, and not every prediction gets a label.
+    met = keys if keys is not None else answered
+    if met is not None and bake.min_keys > met:
         wanted = f"{bake.min_keys:,} of `min_keys`"
-        yield f"{_at(step)} meets about {_short(keys)} keys, not the {wanted}"
+        yield f"{_at(step)} meets about {_short(met)} keys, not the {wanted}"
+    if answered is not None and step.weight is not None and bake.require_labels > answered:
+        wanted = f"{bake.require_labels:,} of `require_labels`"
+        yield f"{_at(step)} has about {_short(answered)} predictions by its end, not the {wanted}"
 
 
 def _at(step: Step) -> str:

@@ -140,10 +140,23 @@ def test_samples_that_cannot_arrive_are_told_of() -> None:
         at(keys=500),
     )
 
-    assert warnings(found) == [
+    assert found.steps[0].unreachable == [
         "weight 5 % for at most 1 min gets about 300 requests, not the 1,000 of `min_samples`",
         "weight 5 % for at most 1 min meets about 25 keys, not the 50 of `min_keys`",
     ]
+
+
+def test_labels_cannot_outnumber_predictions() -> None:
+    """Those of earlier steps count too, and a step without an end has no limit."""
+    first, second = bake(min=1, max=60), bake(max=60, require_labels=500)
+    ended = forecast(plan(Step(weight=1.0, bake=first), Step(weight=5.0, bake=second)), at())
+    endless = forecast(
+        plan(Step(weight=1.0, bake=bake(min=1)), Step(weight=5.0, bake=second)), at()
+    )
+
+    [words] = ended.steps[1].unreachable
+    assert words.startswith("weight 5 % for at most 1 min has about 360 predictions by its end")
+    assert endless.steps[1].unreachable == []
 
 
 def test_a_shadow_step_waits_for_copies() -> None:
