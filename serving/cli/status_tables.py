@@ -127,6 +127,8 @@ def _revision_line(control: Status, now: float) -> Text:
     else:
         published = age(now - control.published_at)
         line = Text(f"revision {control.revision} by {control.author}, {published} ago")
+        if control.origin is not None:
+            line.append(f"\nfrom {control.origin}")
     if not control.store.up:
         line.append("\nthe store does not answer", style="red")
     if control.problem:

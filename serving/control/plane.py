@@ -10,7 +10,7 @@ from prometheus_client.core import Metric
 
 from serving.clock import Clock
 from serving.config.keys import WorkerReport, node_name
-from serving.config.schema import GatewayConfig
+from serving.config.schema import GatewayConfig, ModelConfig
 from serving.config.snapshot import Snapshot
 from serving.control.audit import AuditLog
 from serving.control.deliveries import Courier
@@ -30,6 +30,7 @@ from serving.control.rates import Rates
 from serving.control.retraining import RetrainingDesk
 from serving.control.rolls import RollStatus
 from serving.control.store import Store
+from serving.control.traffic_seen import Assumed, rate_of, traffic_of
 from serving.control.workers import (
     FORGET_SECONDS,
     Acknowledgement,
@@ -42,6 +43,7 @@ from serving.metrics import Samples, total
 from serving.metrics_exchange import decode
 from serving.metrics_folder import fold, outliving, totals
 from serving.recording.ledger import DROPPED
+from serving.rollout.forecast import Traffic
 
 __all__ = ["ControlPlane"]
 
@@ -128,6 +130,7 @@ class ControlPlane:
             source=lambda: self.address,
             clock=clock,
         )
+        publisher.busiest = self.busiest
         self._metrics_folder = data / "metrics"
         self._store = store
         self._reports: list[WorkerReport] = []
@@ -181,6 +184,16 @@ class ControlPlane:
 
     def _only_control(self, status: RollStatus) -> bool:
         return status.control and status.rolled == status.workers > 0
+
+    def traffic(self, model: ModelConfig, assumed: Assumed) -> Traffic:
+        """What a rollout of this model would meet now. Reads files."""
+        rate = rate_of(model.model, self.rates.now())
+        return traffic_of(model, rate, self._totals(), assumed)
+
+    def busiest(self, model: ModelConfig) -> Traffic | None:
+        """The most requests a second that a model had in the last day; None: it had none."""
+        rate = self.rates.busiest(model.model)
+        return Traffic(rate=rate) if rate else None
 
     async def workers(self) -> list[WorkerReport]:
         """The workers' latest reports; the last ones known while the store is away."""

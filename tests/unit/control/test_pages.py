@@ -215,6 +215,7 @@ def test_the_api_page_lists_parameters_and_fields_with_their_defaults() -> None:
         "?limit": "At most 9.",
         "directory": "string, required",
         "expected_revision": "integer, nothing if left out",
+        "expected_digest": "string, nothing if left out",
         "dry_run": "boolean, false if left out",
         "reason": "string, nothing if left out",
         "wait_seconds": "number, 10.0 if left out",
