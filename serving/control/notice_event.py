@@ -20,7 +20,6 @@ NoticeName = Literal[
     "aborted", "completed", "inconclusive",
 ]  # fmt: skip
 
-_CONTROLLER: Final = "controller"
 _NAMES: Final[dict[str, tuple[NoticeName, ...]]] = {
     "started": ("started",),
     "stepped": ("advanced",),
@@ -92,17 +91,14 @@ def names_of(event: Event, standing: RolloutStanding) -> tuple[NoticeName, ...]:
 
     Args:
         event: what happened.
-        standing: the rollout right after it; of one that has run out of time, with its `ends_by`.
+        standing: the rollout right after it.
     """
     if event.kind == "superseded" and standing.phase == "done":
         return ()  # production is what it wanted: nothing has changed
     names = _NAMES.get(event.kind, ())
     if event.kind == "stepped" and standing.phase == "awaiting_approval":
         return ("approval_needed", *names)
-    ran_out = standing.ends_by is not None and event.at >= standing.ends_by
-    if ran_out and event.who == _CONTROLLER and event.kind in ("paused", "aborting", "promoting"):
-        return (*names, "inconclusive")
-    return names
+    return (*names, "inconclusive") if event.cause == "inconclusive" else names
 
 
 def identifier_of(event: Event, standing: RolloutStanding) -> str:

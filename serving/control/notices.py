@@ -77,8 +77,7 @@ class Notices:
 
         Args:
             event: what happened.
-            standing: the rollout right after it; of one that has run out of time, with its
-                `ends_by`.
+            standing: the rollout right after it.
             config: its plan.
 
         Raises:

@@ -28,6 +28,10 @@ from serving.control.publisher import Publisher
 from serving.control.quarantine import QuarantineKeeper, configured_keys, is_everywhere
 from serving.control.rates import Rates
 from serving.control.retraining import RetrainingDesk
+from serving.control.rollout_log import RolloutLog
+from serving.control.rollout_observer import Observer
+from serving.control.rollout_verbs import RolloutVerbs
+from serving.control.rollouts import Rollouts
 from serving.control.rolls import RollStatus
 from serving.control.store import Store
 from serving.control.traffic_seen import Assumed, rate_of, traffic_of
@@ -64,6 +68,7 @@ class ControlPlane:
         audit: the audit log.
         courier: delivers requests for training.
         store: where workers report.
+        observer: of what workers count for rollouts.
         data: the data directory.
         version: of this installation.
     """
@@ -77,6 +82,7 @@ class ControlPlane:
         audit: AuditLog,
         courier: Courier,
         store: Store,
+        observer: Observer,
         data: Path,
         version: str,
         clock: Clock,
@@ -131,6 +137,17 @@ class ControlPlane:
             clock=clock,
         )
         publisher.busiest = self.busiest
+        self.rollouts = Rollouts(
+            RolloutLog(data / "rollouts", store),
+            publisher=publisher,
+            store=store,
+            observer=observer,
+            quarantined=lambda: self.quarantine.entries,
+            audit=audit,
+            clock=clock,
+        )
+        self.rollouts.tell = self.notices.tell
+        self.rollout_verbs = RolloutVerbs(self.rollouts)
         self._metrics_folder = data / "metrics"
         self._store = store
         self._reports: list[WorkerReport] = []

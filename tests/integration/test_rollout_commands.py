@@ -113,7 +113,8 @@ def test_a_verb_is_told_with_reason_and_revision(admin: Admin, verb: str) -> Non
     done = sluice(admin, verb, "demo", "--reason", "tickets", "--yes")
 
     assert done.returncode == 0, done.stderr
-    assert admin.asked == [(verb, {"reason": "tickets", "expected_revision": 7})]
+    order = {"reason": "tickets", "expected_revision": 7, "full": False}
+    assert admin.asked == [(verb, order)]
     assert "v2" in done.stderr
     assert done.stdout.startswith("demo: v1 → v2")
 

@@ -1,34 +1,20 @@
 """Asking the admin port about rollouts, and telling it what a person wants."""
 
 from types import TracebackType
-from typing import Any, Self
+from typing import Final, Self
 from urllib.parse import quote
-
-import msgspec
 
 from serving.cli.admin_address import find_admin
 from serving.cli.client import AdminClient, Refused
 from serving.cli.output import CommandError
 from serving.cli.where import Where
+from serving.control.answers import RolloutHistory, RolloutRequest
 from serving.rollout.standing import RolloutStanding
-from serving.rollout.state import Event
 
-__all__ = ["History", "Past", "RolloutClient"]
+__all__ = ["RolloutClient"]
 
-_PATH = "/api/v1/rollouts"
-
-
-class Past(msgspec.Struct, frozen=True, kw_only=True):
-    """One rollout of a model, and what happened in it."""
-
-    id: str
-    events: list[Event] = []
-
-
-class History(msgspec.Struct, frozen=True, kw_only=True):
-    """A model's rollouts, newest first."""
-
-    rollouts: list[Past] = []
+_PATH: Final = "/api/v1/rollouts"
+_FOR_ADMINS: Final = ("promote", "retry")
 
 
 class RolloutClient:
@@ -64,10 +50,10 @@ class RolloutClient:
         except Refused as error:
             raise self._explained(model, error) from error
 
-    def history(self, model: str) -> History:
+    def history(self, model: str) -> RolloutHistory:
         """Everything that happened in a model's rollouts."""
         try:
-            return self._client.get(f"{_of(model)}/history", History)
+            return self._client.get(f"{_of(model)}/history", RolloutHistory)
         except Refused as error:
             raise self._explained(model, error) from error
 
@@ -75,11 +61,10 @@ class RolloutClient:
         self, model: str, verb: str, *, reason: str, expected_revision: int, full: bool = False
     ) -> RolloutStanding:
         """Do something to a rollout. Raises Refused with 409 if it is not where it was."""
-        body: dict[str, Any] = {"reason": reason, "expected_revision": expected_revision}
-        if full:
-            body["full"] = True
+        body = RolloutRequest(reason=reason, expected_revision=expected_revision, full=full)
+        role = "admin" if verb in _FOR_ADMINS else "operator"
         try:
-            return self._client.post(f"{_of(model)}/{verb}", body, RolloutStanding)
+            return self._client.post(f"{_of(model)}/{verb}", body, RolloutStanding, role=role)
         except Refused as error:
             raise self._explained(model, error) from error
 

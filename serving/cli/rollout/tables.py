@@ -9,7 +9,6 @@ from rich.table import Table
 from rich.text import Text
 
 from serving.cli.output import plain_table
-from serving.cli.rollout.calls import Past
 from serving.cli.rollout.words import (
     bar,
     counts,
@@ -22,6 +21,7 @@ from serving.cli.rollout.words import (
     sums,
 )
 from serving.cli.span import age
+from serving.control.answers import RolloutEvents
 from serving.rollout.standing import RolloutStanding, RuleStanding
 
 __all__ = ["history_table", "overview_table", "standing_view"]
@@ -79,7 +79,7 @@ def overview_table(standings: Iterable[RolloutStanding], now: float) -> Table:
     return table
 
 
-def history_table(pasts: Iterable[Past]) -> RenderableType:
+def history_table(pasts: Iterable[RolloutEvents]) -> RenderableType:
     """Rollouts, newest first, and in each what happened, oldest first."""
     parts: list[RenderableType] = []
     for past in pasts:

@@ -36,6 +36,7 @@ _HAPPENED: Final = {
     "aborted": "is aborted: every worker has it",
     "done": "is done: every worker has it",
     "superseded": "was superseded",
+    "frozen": "took bounds from production",
 }
 
 
