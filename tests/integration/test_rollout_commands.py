@@ -55,7 +55,7 @@ def test_status_shows_steps_rules_and_what_is_waited_for(admin: Admin) -> None:
     assert done.returncode == 0, done.stderr
     assert told[0].startswith("demo: v1 → v2, progressing, step 2 of 4: weight 5 % (demo-r3")
     assert "✓ shadow 25 %" in told
-    assert "▶ weight 5 % for 12 min" in told
+    assert any(line.startswith("▶ weight 5 % for 12 min") for line in told)
     assert (
         "errors undecided 12 / 1,203 240 / 24,010 keys 1.02 [0.61, 1.72] ██░░░░ 45 % 8 min" in told
     )
@@ -72,7 +72,7 @@ def test_status_of_everything_is_a_line_a_model(admin: Admin) -> None:
 
     told = lines(sluice(admin, "status").stdout)
 
-    assert told[1] == "demo v1 v2 progressing step 2 of 4: weight 5 % 5 % regressed 2 h"
+    assert told[1].startswith("demo v1 v2 progressing step 2 of 4: weight 5 % 5 % regressed 2 h")
 
 
 def test_a_model_without_a_rollout_says_how_one_begins(admin: Admin) -> None:
@@ -156,9 +156,7 @@ def test_a_rollout_that_has_moved_says_what_happened_meanwhile(admin: Admin) -> 
     done = sluice(admin, "promote", "demo", "--yes")
 
     assert done.returncode == 1
-    assert "not at revision 7 any more; demo-r3 was paused (revision 8, by grace, 12 s ago" in (
-        done.stderr.replace("13 s ago", "12 s ago")
-    )
+    assert "not at revision 7 any more; demo-r3 was paused (revision 8, by grace, " in done.stderr
     assert "odd scores" in done.stderr
 
 
