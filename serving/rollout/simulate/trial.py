@@ -134,7 +134,7 @@ class _Walk:
         breach, by = self._breaches(stage.rho, blocks, requests, offset)
         ready = np.zeros(requests.shape, np.bool_)
         if since < looks:
-            ready[:, since:] = self._proven(stage.rho, blocks, since)
+            ready[:, since:] = self._proven(stage.rho, blocks, since, looks)
             ready &= here.samples[:, None] + np.cumsum(requests, 1) >= stage.min_samples
             ready &= here.keys[:, None] + np.cumsum(met, 1) >= stage.min_keys
         onward = np.where(ready.any(1), ready.argmax(1), NEVER)
@@ -164,8 +164,9 @@ class _Walk:
             first = np.minimum(first, when)
         return first, by
 
-    def _proven(self, rho: float, blocks: dict[str, Block], since: int) -> NDArray[np.bool_]:
-        looks = next(iter(blocks.values())).canary.shape[-1] if blocks else since
+    def _proven(
+        self, rho: float, blocks: dict[str, Block], since: int, looks: int
+    ) -> NDArray[np.bool_]:
         met = np.ones((len(self.going), looks - since), np.bool_)
         for rule in self._rules:
             if rule.rule.prove is not None:
