@@ -15,6 +15,7 @@ from serving.control.workers import Acknowledgement
 from serving.drift.standing import Watched
 from serving.drift.verdict import Level
 from serving.models.candidate import Brought
+from serving.rollout.state import Event
 from serving.types import Signature, TensorMetadata
 
 __all__ = [
@@ -46,6 +47,9 @@ __all__ = [
     "RoleShare",
     "RollAnswer",
     "RollRequest",
+    "RolloutEvents",
+    "RolloutHistory",
+    "RolloutRequest",
     "StagedSummary",
     "Status",
     "StoreStatus",
@@ -108,6 +112,18 @@ class RetrainingEnd(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Whether what came of a training did better than what it should replace."""
 
     improved: bool
+
+
+class RolloutRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a person does to a rollout.
+
+    `reason` is kept in the history; `expected_revision` refuses if it has moved on meanwhile;
+    `full` is for `promote`: past all steps.
+    """
+
+    reason: str = ""
+    expected_revision: int | None = None
+    full: bool = False
 
 
 class PushRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -339,6 +355,19 @@ class HistoryAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """Published revisions, newest first."""
 
     entries: list[Summary]
+
+
+class RolloutEvents(msgspec.Struct, frozen=True, kw_only=True):
+    """One rollout's events, oldest first."""
+
+    id: str
+    events: list[Event]
+
+
+class RolloutHistory(msgspec.Struct, frozen=True, kw_only=True):
+    """A model's rollouts, newest first."""
+
+    rollouts: list[RolloutEvents]
 
 
 class RecentAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -26,6 +26,10 @@ from serving.control.publisher import Publisher
 from serving.control.quarantine import QuarantineKeeper, configured_keys, is_everywhere
 from serving.control.rates import Rates
 from serving.control.retraining import RetrainingDesk
+from serving.control.rollout_log import RolloutLog
+from serving.control.rollout_observer import Observer
+from serving.control.rollout_verbs import RolloutVerbs
+from serving.control.rollouts import Rollouts
 from serving.control.rolls import RollStatus
 from serving.control.store import Store
 from serving.control.workers import (
@@ -60,6 +64,7 @@ class ControlPlane:
         audit: the audit log.
         courier: delivers requests for training.
         store: where workers report.
+        observer: of what workers count for rollouts.
         data: the data directory.
         version: of this installation.
     """
@@ -73,6 +78,7 @@ class ControlPlane:
         audit: AuditLog,
         courier: Courier,
         store: Store,
+        observer: Observer,
         data: Path,
         version: str,
         clock: Clock,
@@ -118,6 +124,16 @@ class ControlPlane:
             log=lambda: self._log_folder(data),
             clock=clock,
         )
+        self.rollouts = Rollouts(
+            RolloutLog(data / "rollouts", store),
+            publisher=publisher,
+            store=store,
+            observer=observer,
+            quarantined=lambda: self.quarantine.entries,
+            audit=audit,
+            clock=clock,
+        )
+        self.rollout_verbs = RolloutVerbs(self.rollouts)
         self._metrics_folder = data / "metrics"
         self._store = store
         self._reports: list[WorkerReport] = []

@@ -7,7 +7,7 @@ down and tells the workers.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +18,7 @@ from serving.clock import Clock
 from serving.config.applied import Applied
 from serving.config.effects import names_files, taken_over
 from serving.config.schema import GatewayConfig
-from serving.config.snapshot import Snapshot
+from serving.config.snapshot import RolloutTraffic, Snapshot
 from serving.config.snapshot_codec import encode_snapshot
 from serving.control.candidates import shadows, unseen
 from serving.control.compile import Compiled
@@ -36,6 +36,7 @@ from serving.errors import (
     ServingError,
     StoreUnavailable,
 )
+from serving.rollout.applied import same_traffic
 
 __all__ = ["Outcome", "Publisher"]
 
@@ -338,6 +339,53 @@ class Publisher:
             await self._commit(new, "load" if loaded else "unload", reason=reason, must_reach=True)
             return Outcome(plan=compare(current, new), revision=new.revision, published=True)
 
+    async def set_rollouts(
+        self,
+        wanted: Callable[[Snapshot], Mapping[str, RolloutTraffic]],
+        *,
+        author: str,
+        reason: str,
+    ) -> bool:
+        """Put in place what rollouts make of traffic plans; nothing if it is there already.
+
+        What was decided is written down by then, so it is journaled also while the store is away,
+        and reaches the workers when that answers again.
+
+        Args:
+            wanted: of the current snapshot, by model; asked while no other verb can come between.
+            author: whose doing it is.
+            reason: why, for the history.
+
+        Returns:
+            Whether there is a new revision.
+
+        Raises:
+            Conflict: another writer was faster. ServingError: the journal cannot be written.
+        """
+        async with self._one_at_a_time:
+            current = self.current
+            if current is None or not self.started:
+                return False
+            rollouts = dict(wanted(current))
+            if same_traffic(current.rollouts, rollouts):
+                return False
+            new = replace(
+                current,
+                revision=current.revision + 1,
+                published_at=self._clock.wall(),
+                author=author,
+                rollouts=rollouts,
+            )
+            last = self.journal.last
+            await self._commit(
+                new,
+                "rollout",
+                reason=reason,
+                directory=last.directory if last is not None else "",
+                must_reach=False,
+            )
+            return True
+
     async def _compiled(self, directory: Path) -> Compiled:
         async with self._stock.staging:
             compiled = await asyncio.to_thread(self._compile, directory)
@@ -395,7 +443,7 @@ class Publisher:
             revision=self.revision + 1,
             author=author,
             at=self._clock.wall(),
-            unloaded=self.current.unloaded if self.current else None,
+            before=self.current,
         )
 
     def _serves(self, snapshot: Snapshot) -> bool:

@@ -105,6 +105,7 @@ def smallest_detectable(
     tolerance: float,
     rho: float,
     alpha: float,
+    *,
     averaged: int = 1,
 ) -> float:
     """The smallest ratio that is found within so many seconds, on average; infinite above 1000.
