@@ -1,6 +1,7 @@
 """`sluice rollout simulate`: how often a plan is wrong, before it is used."""
 
 import functools
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 import msgspec
 
+from serving.cli.duration import read_duration
 from serving.cli.log.place import read_moment
 from serving.cli.output import CommandError, Output, output_options, plain_table
 
@@ -28,8 +30,7 @@ _WORSE: Final = (
     "flipped",
 )
 _SCENARIOS: Final = ("flat", "daily", "incident", "rising", "falling")
-_LONG: Final = 6 * 3600.0
-_COARSE: Final = 10.0
+_MOST_LOOKS: Final = 3600
 _Callback = TypeVar("_Callback", bound=Callable[..., Any])
 
 
@@ -74,9 +75,13 @@ def _traffic_options(callback: _Callback) -> _Callback:
         "--scenario", "scenarios", multiple=True, type=click.Choice(_SCENARIOS),
         help="Course of the traffic; may be repeated.  [all of them]",
     )  # fmt: skip
+    @click.option(
+        "--look", metavar="TIME", callback=read_duration,
+        help="Between looks at the evidence.  [1s; for a plan of hours, 3600 looks in all]",
+    )  # fmt: skip
     @functools.wraps(callback)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        names = ("rps", "error_rate", "slow", "keys", "scenarios")
+        names = ("rps", "error_rate", "slow", "keys", "scenarios", "look")
         return callback(*args, traffic={name: kwargs.pop(name) for name in names}, **kwargs)
 
     return wrapped  # type: ignore[return-value]
@@ -127,8 +132,8 @@ def simulate(
     """Try a rollout's plan many times, and say how often it is wrong and how soon it is right.
 
     The plan is the one of MODEL's file: its steps, bakes, guardrails with their tolerance and
-    shared alpha, and hard stops. The evidence is looked at every second, by the functions that
-    decide in a real rollout. False aborts are stops of a version as good as production; each share
+    shared alpha, and hard stops. The evidence is looked at by the functions that decide in a real
+    rollout. False aborts are stops of a version as good as production; each share
     comes with its 95 % interval. Approvals come at once and labels in time; rules about labels,
     copies and fixed limits are not tried, and keep their part of alpha.
 
@@ -179,14 +184,13 @@ def _made_up(
         bins=found.bins,
     )
     span = sum(stage.at_least for stage in stages(found.rollout, world) if stage.rho > 0)
-    # Evidence of the first hours is looked at as often as control does; a plan of days would take
-    # an hour to try so, and is hardly stopped in between two looks.
-    look = 1.0 if span <= _LONG else _COARSE
+    look = traffic["look"] or max(1.0, math.ceil(span / _MOST_LOOKS))
 
     def asked(canary: str, scenario: str) -> "Question":
         return Question(
             rollout=found.rollout, world=world, canary=CANARIES[canary], scenario=scenario,
-            keys=traffic["keys"], runs=runs, seed=seed, look=look,
+            keys=traffic["keys"], runs=runs, seed=seed,
+            look=1.0 if CANARIES[canary].always_fails else look,  # it is over within seconds
         )  # fmt: skip
 
     scenarios = traffic["scenarios"] or _SCENARIOS

@@ -19,8 +19,8 @@ COMPLETED: Final = -1
 INCONCLUSIVE: Final = -2
 HARD_STOP: Final = -3
 
-_CELLS: Final = 2_000_000
-"""Trials times looks of a block, so that memory stays in bounds."""
+_CELLS: Final = 200_000
+"""Trials times looks times bins of a block: its arrays stay in the processor's cache."""
 
 _Counts = tuple[Ints, Ints]
 
@@ -104,62 +104,47 @@ class _Walk:
         began = result.ended.copy()
         self._arrivals.begin(stage.rho, began)
         result.step[self.going] = stage.number
-        shapes = {name: (len(one.bins) or 1, trials) for name, one in self._signals.items()}
-        sofar: dict[str, _Counts] = {
-            name: (np.zeros(shape, np.int64), np.zeros(shape, np.int64))
-            for name, shape in shapes.items()
-        }
-        samples = keys = np.zeros(trials, np.int64)
-        lasted = np.zeros(trials, np.int64)
-        inside = self.going.copy()
+        here = _Step(trials, self._signals, self.going)
+        widest = max((len(one.bins) for one in self._signals.values()), default=1) or 1
+        longest = max(1, _CELLS // (trials * widest))
         least, most = (max(1, round(s / self._look)) for s in (stage.at_least, stage.at_most))
         offset = 0
-        while inside.any() and offset < most:
-            looks = min(max(1, _CELLS // trials), most - offset)
-            if offset < least:
-                looks = min(looks, least - offset)
-            else:
-                looks = min(looks, max(60, least // 4))
-            blocks = {
-                name: block(sofar[name], self._arrivals.events(signal, offset, looks))
-                for name, signal in self._signals.items()
-            }
-            requests = self._arrivals.requests(offset, looks)
-            met = self._arrivals.met(offset, looks) if stage.min_keys else None
-            breach, by = self._breaches(stage.rho, blocks, requests, offset)
-            ready = np.zeros((trials, looks), np.bool_)
-            if (since := max(0, least - 1 - offset)) < looks:
-                ready[:, since:] = self._proven(stage.rho, blocks, since)
-                ready &= samples[:, None] + np.cumsum(requests, 1) >= stage.min_samples
-                if met is not None:
-                    ready &= keys[:, None] + np.cumsum(met, 1) >= stage.min_keys
-            if met is not None:
-                keys = keys + met.sum(1)
-            onward = np.where(ready.any(1), ready.argmax(1), NEVER)
-            broken = inside & (breach < NEVER) & (breach <= onward)
-            advanced = inside & ~broken & (onward < NEVER)
-            last = np.where(broken, breach, np.where(advanced, onward, looks - 1))
-            for name, one in blocks.items():
-                each = np.arange(trials)
-                sofar[name] = (
-                    np.where(inside, one.canary[:, each, last], sofar[name][0]),
-                    np.where(inside, one.production[:, each, last], sofar[name][1]),
-                )
-            had = np.cumsum(requests, 1)[np.arange(trials), last]
-            samples = samples + np.where(inside, had, 0)
-            lasted = lasted + np.where(inside, last + 1, 0)
-            result.by[broken] = by[broken]
-            self.going &= ~broken
-            inside &= ~(broken | advanced)
+        while here.inside.any() and offset < most:
+            left = least - offset if offset < least else max(60, least // 4)
+            looks = min(longest, most - offset, left)
+            self._block(stage, here, offset, looks, since=max(0, least - 1 - offset))
             offset += looks
         if not promote:
-            result.by[inside] = INCONCLUSIVE
-            self.going &= ~inside
-        result.ended = began + lasted
-        result.exposed = result.exposed + samples
-        self._arrivals.end(lasted)
-        for name, counts in sofar.items():
+            result.by[here.inside] = INCONCLUSIVE
+            self.going &= ~here.inside
+        result.ended = began + here.lasted
+        result.exposed = result.exposed + here.samples
+        self._arrivals.end(here.lasted)
+        for name, counts in here.sofar.items():
             self._before[name][stage.rho] = counts
+
+    def _block(self, stage: Stage, here: "_Step", offset: int, looks: int, *, since: int) -> None:
+        """So many looks of a step; from `since` on it may end well."""
+        blocks = {
+            name: block(here.sofar[name], self._arrivals.events(signal, offset, looks))
+            for name, signal in self._signals.items()
+        }
+        requests = self._arrivals.requests(offset, looks)
+        met = self._arrivals.met(offset, looks) if stage.min_keys else requests
+        breach, by = self._breaches(stage.rho, blocks, requests, offset)
+        ready = np.zeros(requests.shape, np.bool_)
+        if since < looks:
+            ready[:, since:] = self._proven(stage.rho, blocks, since, looks)
+            ready &= here.samples[:, None] + np.cumsum(requests, 1) >= stage.min_samples
+            ready &= here.keys[:, None] + np.cumsum(met, 1) >= stage.min_keys
+        onward = np.where(ready.any(1), ready.argmax(1), NEVER)
+        broken = here.inside & (breach < NEVER) & (breach <= onward)
+        self.result.by[broken] = by[broken]
+        self.going &= ~broken
+        advanced = here.inside & ~broken & (onward < NEVER)
+        last = np.where(broken, breach, np.where(advanced, onward, looks - 1))
+        here.take(blocks, requests, met, last)
+        here.inside &= ~(broken | advanced)
 
     def _breaches(
         self, rho: float, blocks: dict[str, Block], requests: Ints, offset: int
@@ -179,10 +164,38 @@ class _Walk:
             first = np.minimum(first, when)
         return first, by
 
-    def _proven(self, rho: float, blocks: dict[str, Block], since: int) -> NDArray[np.bool_]:
-        looks = next(iter(blocks.values())).canary.shape[-1] if blocks else since
+    def _proven(
+        self, rho: float, blocks: dict[str, Block], since: int, looks: int
+    ) -> NDArray[np.bool_]:
         met = np.ones((len(self.going), looks - since), np.bool_)
         for rule in self._rules:
             if rule.rule.prove is not None:
                 met &= rule.proofs(self._before, rho, blocks, since)
         return met
+
+
+class _Step:
+    """What a step has seen so far; trials that have left it stay as they were."""
+
+    def __init__(self, trials: int, signals: dict[str, Signal], going: NDArray[np.bool_]) -> None:
+        self.inside = going.copy()
+        self.lasted: Ints = np.zeros(trials, np.int64)
+        self.samples: Ints = np.zeros(trials, np.int64)
+        self.keys: Ints = np.zeros(trials, np.int64)
+        self.sofar: dict[str, _Counts] = {}
+        for name, signal in signals.items():
+            shape = (len(signal.bins) or 1, trials)
+            self.sofar[name] = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+
+    def take(self, blocks: dict[str, Block], requests: Ints, met: Ints, last: Ints) -> None:
+        """Add a block up to the look `last` of each trial."""
+        each = np.arange(len(last))
+        for name, one in blocks.items():
+            canary, production = self.sofar[name]
+            self.sofar[name] = (
+                np.where(self.inside, one.canary[:, each, last], canary),
+                np.where(self.inside, one.production[:, each, last], production),
+            )
+        self.samples += np.where(self.inside, np.cumsum(requests, 1)[each, last], 0)
+        self.keys += np.where(self.inside, np.cumsum(met, 1)[each, last], 0)
+        self.lasted += np.where(self.inside, last + 1, 0)
