@@ -20,6 +20,7 @@ from serving.errors import (
     Overloaded,
     ServingError,
 )
+from serving.recording.offer import Offer
 from serving.recording.record import PredictionRecord
 from serving.worker.fallback import BURST, Budget, given_up_at
 
@@ -171,6 +172,39 @@ async def test_both_calls_are_counted_and_recorded(tmp_path: Path) -> None:
         if family == "sluice_requests_total"
     }
     assert requests == {("canary", "INTERNAL"): 1, ("production", "OK"): 1}
+
+
+class Rows:
+    """A prediction log that keeps what it is offered."""
+
+    on = True
+
+    def __init__(self) -> None:
+        self.kept: list[Offer] = []
+
+    def offer(self, offer: Offer) -> None:
+        """Keep it."""
+        self.kept.append(offer)
+
+    def publish(self) -> None:
+        """Nothing is counted."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+async def test_both_calls_go_to_the_prediction_log(tmp_path: Path) -> None:
+    """With what each was given; only production's row has outputs."""
+    log = Rows()
+    kit = await serving(tmp_path, log=log)
+    await kit.infer(id="r1")
+
+    failed, answered = log.kept
+    assert [PredictionRecord(*one.head).version for one in log.kept] == ["v2", "v1"]
+    assert [PredictionRecord(*one.head).request_id for one in log.kept] == ["r1", "r1"]
+    assert failed.feed is not None
+    assert failed.outputs is None
+    assert answered.outputs is not None
 
 
 async def test_if_production_fails_too_the_caller_gets_its_error(tmp_path: Path) -> None:
