@@ -14,16 +14,16 @@ A book is a function of the batches that were added, in their order: added again
 they give the same one, bit for bit (`serving.rollout.book_codec` writes it down).
 """
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
 
 from serving.config.rollout import Rule
 from serving.rollout.bitmap import Bitmap, places
-from serving.rollout.counts import SAMPLED, BookCounts, Pair
-from serving.rollout.wire import Arms, Batch, Cells, Share, Unfolded
+from serving.rollout.counts import BATCHES, SAMPLED, BookCounts, Pair
+from serving.rollout.credible import check
+from serving.rollout.wire import Batch, Cells, Share, Unfolded
 
 __all__ = ["CANARY", "PRODUCTION", "SHADOW", "Book", "Folded"]
 
@@ -33,13 +33,11 @@ SHADOW: Final = "shadow/"
 """Names of the sets of keys that met a version, or whose request was copied. No rule has a `/`."""
 
 _OTHER: Final = {CANARY: PRODUCTION, PRODUCTION: CANARY}
-_VERSIONS: Final = 2
 
 _SIGNALS: Final = 1_000
 _SETS: Final = 200
 _PROBABILITIES: Final = 1_000
 _REASONS: Final = 100
-_COUNT: Final = 1 << 40
 _WORDS: Final = 500
 """What a plan can need is far below; above it is no evidence but a fault. 200 sets are 400 MiB."""
 
@@ -142,9 +140,9 @@ class Book:
         return dict(self.counts.folded)
 
     @property
-    def lost(self) -> int:
-        """Batches that never came."""
-        return self.counts.lost
+    def lost(self) -> dict[str, int]:
+        """By reason: what is known not to be in the book."""
+        return dict(self.counts.lost)
 
     @property
     def tripped(self) -> str:
@@ -159,14 +157,11 @@ class Book:
         Raises:
             ValueError: it holds what no worker counts; nothing of it may be added.
         """
-        last = self.counts.folded.get(unfolded.incarnation, 0)
-        batches = sorted({b.number: b for b in unfolded.batches}.values(), key=lambda b: b.number)
-        new = [batch for batch in batches if batch.number > last]
-        for batch in new:
-            _check(batch)
-        self._check_room(new)
-        missing = new[-1].number - last - len(new) if new else 0
-        return Folded(msgspec.structs.replace(unfolded, batches=new), missing)
+        folded = self._new(unfolded)
+        for batch in folded.unfolded.batches:
+            check(batch)
+        self._check_room(folded.unfolded.batches)
+        return folded
 
     def fold(self, unfolded: Unfolded) -> Folded:
         """Add what is not in the book yet, and tell what that was. Twice is as good as once.
@@ -174,15 +169,25 @@ class Book:
         Raises:
             ValueError: as `fresh`; nothing is added.
         """
-        folded = self.fresh(unfolded)
+        return self.add(self.fresh(unfolded).unfolded)
+
+    def add(self, unfolded: Unfolded) -> Folded:
+        """`fold` for what was found to be `fresh` before, and is not looked at again."""
+        folded = self._new(unfolded)
         for batch in folded.unfolded.batches:
             for share in batch.shares:
                 self._add_share(share)
             self._add_rest(batch)
-        if batches := folded.unfolded.batches:
-            self.counts.folded[unfolded.incarnation] = batches[-1].number
-        self.counts.lost += folded.missing
+            self.counts.folded[unfolded.incarnation] = batch.number
+        self._lose(BATCHES, folded.missing)
         return folded
+
+    def _new(self, unfolded: Unfolded) -> Folded:
+        last = self.counts.folded.get(unfolded.incarnation, 0)
+        by_number = {batch.number: batch for batch in unfolded.batches if batch.number > last}
+        new = [by_number[number] for number in sorted(by_number)]
+        missing = new[-1].number - last - len(new) if new else 0
+        return Folded(msgspec.structs.replace(unfolded, batches=new), missing)
 
     def _add_share(self, share: Share) -> None:
         counts, rho, met = self.counts, share.rho, share.exposed
@@ -225,7 +230,13 @@ class Book:
         for kept, seconds in zip(counts.seconds, batch.seconds, strict=True):
             kept.extend(seconds)
             del kept[:-SAMPLED]
+        for reason, requests in batch.lost.items():
+            self._lose(reason, requests)
         counts.tripped = counts.tripped or batch.tripped[:_WORDS]
+
+    def _lose(self, reason: str, number: int) -> None:
+        if number:
+            self.counts.lost[reason] = self.counts.lost.get(reason, 0) + number
 
     def _filled(self, name: str) -> int:
         return self.sets[name].filled if name in self.sets else 0
@@ -249,12 +260,14 @@ class Book:
         sets = {self._set_name(signal) for signal in signals}
         reasons = counts.excluded.keys() | {reason for share in shares for reason in share.excluded}
         outcomes = counts.shadow.keys() | {outcome for batch in batches for outcome in batch.shadow}
+        losses = counts.lost.keys() | {reason for batch in batches for reason in batch.lost}
         for what, found, most in (
             ("probabilities", rhos, _PROBABILITIES),
             ("signals", signals, _SIGNALS),
             ("signals of their own", sets, _SETS),
             ("reasons", reasons, _REASONS),
             ("outcomes of copies", outcomes, _REASONS),
+            ("kinds of losses", losses, _REASONS),
         ):
             if len(found) > most:
                 raise ValueError(f"{len(found)} {what} are more than {most}, the most of a rollout")
@@ -275,38 +288,3 @@ def _pair(pair: Pair) -> tuple[int, int]:
 
 def _pairs(by_rho: dict[float, Pair]) -> dict[float, tuple[int, int]]:
     return {rho: _pair(pair) for rho, pair in by_rho.items()}
-
-
-def _check(batch: Batch) -> None:
-    if not 1 <= batch.number < _COUNT:
-        raise ValueError(f"batches are numbered from 1, not {batch.number}")
-    if len(batch.seconds) != _VERSIONS:
-        raise ValueError("durations are those of the canary and those of production")
-    if not all(0 <= one < math.inf for seconds in batch.seconds for one in seconds):
-        raise ValueError("a duration is a number of seconds, 0 or more")
-    if not 0 <= batch.copies < _COUNT:
-        raise ValueError(f"{batch.copies} copies cannot be")
-    for share in batch.shares:
-        if not 0 < share.rho < 1:
-            raise ValueError(f"a probability of the canary is within 0 and 1, not {share.rho}")
-        for pair in (share.requests, *share.excluded.values()):
-            _check_pair(pair)
-    for cells in _all_cells(batch):
-        places(cells.cells)
-        if not 0 <= cells.unkeyed < _COUNT:
-            raise ValueError(f"{cells.unkeyed} requests without a key cannot be")
-
-
-def _check_pair(pair: Pair) -> None:
-    if len(pair) != _VERSIONS or not all(0 <= one < _COUNT for one in pair):
-        raise ValueError(f"requests of canary and production are two numbers, not {pair}")
-
-
-def _all_cells(batch: Batch) -> Iterator[Cells]:
-    yield from batch.shadow.values()
-    arms: list[Arms] = []
-    for share in batch.shares:
-        arms += (share.exposed, *share.events.values())
-    for one in arms:
-        yield one.canary
-        yield one.production

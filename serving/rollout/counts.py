@@ -4,7 +4,10 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["SAMPLED", "BookCounts", "Pair"]
+__all__ = ["BATCHES", "SAMPLED", "BookCounts", "Pair"]
+
+BATCHES: Final = "batches_that_never_came"
+"""Reason of losses: a later batch of the same worker did come; each is up to 250 ms of it."""
 
 SAMPLED: Final = 500
 """Durations kept of each version, the latest."""
@@ -47,5 +50,5 @@ class BookCounts(msgspec.Struct, kw_only=True):
     tripped: str = ""
     """The first hard stop that a worker has hit, in words."""
 
-    lost: int = 0
-    """Batches that never came: a later one of the same worker did."""
+    lost: dict[str, int] = msgspec.field(default_factory=dict)
+    """By reason: what workers could not tell of, in requests; and `BATCHES`."""

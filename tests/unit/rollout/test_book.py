@@ -11,6 +11,7 @@ from rollout_book_kit import RULES, Sets, batch, cells, counts_of, errors, rando
 
 from serving.rollout.bitmap import Bitmap, places
 from serving.rollout.book import Book
+from serving.rollout.counts import BATCHES
 from serving.rollout.wire import CELLS, Arms, Cells, Unfolded
 
 NOBODY = Arms(Cells(), Cells())
@@ -39,7 +40,7 @@ def test_the_counts_are_those_of_plain_sets(seed: int, workers: int, each: int) 
 
     assert counts_of(book) == +sets.counts
     assert book.folded == {worker: each for worker in batches if each}
-    assert book.lost == 0
+    assert book.lost == {}
 
 
 @given(st.integers(0, 2**32))
@@ -119,8 +120,16 @@ def test_a_number_that_is_skipped_is_lost_and_said() -> None:
     folded = book.fold(told(errors(5, 8), errors(7, 9)))
 
     assert folded.missing == 3
-    assert book.lost == 4
+    assert book.lost == {BATCHES: 4}
     assert book.events("errors") == {0.25: (3, 0)}
+
+
+def test_what_a_worker_could_not_tell_of_is_said() -> None:
+    """By its reasons."""
+    book = Book(RULES)
+    book.fold(told(batch(1, lost={"full": 3}), batch(2, lost={"full": 1})))
+
+    assert book.lost == {"full": 4}
 
 
 def test_a_key_is_one_copy_whatever_its_later_ones_say() -> None:
@@ -173,6 +182,7 @@ def test_a_rule_is_crowded_when_half_of_all_cells_had_it() -> None:
         ({"seconds": [[]]}, "canary and those of production"),
         ({"seconds": [[float("nan")], []]}, "0 or more"),
         ({"copies": -1}, "-1 copies"),
+        ({"lost": {"full": -2}}, "-2 copies, or losses"),
         ({"shares": [share(0.0)]}, "within 0 and 1, not 0"),
         ({"shares": [share(float("nan"))]}, "within 0 and 1, not nan"),
         ({"shares": [share(requests=(-1, 0))]}, "two numbers"),
