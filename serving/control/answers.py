@@ -18,6 +18,8 @@ from serving.drift.standing import Watched
 from serving.drift.verdict import Level
 from serving.models.candidate import Brought
 from serving.rollout.forecast import Forecast
+from serving.rollout.standing import RolloutStanding
+from serving.rollout.state import Event
 from serving.types import Signature, TensorMetadata
 
 __all__ = [
@@ -49,6 +51,9 @@ __all__ = [
     "RoleShare",
     "RollAnswer",
     "RollRequest",
+    "RolloutEvents",
+    "RolloutHistory",
+    "RolloutRequest",
     "StagedSummary",
     "Status",
     "StoreStatus",
@@ -117,6 +122,18 @@ class RetrainingEnd(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Whether what came of a training did better than what it should replace."""
 
     improved: bool
+
+
+class RolloutRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a person does to a rollout.
+
+    `reason` is kept in the history; `expected_revision` refuses if it has moved on meanwhile;
+    `full` is for `promote`: past all steps.
+    """
+
+    reason: str = ""
+    expected_revision: int | None = None
+    full: bool = False
 
 
 class PushRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -287,6 +304,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     drift: list[DriftLevel] = []
     """Of versions that are watched and have traffic."""
     roll: RollStatus = RollStatus()
+    rollouts: list[RolloutStanding] = []
+    """The last rollout of each model that has had one."""
     origin: Origin | None = None
     """Of the directory that is served; None if it was applied before this was recorded."""
 
@@ -353,6 +372,19 @@ class HistoryAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """Published revisions, newest first."""
 
     entries: list[Summary]
+
+
+class RolloutEvents(msgspec.Struct, frozen=True, kw_only=True):
+    """One rollout's events, oldest first."""
+
+    id: str
+    events: list[Event]
+
+
+class RolloutHistory(msgspec.Struct, frozen=True, kw_only=True):
+    """A model's rollouts, newest first."""
+
+    rollouts: list[RolloutEvents]
 
 
 class RecentAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -28,14 +28,15 @@ __all__ = ["Action", "Entry", "Journal", "Summary"]
 
 _KEEP: Final = 1000
 
-Action = Literal["start", "apply", "load", "unload", "adopt"]
+Action = Literal["start", "apply", "load", "unload", "rollout", "adopt"]
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """One published revision: what, and who, when (wall-clock seconds) and why.
 
     `gateway` is what `gateway.yaml` said then, without its secrets; `directory` is where the
-    configuration came from, empty for load and unload. `adopt` is a revision found in the store.
+    configuration came from, empty for load and unload. `rollout` is traffic that a rollout moved,
+    `adopt` a revision found in the store.
     `generation` is that of the settings that came with it (`serving.config.applied`), 0 for none.
     `origin` is what the directory's files were, and of which commit; None where there was none.
     """

@@ -19,7 +19,7 @@ from serving.config.applied import Applied
 from serving.config.effects import names_files, taken_over
 from serving.config.problems import raise_errors
 from serving.config.schema import GatewayConfig, ModelConfig
-from serving.config.snapshot import Snapshot
+from serving.config.snapshot import RolloutTraffic, Snapshot
 from serving.config.snapshot_codec import encode_snapshot
 from serving.control.candidates import shadows, unseen
 from serving.control.compile import Compiled
@@ -40,6 +40,7 @@ from serving.errors import (
     ServingError,
     StoreUnavailable,
 )
+from serving.rollout.applied import same_traffic
 from serving.rollout.forecast import Traffic
 
 __all__ = ["Outcome", "Publisher"]
@@ -363,6 +364,55 @@ class Publisher:
             await self._commit(new, "load" if loaded else "unload", reason=reason, must_reach=True)
             return Outcome(plan=compare(current, new), revision=new.revision, published=True)
 
+    async def set_rollouts(
+        self,
+        wanted: Callable[[Snapshot], Mapping[str, RolloutTraffic]],
+        *,
+        author: str,
+        reason: str,
+    ) -> bool:
+        """Put in place what rollouts make of traffic plans; nothing if it is there already.
+
+        What was decided is written down by then, so it is journaled also while the store is away,
+        and reaches the workers when that answers again.
+
+        Args:
+            wanted: of the current snapshot, by model; asked while no other verb can come between.
+            author: whose doing it is.
+            reason: why, for the history.
+
+        Returns:
+            Whether there is a new revision.
+
+        Raises:
+            Conflict: another writer was faster. ServingError: the journal cannot be written.
+        """
+        async with self._one_at_a_time:
+            current = self.current
+            if current is None or not self.started:
+                return False
+            rollouts = dict(wanted(current))
+            if same_traffic(current.rollouts, rollouts):
+                return False
+            new = replace(
+                current,
+                revision=current.revision + 1,
+                published_at=self._clock.wall(),
+                author=author,
+                rollouts=rollouts,
+            )
+            last = self.journal.last
+            directory = last.directory if last is not None else ""
+            try:
+                await self._commit(
+                    new, "rollout", reason=reason, directory=directory, must_reach=True
+                )
+            except StoreUnavailable:
+                await self._commit(
+                    new, "rollout", reason=reason, directory=directory, must_reach=False
+                )
+            return True
+
     async def _compiled(self, directory: Path) -> Compiled:
         async with self._stock.staging:
             compiled = await asyncio.to_thread(self._compile, directory)
@@ -430,7 +480,7 @@ class Publisher:
             revision=self.revision + 1,
             author=author,
             at=self._clock.wall(),
-            unloaded=self.current.unloaded if self.current else None,
+            before=self.current,
         )
 
     def _serves(self, snapshot: Snapshot) -> bool:

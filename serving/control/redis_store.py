@@ -6,8 +6,7 @@ know whether it still matters.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -30,13 +29,18 @@ from serving.config.keys import (
     DIRECTIONS_KEY,
     METRICS_KEY,
     NODES_KEY,
+    ROLLOUTS_KEY,
     SNAPSHOT_CHANNEL,
     SNAPSHOT_KEY,
     WORKERS_KEY,
     WorkerReport,
+    rollout_events_key,
 )
 from serving.config.snapshot import Snapshot
 from serving.config.snapshot_codec import encode_snapshot
+from serving.control.evidence_store import EvidenceStore
+from serving.control.redis_calls import CALL_SECONDS, translated
+from serving.control.redis_evidence import RedisEvidence
 from serving.control.store import Subscription, outdated, readable
 from serving.errors import InvalidConfig, StoreUnavailable
 
@@ -44,29 +48,10 @@ __all__ = ["RedisStore", "judge"]
 
 _CONNECT_SECONDS: Final = 1.0
 _REPLY_SECONDS: Final = 2.0
-_CALL_SECONDS: Final = 5.0
-"""One call as a whole, also against a server that answers one byte at a time."""
 _CONNECTIONS: Final = 4
 _ATTEMPTS: Final = 10
 """Another writer got in between this often: somebody writes in a loop, and it is not us."""
 _OLDEST: Final = 7
-
-
-@asynccontextmanager
-async def _translated() -> AsyncIterator[None]:
-    """Bound one call and turn redis-py's errors into ours; their texts hold addresses."""
-    try:
-        async with asyncio.timeout(_CALL_SECONDS):
-            yield
-    except TimeoutError as error:
-        raise StoreUnavailable("the store does not answer in time") from error
-    except RedisError as error:
-        raise StoreUnavailable(
-            f"the store does not answer ({type(error).__name__}); check that it runs and that "
-            "`store` in gateway.yaml is right"
-        ) from error
-    except OSError as error:
-        raise StoreUnavailable("the store cannot be reached") from error
 
 
 def judge(facts: dict[str, Any]) -> str:
@@ -106,7 +91,7 @@ class RedisStore:
         pool = BlockingConnectionPool.from_url(
             url,
             max_connections=_CONNECTIONS,
-            timeout=_CALL_SECONDS,
+            timeout=CALL_SECONDS,
             socket_timeout=_REPLY_SECONDS,
             socket_connect_timeout=_CONNECT_SECONDS,
             retry=Retry(NoBackoff(), 0),
@@ -118,10 +103,12 @@ class RedisStore:
         )
         self._pool = pool
         self._redis: Redis = Redis.from_pool(pool)
+        self.evidence: EvidenceStore = RedisEvidence(self._redis, self._in_one_step)
+        """See `Store`."""
 
     async def check(self) -> str:
         """See `Store`."""
-        async with _translated():
+        async with translated():
             facts: dict[str, Any] = await self._redis.info("server", "memory")
         return judge(facts)
 
@@ -167,7 +154,7 @@ class RedisStore:
     async def _in_one_step(self, put: Callable[[Pipeline], Awaitable[bool]], key: str) -> bool:
         """Read, compare and write, again if somebody else wrote meanwhile; False: unwritten."""
         for _ in range(_ATTEMPTS):
-            async with _translated():
+            async with translated():
                 try:
                     # WATCH makes it one step without a script: managed stores and narrow access
                     # lists often refuse EVAL.
@@ -185,18 +172,18 @@ class RedisStore:
 
     async def snapshot(self) -> Snapshot | None:
         """See `Store`."""
-        async with _translated():
+        async with translated():
             stored = await self._redis.get(SNAPSHOT_KEY)
         return readable(stored)
 
     async def report(self, report: WorkerReport) -> None:
         """See `Store`."""
-        async with _translated():
+        async with translated():
             await self._redis.hset(WORKERS_KEY, report.key, msgspec.json.encode(report))
 
     async def workers(self) -> list[WorkerReport]:
         """See `Store`."""
-        async with _translated():
+        async with translated():
             entries = await self._redis.hgetall(WORKERS_KEY)
         reports = []
         for _, content in sorted(entries.items()):
@@ -208,30 +195,30 @@ class RedisStore:
 
     async def forget(self, key: str) -> None:
         """See `Store`."""
-        async with _translated():
+        async with translated():
             await self._redis.hdel(WORKERS_KEY, key)
 
     async def directions(self, engine: str) -> Directions | None:
         """See `Store`."""
-        async with _translated():
+        async with translated():
             stored = await self._redis.hget(DIRECTIONS_KEY, engine)
         return decode_directions(stored)
 
     async def nodes(self) -> list[NodeReport]:
         """See `Store`."""
-        async with _translated():
+        async with translated():
             entries = await self._redis.hgetall(NODES_KEY)
         reports = [decode_report(content) for _, content in sorted(entries.items())]
         return [report for report in reports if report is not None]
 
     async def forget_node(self, node: str) -> None:
         """See `Store`."""
-        async with _translated():
+        async with translated():
             await self._redis.hdel(NODES_KEY, node)
 
     async def metrics(self) -> dict[str, bytes]:
         """See `Store`."""
-        async with _translated():
+        async with translated():
             entries = await self._redis.hgetall(METRICS_KEY)
         return {
             node.decode(errors="replace"): content
@@ -239,12 +226,46 @@ class RedisStore:
             if isinstance(node, bytes) and isinstance(content, bytes)
         }
 
+    async def rollouts(self) -> dict[str, int]:
+        """See `Store`."""
+        async with translated():
+            entries = await self._redis.hgetall(ROLLOUTS_KEY)
+        return {
+            rollout.decode(errors="replace"): int(count)
+            for rollout, count in entries.items()
+            if isinstance(rollout, bytes) and isinstance(count, bytes) and count.isdigit()
+        }
+
+    async def rollout_events(self, rollout: str) -> dict[int, bytes]:
+        """See `Store`."""
+        async with translated():
+            entries = await self._redis.hgetall(rollout_events_key(rollout))
+        return {
+            int(revision): event
+            for revision, event in entries.items()
+            if isinstance(revision, bytes) and isinstance(event, bytes) and revision.isdigit()
+        }
+
+    async def add_rollout_events(self, rollout: str, events: Mapping[int, bytes]) -> bool:
+        """See `Store`."""
+        key, revisions = rollout_events_key(rollout), [str(revision) for revision in events]
+        async with translated():
+            async with self._redis.pipeline(transaction=True) as pipeline:
+                for revision, event in events.items():
+                    pipeline.hsetnx(key, str(revision), event)
+                pipeline.hmget(key, revisions)
+                pipeline.hlen(key)
+                *_, there, count = await pipeline.execute()
+            # Only a hint of what may be missing: it need not be one step with the events.
+            await self._redis.hset(ROLLOUTS_KEY, rollout, count)
+        return list(there) == list(events.values())
+
     async def subscribe(self) -> Subscription:
         """See `Store`."""
         channel = self._redis.pubsub(ignore_subscribe_messages=True)
         subscription = _RedisSubscription(channel)
         try:
-            async with _translated():
+            async with translated():
                 await channel.subscribe(SNAPSHOT_CHANNEL)
                 # Its confirmation: only from then on is nothing missed.
                 await channel.get_message(timeout=_REPLY_SECONDS)

@@ -20,9 +20,10 @@ from serving.clock import Clock
 from serving.config.monitoring import RetrainConfig
 from serving.config.snapshot import Snapshot
 from serving.control.audit import AuditLog
-from serving.control.deliveries import Courier, DeliveryFailed
+from serving.control.deliveries import Courier
 from serving.control.harm_state import Harm
 from serving.control.monitoring_events import Place
+from serving.control.outbound import DeliveryFailed
 from serving.control.retraining_event import (
     Results,
     RetrainingData,
@@ -45,6 +46,7 @@ from serving.drift.retraining import decide, resumed
 from serving.drift.verdict import Verdict
 from serving.errors import Conflict, InvalidRequest, ModelNotFound, ServingError
 from serving.tasks import end
+from serving.traffic.rolled import effective
 
 __all__ = ["RetrainingDesk", "RetrainingStatus"]
 
@@ -378,7 +380,7 @@ class RetrainingDesk:
     def _verdict(self, model: str) -> tuple[str, Verdict | None]:
         """Production's version and the last verdict on it."""
         snapshot = self._current()
-        version = snapshot.models[model].traffic.production if snapshot is not None else ""
+        version = effective(snapshot)[model].traffic.production if snapshot is not None else ""
         return version, self._verdicts().get((model, version, "production"))
 
     def _revision(self) -> int:

@@ -10,23 +10,12 @@ import random
 from collections.abc import Callable
 from typing import Final
 
-import msgspec
-
 from feature_cache.cache import Batch, Reading
 from serving.clock import Clock
 from serving.config.schema import Limits
 from serving.errors import (
     ClientDisconnected,
     DeadlineExceeded,
-    FeaturesUnavailable,
-    InferenceFailed,
-    InvalidRequest,
-    ModelNotFound,
-    ModelNotReady,
-    Overloaded,
-    PermissionDenied,
-    ServingError,
-    Unauthenticated,
 )
 from serving.metrics import Counter, MetricsFile
 from serving.protocol.status import grpc_code
@@ -37,45 +26,21 @@ from serving.recording.recorder import Entry, Recorder
 from serving.recording.row_plan import RowPlan
 from serving.traffic.table import Decision
 from serving.types import Call, InferRequest, InferResponse, ParameterValue, Principal, Tensor
-from serving.upstream import Inference
 from serving.worker.admission import Admission
+from serving.worker.evidence_faults import fault_of
+from serving.worker.evidence_watch import Watch
+from serving.worker.fallback import Fallback, insist_on_shape
 from serving.worker.features import FeatureTally, summary
-from serving.worker.join import Joined, Wanted
+from serving.worker.join import Wanted
 from serving.worker.lane import Lane
 from serving.worker.mirror import Mirror
 from serving.worker.table import LiveModel, LiveTable
 from serving.worker.tracing import Trace, Tracing
+from serving.worker.trip import Trip, attributes, reason_of, spans
 
 __all__ = ["Pipeline"]
 
 UNKNOWN: Final = "_unknown"
-_REASON: Final[dict[type[ServingError], str]] = {
-    Unauthenticated: "unauthenticated",
-    PermissionDenied: "permission_denied",
-    ModelNotFound: "model_not_found",
-    ModelNotReady: "model_not_ready",
-    InvalidRequest: "invalid_request",
-    DeadlineExceeded: "deadline",
-    FeaturesUnavailable: "features_unavailable",
-}
-
-
-class _Trip(msgspec.Struct, gc=False):
-    """Where a request is; filled in as it goes, read when it ends.
-
-    `revision` is that of the table it began under: by its end another may be served.
-    """
-
-    revision: int
-    lane: Lane | None = None
-    decision: Decision | None = None
-    joined: Joined | None = None
-    reading: Reading | None = None
-    inference: Inference | None = None
-    entry: Entry | None = None
-    admitted: float = 0.0
-    joined_at: float = 0.0
-    inferred: float = 0.0
 
 
 class Pipeline:
@@ -103,9 +68,11 @@ class Pipeline:
         self.mirror = mirror
         self.tracing = tracing
         self._default_deadline = float(limits.default_deadline)
+        self._longest_deadline = float(limits.max_deadline)
         self._metrics = metrics
         self._now: Callable[[], float] = clock.monotonic
         self._wall: Callable[[], float] = clock.wall
+        self.fallback = Fallback(metrics, self._now)
         self._rejected: dict[tuple[str, str], Counter] = {}
         self._tag = f"{worker}.{random.getrandbits(32):08x}."
         self._sequence = 0
@@ -119,7 +86,7 @@ class Pipeline:
         """
         trace = self.tracing.begin(call)
         table = self.table
-        trip = _Trip(table.revision)
+        trip = Trip(table.revision)
         entered = False
         try:
             model = table.model(request.model)
@@ -127,19 +94,28 @@ class Pipeline:
                 request, call, model.deadline or self._default_deadline, self._now()
             )
             entered = True
-            trip.decision = decision = self._route(model, request, call, principal)
-            trip.lane = lane = model.answering(decision)
-            trip.admitted = self._now()
-            wanted = lane.join.wanted(request)
-            if wanted is None:
-                trip.joined = joined = lane.join.join(request)
+            decision = self._route(model, request, call, principal, trip)
+            watch = trip.watch = model.watch
+            if watch is not None:
+                if watch.stopped:
+                    decision = watch.around(decision)
+                trip.ticket = watch.enter(decision, trip.place)
+            trip.decision = decision
+            if decision.fallback is not None:
+                lane, decision = await self._ask_canary(model, request, call, trip, decision)
             else:
-                trip.reading = await self._read(lane, wanted, call.deadline)
-                trip.joined = joined = lane.join.join_read(request, wanted, trip.reading)
-            trip.joined_at = self._now()
-            trip.inference = inference = await lane.upstream.infer(
-                joined.feed, rows=joined.rows, outputs=joined.outputs, deadline=call.deadline
-            )
+                trip.lane = lane = model.answering(decision)
+                trip.admitted = self._now()
+                wanted = lane.join.wanted(request)
+                if wanted is None:
+                    trip.joined = joined = lane.join.join(request)
+                else:
+                    trip.reading = await self._read(lane, wanted, call.deadline)
+                    trip.joined = joined = lane.join.join_read(request, wanted, trip.reading)
+                trip.joined_at = self._now()
+                trip.inference = await lane.upstream.infer(
+                    joined.feed, rows=joined.rows, outputs=joined.outputs, deadline=call.deadline
+                )
             trip.inferred = self._now()
             response = self._answer(request, call, trip, lane, decision)
         except BaseException as error:
@@ -149,14 +125,33 @@ class Pipeline:
             if entered:
                 self.admission.leave()
         if trace is not None:
-            trace.finish(_spans(call, trip, self._now()), _attributes(lane, decision, call), None)
+            trace.finish(spans(call, trip, self._now()), attributes(lane, decision, call), None)
         if decision.mirrors:
-            answers = dict(zip(joined.outputs, inference.outputs, strict=True))
-            for version in decision.mirrors:
-                shadow = model.lanes.get(version)
-                if shadow is not None:
-                    self.mirror.offer(shadow, request, answers, trip.reading, trip.entry)
+            self._mirror(model, request, trip, decision)
         return response
+
+    def _mirror(
+        self, model: LiveModel, request: InferRequest, trip: Trip, decision: Decision
+    ) -> None:
+        """Offer copies of an answered request."""
+        joined, inference = trip.joined, trip.inference
+        assert joined is not None
+        assert inference is not None
+        answers = dict(zip(joined.outputs, inference.outputs, strict=True))
+        for version in decision.mirrors:
+            shadow = model.lanes.get(version)
+            if shadow is not None:
+                watch = trip.watch
+                told = watch if watch is not None and watch.copies_to(version) else None
+                self.mirror.offer(
+                    shadow,
+                    request,
+                    answers,
+                    trip.reading,
+                    trip.entry,
+                    watch=told,
+                    place=trip.place,
+                )
 
     async def _read(self, lane: Lane, wanted: Wanted, deadline: float) -> Reading:
         lane.joining += 1
@@ -165,28 +160,80 @@ class Pipeline:
         finally:
             lane.joining -= 1
 
+    async def _ask_canary(
+        self, model: LiveModel, request: InferRequest, call: Call, trip: Trip, drawn: Decision
+    ) -> tuple[Lane, Decision]:
+        """Ask the canary, and production if it fails in time; say who has answered.
+
+        That the canary failed is taken down as for any request, and kept in `trip`.
+        """
+        self.fallback.earn(model, drawn)
+        try:
+            return await self._ask(model, request, call, trip, drawn), drawn
+        except Exception as error:
+            again = drawn.fallback
+            if again is None or not self.fallback.takes(model, call, error):
+                raise
+            self._take_down(error, request, call, trip)
+            # Without its frames, which hold the trip: nobody would ever collect the two.
+            trip.canary_failed = error.with_traceback(None)
+            trip.answering, trip.gave_up = again, self._now()
+        with self.fallback.counted(model.name):
+            return await self._ask(model, request, call, trip, again), again
+
+    async def _ask(
+        self, model: LiveModel, request: InferRequest, call: Call, trip: Trip, decision: Decision
+    ) -> Lane:
+        """Join and infer where there may be a second try; what was read is read once for both."""
+        trip.lane = lane = model.answering(decision)
+        trip.admitted = trip.admitted or self._now()
+        wanted = lane.join.wanted(request)
+        if wanted is None:
+            trip.joined = joined = lane.join.join(request)
+        else:
+            if trip.reading is None:
+                trip.reading = await self._read(lane, wanted, call.deadline)
+            trip.joined = joined = lane.join.join_read(request, wanted, trip.reading)
+        trip.joined_at = trip.joined_at or self._now()
+        upstream, deadline = lane.upstream, call.deadline
+        if decision.fallback is not None:
+            deadline = self.fallback.due(model, call)
+        elif not upstream.ready():  # it was found long ago: the table may be another now
+            upstream = self.table.upstream_of(lane) or upstream
+        trip.inference = inference = await upstream.infer(
+            joined.feed, rows=joined.rows, outputs=joined.outputs, deadline=deadline
+        )
+        if decision.fallback is not None:
+            insist_on_shape(joined, inference, batchable=lane.join.batchable)
+        return lane
+
     def _route(
-        self, model: LiveModel, request: InferRequest, call: Call, principal: Principal
+        self,
+        model: LiveModel,
+        request: InferRequest,
+        call: Call,
+        principal: Principal,
+        trip: Trip,
     ) -> Decision:
-        """Pick the version: asked for by name, overridden by an allowed header, or assigned."""
+        """Pick the version: asked for by name, overridden, or assigned."""
         route = model.route
         if request.version:
             return route.pin(request.version, "version")
-        if call.headers:
-            for override in route.overrides:
-                wanted = call.headers.get(override.header)
-                if wanted:
-                    if principal.roles.isdisjoint(override.roles):
-                        raise PermissionDenied(
-                            f"header '{override.header}' needs one of the roles "
-                            f"{', '.join(override.roles)}"
-                        )
-                    return route.pin(wanted, "override")
         key = model.key_of(request, call.headers)
-        return route.pick(key, random.getrandbits(64) if key is None else 0)
+        if key is not None and model.places:
+            trip.place = route.place_of(key)
+        overrides = route.overrides
+        if overrides.beyond_headers or (call.headers and overrides.headers):
+            overridden = route.override(call.headers, principal, key)
+            if overridden is not None:
+                return overridden
+        if key is None:
+            return route.only or route.pick(None, random.getrandbits(64))
+        # Without a canary's weight every place is production's.
+        return route.pick(trip.place or 0, route.copy_place_of(key) if route.copies else 0)
 
     def _answer(
-        self, request: InferRequest, call: Call, trip: _Trip, lane: Lane, decision: Decision
+        self, request: InferRequest, call: Call, trip: Trip, lane: Lane, decision: Decision
     ) -> InferResponse:
         """Put the answer together, take it down, and let the sockets have it."""
         joined, inference = trip.joined, trip.inference
@@ -202,6 +249,8 @@ class Pipeline:
             "model_role": decision.role,
             "prediction_id": prediction_id,
         }
+        if trip.canary_failed is not None and trip.decision is not None:
+            parameters["fallback"] = trip.decision.version
         if joined.batch is not None:
             parameters |= self._features(joined.batch)
         response = InferResponse(
@@ -229,6 +278,16 @@ class Pipeline:
             answered - arrived,
         )
         tally.answered(seconds, rows)
+        ticket, trip.ticket = trip.ticket, None
+        if ticket is not None:
+            assert trip.watch is not None
+            if self.fallback.too_late(lane, call, trip.joined_at, trip.inferred):
+                # The canary would have been given up by then, and blamed: both by one measure.
+                late = DeadlineExceeded("later than a canary may be")
+                fault = fault_of(late, hurried=self._hurried(lane, call))
+                trip.watch.failed(ticket, fault, answered - arrived, answered)
+            else:
+                trip.watch.answered(ticket, answered - arrived, answered, joined, inference)
         trip.entry = entry = (
             wall,
             prediction_id,
@@ -277,20 +336,14 @@ class Pipeline:
         error: BaseException,
         request: InferRequest,
         call: Call,
-        trip: _Trip,
+        trip: Trip,
         trace: Trace | None,
     ) -> None:
         """Count and keep what went wrong, whoever's fault it is."""
         if not isinstance(error, Exception):
             error = ClientDisconnected("the client left before the answer")
-        code = grpc_code(error)
-        now = self._now()
-        lane, decision = trip.lane, trip.decision
-        role = decision.role if decision is not None else ""
-        if lane is not None:
-            lane.failed(role, call.protocol, code, now - call.arrived)
-        model = request.model if request.model in self.table.models else UNKNOWN
-        reason = _reason(error)
+        model, code = self._take_down(error, request, call, trip)
+        reason = reason_of(error)
         if reason is not None:
             counter = self._rejected.get((model, reason))
             if counter is None:
@@ -298,6 +351,22 @@ class Pipeline:
                     "sluice_rejected_total", model=model, reason=reason
                 )
             counter.inc()
+        if trace is not None:
+            trace.finish((), {"sluice.model": model, "rpc.grpc.status": code}, code)
+
+    def _take_down(
+        self, error: Exception, request: InferRequest, call: Call, trip: Trip
+    ) -> tuple[str, str]:
+        """Keep that a version was asked and did not answer; give the model's label and the code."""
+        code = grpc_code(error)
+        now = self._now()
+        lane, decision = trip.lane, trip.answering or trip.decision
+        if trip.watch is not None and decision is not None:
+            self._blame(error, request, call, trip, trip.watch)
+        role = decision.role if decision is not None else ""
+        if lane is not None:
+            lane.failed(role, call.protocol, code, now - call.arrived)
+        model = request.model if request.model in self.table.models else UNKNOWN
         entry = (
             self._wall(),
             "",
@@ -318,10 +387,35 @@ class Pipeline:
         self.recorder.offer(entry)
         if self._log.on:
             self._log_refused(entry, request, call, trip)
-        if trace is not None:
-            trace.finish((), {"sluice.model": model, "rpc.grpc.status": code}, code)
+        return model, code
 
-    def _log_refused(self, entry: Entry, request: InferRequest, call: Call, trip: _Trip) -> None:
+    def _hurried(self, lane: Lane | None, call: Call) -> bool:
+        """Whether the caller gave less time than the model allows."""
+        own = lane.config.serve.deadline if lane is not None else None
+        allowed = min(own or self._default_deadline, self._longest_deadline)
+        return call.deadline < call.arrived + allowed
+
+    def _blame(
+        self, error: BaseException, request: InferRequest, call: Call, trip: Trip, watch: Watch
+    ) -> None:
+        """Tell a rollout of a request that the version it was given to did not answer."""
+        lane, decision = trip.lane, trip.decision
+        fault = fault_of(error, hurried=self._hurried(lane, call))
+        ticket, trip.ticket = trip.ticket, None
+        if ticket is not None:
+            now = self._now()
+            watch.failed(ticket, fault, now - call.arrived, now)
+        # The copy that it would have been given tells whether the new version does better.
+        if fault.counts and trip.joined is not None and decision is not None:
+            model = self.table.models.get(request.model)
+            for version in decision.mirrors:
+                shadow = model.lanes.get(version) if model is not None else None
+                if shadow is not None and watch.copies_to(version):
+                    self.mirror.offer(
+                        shadow, request, None, trip.reading, watch=watch, place=trip.place
+                    )
+
+    def _log_refused(self, entry: Entry, request: InferRequest, call: Call, trip: Trip) -> None:
         """Keep a refused request with what was known of it by then."""
         known = PredictionRecord(*entry)
         model, whole = known.model, known.seconds
@@ -344,37 +438,3 @@ class Pipeline:
                 plan.size_of(joined.rows if joined is not None else 1, feed or {}, ()),
             )
         )
-
-
-def _reason(error: BaseException) -> str | None:
-    """The metric label of a refusal; None for a failure that did reach the model."""
-    if isinstance(error, Overloaded):
-        return error.reason
-    if isinstance(error, InferenceFailed):
-        return None
-    return next((_REASON[kind] for kind in type(error).__mro__ if kind in _REASON), None)
-
-
-def _spans(call: Call, trip: _Trip, answered: float) -> list[tuple[str, float, float]]:
-    assert trip.inference is not None
-    decoded = call.decoded or call.arrived
-    started = max(trip.joined_at, trip.inferred - trip.inference.compute_seconds)
-    return [
-        ("decode", call.arrived, decoded),
-        ("admit", decoded, trip.admitted),
-        ("join", trip.admitted, trip.joined_at),
-        ("queue", trip.joined_at, started),
-        ("infer", started, trip.inferred),
-        ("answer", trip.inferred, answered),
-    ]
-
-
-def _attributes(lane: Lane, decision: Decision, call: Call) -> dict[str, str | int | float | bool]:
-    return {
-        "sluice.model": lane.model,
-        "sluice.version": lane.version,
-        "sluice.role": decision.role,
-        "sluice.reason": decision.reason,
-        "network.protocol.name": call.protocol,
-        "sluice.request_id": call.request_id,
-    }

@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from serving.config.destinations import address_refusal, parse_destination
+from serving.config.destinations import address_refusal, host_refusal, parse_destination
 from serving.config.facts import Facts, SecretFact
 from serving.config.load import Loaded
 from serving.config.problems import Path, Problem, Severity
 from serving.config.rollout import NotifyConfig, RolloutConfig
-from serving.config.rules.loopback import admin_is_loopback
 
 __all__ = ["check_notices"]
 
@@ -28,7 +27,7 @@ class _Notice:
     ) -> None:
         self._sources = loaded.sources
         self._file = loaded.model_files[model]
-        self._local = admin_is_loopback(loaded.configuration.gateway)
+        self._reach = loaded.configuration.gateway.notify
         self._where: Path = ("rollout", "notify", position)
         self._notice = notice
         self._fact = fact
@@ -62,7 +61,11 @@ class _Notice:
             yield self._problem("webhook", str(error))
             return
         host = "127.0.0.1" if where.host == "localhost" else where.host
-        if refusal := address_refusal(host, loopback=self._local):
+        private = self._reach.private
+        refusal = host_refusal(where.host, self._reach.hosts) or address_refusal(
+            host, loopback=private, private=private
+        )
+        if refusal:
             yield self._problem("webhook", f"`{where.host}` {refusal}")
         if not self._notice.secret_file:
             message = "without `secret_file` events are not signed: anybody could send one"

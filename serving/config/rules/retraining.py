@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from serving.config.destinations import address_refusal, parse_destination
+from serving.config.destinations import address_refusal, host_refusal, parse_destination
 from serving.config.facts import Facts, RetrainFact
 from serving.config.load import Loaded
 from serving.config.monitoring import MonitoringConfig, RetrainConfig
@@ -106,7 +106,8 @@ class _Retrain:
             return
         local = admin_is_loopback(self._gateway)
         host = "127.0.0.1" if where.host == "localhost" else where.host
-        if refusal := address_refusal(host, loopback=local):
+        refused = host_refusal(where.host, self._gateway.notify.hosts)
+        if refusal := refused or address_refusal(host, loopback=local):
             yield self._problem(option, f"`{where.host}` {refusal}")
         if option == "airflow" and not _AIRFLOW.search(url):
             message = "it does not end as Airflow 3's address of a DAG's runs does"

@@ -49,13 +49,28 @@ def test_a_mistake_is_named(directory: RolloutDirectory, notice: str, words: str
     assert any(words in line for line in found), found
 
 
-def test_loopback_is_told_only_by_a_gateway_on_loopback(directory: RolloutDirectory) -> None:
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "10.0.0.7"])
+def test_what_is_private_is_told_only_if_that_is_meant(
+    directory: RolloutDirectory, host: str
+) -> None:
     """Elsewhere it is an address that was copied from somewhere."""
-    notice = "webhook: 'http://127.0.0.1:9000/x', secret_file: ci.key"
-    open_to_all = "listen: {admin: 0.0.0.0:8002}"
+    notice = f"webhook: 'http://{host}:9000/x', secret_file: ci.key"
+    meant = "log: {}\nnotify: {private: true}"
 
-    assert findings(directory, notice) == []
-    assert any("is loopback" in line for line in findings(directory, notice, open_to_all))
+    assert any("is private, which is allowed only" in line for line in findings(directory, notice))
+    assert findings(directory, notice, meant) == []
+
+
+def test_only_hosts_that_are_listed_are_told(directory: RolloutDirectory) -> None:
+    """If any are."""
+    listed = "log: {{}}\nnotify: {{hosts: ['{}']}}"
+
+    assert findings(directory, SIGNED, listed.format("ci.example")) == []
+    [line] = [
+        line for line in findings(directory, SIGNED, listed.format("*.ci.example"))
+        if line.endswith("`ci.example` is not one of `notify.hosts` in gateway.yaml")
+    ]  # fmt: skip
+    assert "error: rollout.notify[0].webhook" in line
 
 
 def test_a_secret_that_others_may_read_is_told_of(directory: RolloutDirectory) -> None:
