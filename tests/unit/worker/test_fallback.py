@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,10 @@ from serving.errors import (
 )
 from serving.recording.offer import Offer
 from serving.recording.record import PredictionRecord
+from serving.types import Call
+from serving.upstream import Inference
 from serving.worker.fallback import BURST, Budget, given_up_at
+from serving.worker.trip import Trip, spans
 
 PLAN: dict[str, Any] = {
     "canary": {"version": "v2", "weight": 100},
@@ -321,6 +325,20 @@ async def test_a_failure_holds_on_to_nothing(tmp_path: Path) -> None:
     await kit.infer()
 
     assert failure.__traceback__ is None
+
+
+def test_the_canarys_time_is_a_span_of_its_own() -> None:
+    """A trace shows where the time went, without a gap between the stations."""
+    inference = Inference([], 0.5, 1.0, 1)
+    trip = Trip(1, inference=inference, admitted=1, joined_at=2, gave_up=5, inferred=7)
+
+    shown = spans(Call(protocol="http", arrived=0.0), trip, 8.0)
+
+    assert [name for name, *_ in shown] == [
+        "decode", "admit", "join", "canary", "queue", "infer", "answer",
+    ]  # fmt: skip
+    assert ("canary", 2, 5) in shown
+    assert all(before[2] == after[1] for before, after in pairwise(shown))
 
 
 @given(
