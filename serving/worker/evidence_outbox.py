@@ -62,7 +62,7 @@ class Outbox:
         Returns:
             By reason: requests that had to be given up to make room.
         """
-        batch.lost = lost = self._make_room(now)
+        batch.lost = lost = self.give_up(now)
         content = _ENCODER.encode(batch)
         self._kept.append(_Kept(batch.number, now, noted - self.noted, content))
         self.bytes += len(content)
@@ -80,7 +80,8 @@ class Outbox:
         contents = [msgspec.Raw(one.content) for one in self._kept]
         return _ENCODER.encode(_Whole(self._worker, self._incarnation, contents, ended))
 
-    def _make_room(self, now: float) -> dict[str, int]:
+    def give_up(self, now: float) -> dict[str, int]:
+        """Let go of what is too old or too much; by reason: how many requests that were."""
         lost: dict[str, int] = {}
         while self._kept:
             if now - self._kept[0].at > LONGEST_SECONDS:

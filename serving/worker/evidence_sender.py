@@ -23,6 +23,9 @@ __all__ = ["PERIOD_SECONDS", "Account", "Sender", "count_lost"]
 
 PERIOD_SECONDS: Final = 0.25
 _RETRY_SECONDS: Final = 1.0
+_AFTERWARDS_SECONDS: Final = 5.0
+"""Period of a rollout that counts no more, until control has taken the rest or an hour is over."""
+
 _BYTES_PER_SECOND: Final = 1 << 20
 """A backlog is written whole each time: the larger it is, the more seldom."""
 
@@ -46,7 +49,7 @@ class Account(msgspec.Struct, eq=False):
         """
         batch = self.watch.close_batch(self.outbox.next_number, wall)
         if batch is None:
-            return {}
+            return self.outbox.give_up(now)
         return self.outbox.put(batch, self.watch.flight.words[Word.NOTED], now)
 
 
@@ -132,7 +135,9 @@ class Sender:
         words[Word.STANDING] = words[Word.SENT]
         account.stands = len(outbox) > 0
         outbox.confirm(folded)
-        account.due = now + max(PERIOD_SECONDS, outbox.bytes / _BYTES_PER_SECOND)
+        counting = account.watch.rollout.counting
+        period = PERIOD_SECONDS if counting else _AFTERWARDS_SECONDS
+        account.due = now + max(period, outbox.bytes / _BYTES_PER_SECOND)
 
 
 def count_lost(metrics: MetricsFile, model: str, lost: dict[str, int]) -> None:
