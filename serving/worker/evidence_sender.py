@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from serving.clock import Clock
 from serving.metrics import MetricsFile
 from serving.rollout.wire import evidence_key, folded_key
-from serving.worker.evidence_outbox import Outbox
+from serving.worker.evidence_outbox import BODY_BYTES, Outbox
 from serving.worker.evidence_watch import Watch
 from serving.worker.in_flight import Word
 
@@ -82,7 +82,7 @@ class Sender:
             ended: nothing will follow.
 
         Returns:
-            Whether the store has everything.
+            Whether the store has what it was to have.
         """
         now = self._now()
         due = [one for one in accounts if at_once or now >= one.due]
@@ -96,11 +96,11 @@ class Sender:
             for one in sending:
                 outbox, rollout = one.outbox, one.watch.id
                 incarnation = one.watch.owner.incarnation
-                body = outbox.body(ended=ended)
+                body, number, noted = outbox.body(ended=ended)
                 commands.append(("HSET", evidence_key(rollout), incarnation, body))
                 commands.append(("HGET", folded_key(rollout), incarnation))
                 words = one.watch.flight.words
-                words[Word.NUMBER], words[Word.SENT] = outbox.next_number - 1, outbox.noted
+                words[Word.NUMBER], words[Word.SENT] = number, noted
             answers = await self._exchange(commands)
         except (RedisError, OSError) as error:
             if not self._silent:
@@ -137,7 +137,7 @@ class Sender:
         outbox.confirm(folded)
         counting = account.watch.rollout.counting
         period = PERIOD_SECONDS if counting else _AFTERWARDS_SECONDS
-        account.due = now + max(period, outbox.bytes / _BYTES_PER_SECOND)
+        account.due = now + max(period, min(outbox.bytes, BODY_BYTES) / _BYTES_PER_SECOND)
 
 
 def count_lost(metrics: MetricsFile, model: str, lost: dict[str, int]) -> None:
