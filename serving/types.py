@@ -116,6 +116,8 @@ class Principal(msgspec.Struct, frozen=True):
 
     name: str
     roles: frozenset[str]
+    tenant: str | None = None
+    """On whose behalf it calls, if its token says so."""
 
 
 class Call(msgspec.Struct):

@@ -1,4 +1,4 @@
-"""What belongs to the whole run: lines to see after it, and the end of what tests share.
+"""What belongs to the whole run: second tries, lines to see after it, the end of what tests share.
 
 A test has a line printed after the run with `record_property("seen", "…")`.
 """
@@ -7,6 +7,22 @@ import os
 from typing import Any
 
 import pytest
+
+_BESIDE_OTHERS = ("fault", "integration", "conformance")
+"""Folders whose tests start processes, and share two cores with as many others."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In CI, try a test that starts processes once more before it counts as failed.
+
+    Such a try is told as `RERUN` with its reason and counted in the last line. Nothing else is
+    tried twice, and on a developer's machine nothing is.
+    """
+    if os.environ.get("CI") != "true":
+        return
+    for item in items:
+        if item.path.relative_to(config.rootpath / "tests").parts[0] in _BESIDE_OTHERS:
+            item.add_marker(pytest.mark.flaky(reruns=1, reruns_delay=3))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -19,7 +35,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print what tests have seen: requests, failures, gaps."""
+    """Print what failed once, and what tests have seen: requests, failures, gaps."""
     seen = [
         (report.nodeid.rpartition("::")[2], text)
         for reports in terminalreporter.stats.values()
@@ -28,6 +44,13 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         for name, text in report.user_properties
         if name == "seen"
     ]
+    again = terminalreporter.stats.get("rerun", [])
+    if again:
+        terminalreporter.section("failed once, beside others")
+        for report in again:
+            crash = getattr(report.longrepr, "reprcrash", None)
+            reason = crash.message if crash is not None else str(report.longrepr)
+            terminalreporter.write_line(f"{report.nodeid}: {reason.splitlines()[0]}")
     if seen:
         terminalreporter.section("seen")
         for test, text in seen:

@@ -14,6 +14,7 @@ from serving.config.problems import Problem, in_file_order, raise_errors
 from serving.config.rules.gateway import check_gateway
 from serving.config.rules.models import check_models
 from serving.config.rules.monitoring import check_monitoring
+from serving.config.rules.overrides import check_overrides
 from serving.config.rules.retraining import check_retraining
 from serving.config.rules.signatures import check_signatures
 from serving.config.rules.views import check_views
@@ -32,6 +33,7 @@ def check(loaded: Loaded, facts: Facts, *, insecure: bool = False) -> list[Probl
         [
             *check_gateway(gateway, loaded.sources, facts, insecure=insecure),
             *check_models(loaded, facts),
+            *check_overrides(loaded, facts),
             *check_views(loaded, facts),
             *check_monitoring(loaded, facts),
             *check_retraining(loaded, facts),

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from serving.config.schema import HostsConfig, ModelConfig, ServeConfig
-from serving.config.snapshot import Snapshot, StagedVersion
+from serving.config.snapshot import RolloutTraffic, Snapshot, StagedVersion
 from serving.config.snapshot_codec import dec_hook, enc_hook
 from serving.errors import InvalidConfig
 from serving.files import write_whole
@@ -65,12 +65,25 @@ def is_dedicated(config: ModelConfig, version: str) -> bool:
 
 
 def has_traffic(config: ModelConfig, version: str) -> bool:
-    """Whether the traffic plan names the version."""
+    """Whether the traffic plan of `config` names the version."""
     traffic = config.traffic
     return (
         version == traffic.production
         or (traffic.canary is not None and traffic.canary.version == version)
         or any(shadow.version == version for shadow in traffic.shadow)
+    )
+
+
+def _is_wanted(config: ModelConfig, version: str, rollout: RolloutTraffic | None) -> bool:
+    """Whether processes of the version should run though nobody asks for it by name.
+
+    What the file names counts beside what a rollout makes of it: were the rollout to go, the
+    file's production must be there.
+    """
+    if has_traffic(config, version):
+        return True
+    return rollout is not None and (
+        version == rollout.production or (rollout.warm and version == rollout.canary)
     )
 
 
@@ -96,7 +109,7 @@ def wanted_hosts(snapshot: Snapshot) -> list[HostSpec]:
             version=version,
             staged=staged,
             serve=config.serve,
-            idle=not has_traffic(config, version),
+            idle=not _is_wanted(config, version, snapshot.rollouts.get(name)),
         )
         for name, config in sorted(snapshot.models.items())
         if name not in snapshot.unloaded

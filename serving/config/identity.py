@@ -59,6 +59,7 @@ class TokenTable:
                 entry.sha256: Principal(
                     name=entry.name,
                     roles=frozenset().union(*(_INCLUDED[role] for role in entry.roles)),
+                    tenant=entry.tenant,
                 )
                 for entry in entries
             }

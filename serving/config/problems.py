@@ -76,6 +76,10 @@ class Sources:
                 return found
         return Location(file)
 
+    def has(self, file: str, path: Path) -> bool:
+        """Whether a value was written down, and is not a default."""
+        return (file, path) in self._locations
+
     def problem(
         self,
         file: str,

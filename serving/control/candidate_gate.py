@@ -8,6 +8,7 @@ from serving.config.snapshot import Snapshot
 from serving.control.label_desk import LabelDesk
 from serving.errors import InvalidConfig, SluiceError
 from serving.performance.slice_gate import compare_with_production
+from serving.traffic.rolled import rolled
 
 __all__ = ["CandidateGate"]
 
@@ -37,7 +38,7 @@ class CandidateGate:
         snapshot = self._current()
         if snapshot is None or model not in snapshot.models:
             return []
-        config = snapshot.models[model]
+        config = rolled(snapshot.models[model], snapshot.rollouts.get(model))
         version = next(
             (name for name, one in snapshot.staged[model].items() if one.sha256 == sha256), None
         )

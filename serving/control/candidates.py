@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from serving.config.schema import ModelConfig
 from serving.config.snapshot import Snapshot, StagedVersion
+from serving.traffic.rolled import effective
 
 __all__ = ["shadows", "unseen"]
 
@@ -16,7 +17,7 @@ Place = tuple[str, str]
 
 def shadows(snapshot: Snapshot) -> Iterator[Place]:
     """Every file that is a shadow there."""
-    for name, config in snapshot.models.items():
+    for name, config in effective(snapshot).items():
         for shadow in config.traffic.shadow:
             staged = snapshot.staged.get(name, {}).get(shadow.version)
             if staged is not None:
@@ -38,7 +39,9 @@ def unseen(
     Returns:
         For each, what is wrong if it never was one.
     """
-    answering = set(_answering(current.models, current.staged)) if current is not None else set()
+    answering = (
+        set(_answering(effective(current), current.staged)) if current is not None else set()
+    )
     found: dict[Place, str] = {}
     for name, version, role, sha256 in _answering(models, staged):
         is_candidate = models[name].versions[version].candidate
@@ -59,6 +62,8 @@ def _answering(
         roles = [(traffic.production, "production")]
         if traffic.canary is not None:
             roles.append((traffic.canary.version, "canary"))
+        if config.rollout is not None and config.rollout.steps[0].shadow is None:
+            roles.append((config.rollout.canary, "canary"))
         for version, role in roles:
             one = staged.get(name, {}).get(version)
             if one is not None:

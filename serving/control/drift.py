@@ -24,6 +24,7 @@ from serving.drift.options import tolerances
 from serving.drift.standing import Standing, Watched, foreign_outputs, standing
 from serving.drift.verdict import Evidence, Verdict, judge
 from serving.drift.windows import BLOCKS, Part, stretches
+from serving.traffic.rolled import effective
 
 __all__ = ["DriftMonitor"]
 
@@ -149,7 +150,7 @@ class DriftMonitor:
                 verdict = self._weighed(name, key.version, monitoring, one, now)
                 found[name, key.version, key.role] = Watched(standing=one, verdict=verdict)
         verdicts = {place: watched.verdict for place, watched in found.items()}
-        for name, config in snapshot.models.items():
+        for name, config in effective(snapshot).items():
             version = config.traffic.production
             if config.monitoring is not None and config.monitoring.retrain is not None:
                 verdicts.setdefault(

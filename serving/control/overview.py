@@ -25,6 +25,7 @@ from serving.control.plan import as_written, compare
 from serving.control.workers import names_of, state_of
 from serving.drift.standing import Watched
 from serving.quarantine.decision import Quarantined
+from serving.traffic.rolled import effective
 from serving.types import RepositoryEntry
 
 __all__ = [
@@ -99,7 +100,7 @@ def model_statuses(snapshot: Snapshot, reports: Sequence[WorkerReport]) -> list[
                 for version, staged in snapshot.staged.get(name, {}).items()
             ],
         )
-        for name, config in sorted(snapshot.models.items())
+        for name, config in sorted(effective(snapshot).items())
     ]
 
 

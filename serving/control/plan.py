@@ -15,6 +15,7 @@ from serving.config.effects import Effect, alike, effect_of, names_files
 from serving.config.schema import GatewayConfig, ModelConfig
 from serving.config.snapshot import Snapshot
 from serving.config.snapshot_codec import enc_hook
+from serving.traffic.rolled import effective
 from serving.traffic.split import LINE, threshold
 
 __all__ = ["Change", "Plan", "as_written", "compare", "without_secrets"]
@@ -102,6 +103,7 @@ def compare(
         directories: where the files are that it names, tokens and certificates.
     """
     before = old.models if old else {}
+    shares_before, shares_after = effective(old) if old else {}, effective(new)
     sessions_before, sessions_after = _sessions(old), _sessions(new)
     return Plan(
         changes=[
@@ -115,8 +117,8 @@ def compare(
         drops=sorted(sessions_before.keys() - sessions_after.keys()),
         moved_keys={
             name: share
-            for name in sorted(before.keys() & new.models.keys())
-            if (share := _moved_percent(before[name], new.models[name])) > 0
+            for name in sorted(shares_before.keys() & shares_after.keys())
+            if (share := _moved_percent(shares_before[name], shares_after[name])) > 0
         },
     )
 

@@ -6,8 +6,7 @@ know whether it still matters.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import msgspec
@@ -37,6 +36,9 @@ from serving.config.keys import (
 )
 from serving.config.snapshot import Snapshot
 from serving.config.snapshot_codec import encode_snapshot
+from serving.control.evidence_store import EvidenceStore
+from serving.control.redis_calls import CALL_SECONDS, translated
+from serving.control.redis_evidence import RedisEvidence
 from serving.control.store import Subscription, outdated, readable
 from serving.errors import InvalidConfig, StoreUnavailable
 
@@ -44,29 +46,10 @@ __all__ = ["RedisStore", "judge"]
 
 _CONNECT_SECONDS: Final = 1.0
 _REPLY_SECONDS: Final = 2.0
-_CALL_SECONDS: Final = 5.0
-"""One call as a whole, also against a server that answers one byte at a time."""
 _CONNECTIONS: Final = 4
 _ATTEMPTS: Final = 10
 """Another writer got in between this often: somebody writes in a loop, and it is not us."""
 _OLDEST: Final = 7
-
-
-@asynccontextmanager
-async def _translated() -> AsyncIterator[None]:
-    """Bound one call and turn redis-py's errors into ours; their texts hold addresses."""
-    try:
-        async with asyncio.timeout(_CALL_SECONDS):
-            yield
-    except TimeoutError as error:
-        raise StoreUnavailable("the store does not answer in time") from error
-    except RedisError as error:
-        raise StoreUnavailable(
-            f"the store does not answer ({type(error).__name__}); check that it runs and that "
-            "`store` in gateway.yaml is right"
-        ) from error
-    except OSError as error:
-        raise StoreUnavailable("the store cannot be reached") from error
 
 
 def judge(facts: dict[str, Any]) -> str:
@@ -106,7 +89,7 @@ class RedisStore:
         pool = BlockingConnectionPool.from_url(
             url,
             max_connections=_CONNECTIONS,
-            timeout=_CALL_SECONDS,
+            timeout=CALL_SECONDS,
             socket_timeout=_REPLY_SECONDS,
             socket_connect_timeout=_CONNECT_SECONDS,
             retry=Retry(NoBackoff(), 0),
@@ -118,10 +101,12 @@ class RedisStore:
         )
         self._pool = pool
         self._redis: Redis = Redis.from_pool(pool)
+        self.evidence: EvidenceStore = RedisEvidence(self._redis, self._in_one_step)
+        """See `Store`."""
 
     async def check(self) -> str:
         """See `Store`."""
-        async with _translated():
+        async with translated():
             facts: dict[str, Any] = await self._redis.info("server", "memory")
         return judge(facts)
 
@@ -167,7 +152,7 @@ class RedisStore:
     async def _in_one_step(self, put: Callable[[Pipeline], Awaitable[bool]], key: str) -> bool:
         """Read, compare and write, again if somebody else wrote meanwhile; False: unwritten."""
         for _ in range(_ATTEMPTS):
-            async with _translated():
+            async with translated():
                 try:
                     # WATCH makes it one step without a script: managed stores and narrow access
                     # lists often refuse EVAL.
@@ -185,18 +170,18 @@ class RedisStore:
 
     async def snapshot(self) -> Snapshot | None:
         """See `Store`."""
-        async with _translated():
+        async with translated():
             stored = await self._redis.get(SNAPSHOT_KEY)
         return readable(stored)
 
     async def report(self, report: WorkerReport) -> None:
         """See `Store`."""
-        async with _translated():
+        async with translated():
             await self._redis.hset(WORKERS_KEY, report.key, msgspec.json.encode(report))
 
     async def workers(self) -> list[WorkerReport]:
         """See `Store`."""
-        async with _translated():
+        async with translated():
             entries = await self._redis.hgetall(WORKERS_KEY)
         reports = []
         for _, content in sorted(entries.items()):
@@ -208,30 +193,30 @@ class RedisStore:
 
     async def forget(self, key: str) -> None:
         """See `Store`."""
-        async with _translated():
+        async with translated():
             await self._redis.hdel(WORKERS_KEY, key)
 
     async def directions(self, engine: str) -> Directions | None:
         """See `Store`."""
-        async with _translated():
+        async with translated():
             stored = await self._redis.hget(DIRECTIONS_KEY, engine)
         return decode_directions(stored)
 
     async def nodes(self) -> list[NodeReport]:
         """See `Store`."""
-        async with _translated():
+        async with translated():
             entries = await self._redis.hgetall(NODES_KEY)
         reports = [decode_report(content) for _, content in sorted(entries.items())]
         return [report for report in reports if report is not None]
 
     async def forget_node(self, node: str) -> None:
         """See `Store`."""
-        async with _translated():
+        async with translated():
             await self._redis.hdel(NODES_KEY, node)
 
     async def metrics(self) -> dict[str, bytes]:
         """See `Store`."""
-        async with _translated():
+        async with translated():
             entries = await self._redis.hgetall(METRICS_KEY)
         return {
             node.decode(errors="replace"): content
@@ -244,7 +229,7 @@ class RedisStore:
         channel = self._redis.pubsub(ignore_subscribe_messages=True)
         subscription = _RedisSubscription(channel)
         try:
-            async with _translated():
+            async with translated():
                 await channel.subscribe(SNAPSHOT_CHANNEL)
                 # Its confirmation: only from then on is nothing missed.
                 await channel.get_message(timeout=_REPLY_SECONDS)

@@ -45,6 +45,7 @@ from serving.drift.retraining import decide, resumed
 from serving.drift.verdict import Verdict
 from serving.errors import Conflict, InvalidRequest, ModelNotFound, ServingError
 from serving.tasks import end
+from serving.traffic.rolled import effective
 
 __all__ = ["RetrainingDesk", "RetrainingStatus"]
 
@@ -378,7 +379,7 @@ class RetrainingDesk:
     def _verdict(self, model: str) -> tuple[str, Verdict | None]:
         """Production's version and the last verdict on it."""
         snapshot = self._current()
-        version = snapshot.models[model].traffic.production if snapshot is not None else ""
+        version = effective(snapshot)[model].traffic.production if snapshot is not None else ""
         return version, self._verdicts().get((model, version, "production"))
 
     def _revision(self) -> int:

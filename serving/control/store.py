@@ -17,6 +17,7 @@ from serving.config.directions import (
 from serving.config.keys import WorkerReport
 from serving.config.snapshot import Snapshot
 from serving.config.snapshot_codec import decode_snapshot, encode_snapshot
+from serving.control.evidence_store import EvidenceStore, MemoryEvidence
 from serving.errors import InvalidConfig, StoreUnavailable
 
 __all__ = ["MemoryStore", "Store", "Subscription", "outdated", "readable"]
@@ -59,6 +60,9 @@ class Subscription(Protocol):
 
 class Store(Protocol):
     """What control needs of Redis or Valkey. Every method may raise StoreUnavailable."""
+
+    evidence: EvidenceStore
+    """Of rollouts."""
 
     async def check(self) -> str:
         """Say what the store is (`Valkey 9.1.0`).
@@ -160,6 +164,8 @@ class MemoryStore:
         self.node_reports: dict[str, NodeReport] = {}
         self._directions: dict[str, bytes] = {}
         self._listeners: set[_MemorySubscription] = set()
+        self.memory_evidence = MemoryEvidence(self._reach)
+        self.evidence: EvidenceStore = self.memory_evidence
 
     def clear(self) -> None:
         """Lose everything."""
@@ -168,6 +174,7 @@ class MemoryStore:
         self.node_metrics.clear()
         self.node_reports.clear()
         self._directions.clear()
+        self.memory_evidence.clear()
 
     def _reach(self) -> None:
         if not self.available:

@@ -17,6 +17,7 @@ from serving.config.snapshot_codec import decode_snapshot
 from serving.errors import InvalidConfig
 from serving.quarantine import last_words, marks, register
 from serving.quarantine.decision import Crash, is_crash, suspects
+from serving.traffic.rolled import effective
 
 __all__ = ["Autopsy", "Verdict", "not_examined"]
 
@@ -95,6 +96,6 @@ class Autopsy:
 
 def _production(data: Path) -> Collection[tuple[str, str]]:
     with contextlib.suppress(OSError, InvalidConfig):
-        models = decode_snapshot((data / "snapshot.json").read_bytes()).models
+        models = effective(decode_snapshot((data / "snapshot.json").read_bytes()))
         return {(name, config.traffic.production) for name, config in models.items()}
     return ()

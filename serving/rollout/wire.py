@@ -10,6 +10,7 @@ A key is told by its cell: 24 bits of a hash that is not the one it was assigned
 the first. Requests without a key (each drawn by itself) are counted as they are.
 """
 
+import hashlib
 from typing import Final
 
 import msgspec
@@ -26,6 +27,7 @@ __all__ = [
     "encode_unfolded",
     "evidence_key",
     "folded_key",
+    "scramble_of",
 ]
 
 CELLS: Final = 1 << 24
@@ -39,6 +41,11 @@ def cell_of(place: int, scramble: int) -> int:
     the place, those that decide the arm do not tell them.
     """
     return place * scramble % _LINE >> 40
+
+
+def scramble_of(rollout: str) -> int:
+    """A rollout's own odd number: the same in every worker, below 2⁶⁴."""
+    return int.from_bytes(hashlib.blake2b(rollout.encode(), digest_size=8).digest(), "big") | 1
 
 
 class Cells(msgspec.Struct, array_like=True):
@@ -96,6 +103,12 @@ class Batch(msgspec.Struct, array_like=True):
 
     tripped: str = ""
     """The hard stop that this worker has hit, in words."""
+
+    copies: int = 0
+    """Shadow copies compared, every one of them; `shadow` tells of a key once."""
+
+    lost: dict[str, int] = {}
+    """By reason: requests that this worker knows it could not tell of."""
 
 
 class Unfolded(msgspec.Struct, array_like=True):

@@ -1,22 +1,25 @@
 """The route table: which version answers a request, and who gets a copy.
 
-Compiled from configuration, immutable, replaced as a whole. `ModelRoute.pick` is the only
-decision; it is a pure function of the key, the caller's wish and one random number.
+Compiled from configuration, immutable, replaced as a whole. `ModelRoute.pick` is the draw, a pure
+function of the key's place or of one random number; `override` and `pin` are for requests that are
+not drawn.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import msgspec
 
-from serving.config.schema import Assignment, ModelConfig, Override
+from serving.config.schema import Assignment, ModelConfig
 from serving.errors import InvalidRequest, ModelNotFound
+from serving.traffic.overrides import Match, Overrides
 from serving.traffic.split import LINE, Splitter, threshold
+from serving.types import Principal
 
 __all__ = ["Decision", "ModelRoute", "RouteTable"]
 
 TrafficRole = Literal["production", "canary", "pinned"]
-Reason = Literal["only", "assigned", "random", "missing_key", "version", "override"]
+Reason = Literal["only", "assigned", "random", "missing_key", "version", "override", "fallback"]
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False):
@@ -24,7 +27,8 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
 
     `probability` is the chance that a request with an unknown key gets this version by
     assignment; 0.0 where nobody drew lots (a pinned version), so that analysis leaves it out.
-    `mirrors` are the versions that get a copy.
+    `mirrors` are the versions that get a copy. `analysed`: nobody drew lots, and a rollout counts
+    the request all the same. `fallback` is what is asked if this one fails.
     """
 
     version: str
@@ -32,6 +36,8 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
     probability: float
     reason: Reason
     mirrors: tuple[str, ...] = ()
+    analysed: bool = False
+    fallback: "Decision | None" = None
 
 
 class _Shadow(msgspec.Struct, frozen=True):
@@ -45,17 +51,21 @@ class ModelRoute:
     __slots__ = (
         "_canary",
         "_decisions",
-        "_mirrored",
+        "_fallback",
         "_on_missing_key",
-        "_only",
+        "_overridden",
         "_shadows",
-        "_splitter",
         "_threshold",
         "assignment",
+        "copies",
+        "copy_place_of",
         "model",
+        "only",
         "overrides",
+        "place_of",
         "production",
         "versions",
+        "weighs",
     )
 
     def __init__(self, config: ModelConfig) -> None:
@@ -65,25 +75,41 @@ class ModelRoute:
         self.production = traffic.production
         self.versions = frozenset(config.versions)
         self.assignment: Assignment = traffic.assignment
-        self.overrides: tuple[Override, ...] = tuple(traffic.overrides)
+        self.overrides = Overrides(traffic.overrides, traffic.production)
+        self._overridden: dict[Match, Decision] = {}
         self._on_missing_key = traffic.assignment.on_missing_key
-        self._splitter = Splitter(salt)
+        self.place_of: Callable[[bytes], int] = Splitter(salt).place
+        """Where a key falls for the canary: it has it iff that is below the weight's share."""
+
         # Another salt than the canary's, or the copies would come from the canary's cohort.
-        self._mirrored = Splitter(f"{salt}/mirror")
+        self.copy_place_of: Callable[[bytes], int] = Splitter(f"{salt}/mirror").place
+        """Where a key falls for copies."""
+
         self._canary = traffic.canary.version if traffic.canary else None
         self._threshold = threshold(traffic.canary.weight) if traffic.canary else 0
+        falls_back = traffic.fallback.on_canary_error == "production"
+        self._fallback = (
+            Decision(traffic.production, "production", 0.0, "fallback") if falls_back else None
+        )
         self._shadows = tuple(
             _Shadow(shadow.version, threshold(shadow.percent))
             for shadow in traffic.shadow
             if shadow.percent > 0
         )
+        self.weighs = self._threshold > 0
+        """Whether a canary has a share."""
+
+        self.copies = bool(self._shadows)
+        """Whether anybody gets copies."""
+
         self._decisions: dict[tuple[bool, Reason, int], Decision] = {}
-        self._only = self._decide(False, "only", 0) if not self.draws else None
+        self.only = self._decide(False, "only", 0) if not self.draws else None
+        """What everybody gets who asks for nothing else, where no lots are drawn."""
 
     @property
     def draws(self) -> bool:
         """Whether any request's way depends on a key or on chance."""
-        return self._threshold > 0 or bool(self._shadows)
+        return self.weighs or self.copies
 
     def _decide(self, canary: bool, reason: Reason, mask: int) -> Decision:
         """Find or make the one Decision for an outcome; there are few, so all are shared."""
@@ -106,6 +132,7 @@ class ModelRoute:
                     for index, shadow in enumerate(self._shadows)
                     if mask >> index & 1 and shadow.version != version
                 ),
+                fallback=self._fallback if canary else None,
             )
             self._decisions[canary, reason, mask] = decision
         return decision
@@ -117,25 +144,31 @@ class ModelRoute:
                 mask |= 1 << index
         return mask
 
-    def pick(self, key: bytes | None, draw: int) -> Decision:
+    def assign(self, key: bytes | None, draw: int = 0) -> Decision:
+        """Assign a request by its key, or by `draw` if it has none; see `pick`."""
+        if key is None:
+            return self.pick(None, draw)
+        return self.pick(self.place_of(key), self.copy_place_of(key))
+
+    def pick(self, place: int | None, draw: int) -> Decision:
         """Assign a request.
 
         Args:
-            key: the assignment key, None if the request has none.
-            draw: a random number below 2⁶⁴, used in place of a missing key.
+            place: where its key falls (`place_of`), None if it has none.
+            draw: a number below 2⁶⁴: where its key falls for copies (`copy_place_of`; needed
+                only if the plan `copies`), or a random one if it has none.
 
         Raises:
             InvalidRequest: the plan insists on a key.
         """
-        if self._only is not None:
-            return self._only
-        if key is not None:
-            mask = self._mask(self._mirrored.place(key)) if self._shadows else 0
-            canary = self._threshold > 0 and self._splitter.place(key) < self._threshold
-            return self._decide(canary, "assigned", mask)
+        if self.only is not None:
+            return self.only
+        if place is not None:
+            mask = self._mask(draw) if self.copies else 0
+            return self._decide(place < self._threshold, "assigned", mask)
         # The mirror's draw must not be the canary's: multiply by an odd constant (a bijection).
-        mask = self._mask(draw * 0x9E3779B97F4A7C15 % LINE) if self._shadows else 0
-        if self._threshold == 0:
+        mask = self._mask(draw * 0x9E3779B97F4A7C15 % LINE) if self.copies else 0
+        if not self.weighs:
             return self._decide(False, "random", mask)
         if self._on_missing_key == "random":
             return self._decide(draw < self._threshold, "random", mask)
@@ -145,6 +178,33 @@ class ModelRoute:
         raise InvalidRequest(
             f"model '{self.model}' assigns versions by '{name}', and the request has none"
         )
+
+    def override(
+        self, headers: Mapping[str, str], principal: Principal, key: bytes | None
+    ) -> Decision | None:
+        """Say what this request gets without a draw; None if it is drawn. No shadow gets a copy.
+
+        Raises:
+            PermissionDenied: a header that this caller may not use.
+            ModelNotFound: a header names a version that there is not.
+        """
+        match = self.overrides.find(headers, principal, key)
+        if match is None:
+            return None
+        decision = self._overridden.get(match)
+        if decision is None:
+            decision = self.pin(match.version, "override")
+            if match.analysed and match.version in (self.production, self._canary):
+                share = self._threshold / LINE
+                is_canary = match.version != self.production
+                decision = msgspec.structs.replace(
+                    decision,
+                    role="canary" if is_canary else "production",
+                    probability=share if is_canary else 1.0 - share,
+                    analysed=True,
+                )
+            self._overridden[match] = decision  # of versions that there are, so there are few
+        return decision
 
     def pin(self, version: str, reason: Literal["version", "override"]) -> Decision:
         """Give the caller the version asked for by name. Raises ModelNotFound."""

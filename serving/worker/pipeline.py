@@ -39,6 +39,7 @@ from serving.traffic.table import Decision
 from serving.types import Call, InferRequest, InferResponse, ParameterValue, Principal, Tensor
 from serving.upstream import Inference
 from serving.worker.admission import Admission
+from serving.worker.fallback import Fallback, insist_on_shape
 from serving.worker.features import FeatureTally, summary
 from serving.worker.join import Joined, Wanted
 from serving.worker.lane import Lane
@@ -69,12 +70,22 @@ class _Trip(msgspec.Struct, gc=False):
     revision: int
     lane: Lane | None = None
     decision: Decision | None = None
+    place: int | None = None
+    """Where the assignment key falls on the line, if there is one and somebody wants to know."""
+
     joined: Joined | None = None
     reading: Reading | None = None
     inference: Inference | None = None
     entry: Entry | None = None
+    canary_failed: Exception | None = None
+    """How the canary, which `decision` names, failed what was then asked of production."""
+
+    answering: Decision | None = None
+    """Who was asked then."""
+
     admitted: float = 0.0
     joined_at: float = 0.0
+    gave_up: float = 0.0
     inferred: float = 0.0
 
 
@@ -106,6 +117,7 @@ class Pipeline:
         self._metrics = metrics
         self._now: Callable[[], float] = clock.monotonic
         self._wall: Callable[[], float] = clock.wall
+        self.fallback = Fallback(metrics, self._now)
         self._rejected: dict[tuple[str, str], Counter] = {}
         self._tag = f"{worker}.{random.getrandbits(32):08x}."
         self._sequence = 0
@@ -127,19 +139,22 @@ class Pipeline:
                 request, call, model.deadline or self._default_deadline, self._now()
             )
             entered = True
-            trip.decision = decision = self._route(model, request, call, principal)
-            trip.lane = lane = model.answering(decision)
-            trip.admitted = self._now()
-            wanted = lane.join.wanted(request)
-            if wanted is None:
-                trip.joined = joined = lane.join.join(request)
+            trip.decision = decision = self._route(model, request, call, principal, trip)
+            if decision.fallback is not None:
+                lane, decision = await self._ask_canary(model, request, call, trip, decision)
             else:
-                trip.reading = await self._read(lane, wanted, call.deadline)
-                trip.joined = joined = lane.join.join_read(request, wanted, trip.reading)
-            trip.joined_at = self._now()
-            trip.inference = inference = await lane.upstream.infer(
-                joined.feed, rows=joined.rows, outputs=joined.outputs, deadline=call.deadline
-            )
+                trip.lane = lane = model.answering(decision)
+                trip.admitted = self._now()
+                wanted = lane.join.wanted(request)
+                if wanted is None:
+                    trip.joined = joined = lane.join.join(request)
+                else:
+                    trip.reading = await self._read(lane, wanted, call.deadline)
+                    trip.joined = joined = lane.join.join_read(request, wanted, trip.reading)
+                trip.joined_at = self._now()
+                trip.inference = await lane.upstream.infer(
+                    joined.feed, rows=joined.rows, outputs=joined.outputs, deadline=call.deadline
+                )
             trip.inferred = self._now()
             response = self._answer(request, call, trip, lane, decision)
         except BaseException as error:
@@ -151,12 +166,21 @@ class Pipeline:
         if trace is not None:
             trace.finish(_spans(call, trip, self._now()), _attributes(lane, decision, call), None)
         if decision.mirrors:
-            answers = dict(zip(joined.outputs, inference.outputs, strict=True))
-            for version in decision.mirrors:
-                shadow = model.lanes.get(version)
-                if shadow is not None:
-                    self.mirror.offer(shadow, request, answers, trip.reading, trip.entry)
+            self._mirror(model, request, trip, decision)
         return response
+
+    def _mirror(
+        self, model: LiveModel, request: InferRequest, trip: _Trip, decision: Decision
+    ) -> None:
+        """Offer copies of an answered request."""
+        joined, inference = trip.joined, trip.inference
+        assert joined is not None
+        assert inference is not None
+        answers = dict(zip(joined.outputs, inference.outputs, strict=True))
+        for version in decision.mirrors:
+            shadow = model.lanes.get(version)
+            if shadow is not None:
+                self.mirror.offer(shadow, request, answers, trip.reading, trip.entry)
 
     async def _read(self, lane: Lane, wanted: Wanted, deadline: float) -> Reading:
         lane.joining += 1
@@ -165,25 +189,79 @@ class Pipeline:
         finally:
             lane.joining -= 1
 
+    async def _ask_canary(
+        self, model: LiveModel, request: InferRequest, call: Call, trip: _Trip, drawn: Decision
+    ) -> tuple[Lane, Decision]:
+        """Ask the canary, and production if it fails in time; say who has answered.
+
+        That the canary failed is taken down as for any request, and kept in `trip`.
+        """
+        self.fallback.earn(model, drawn)
+        try:
+            return await self._ask(model, request, call, trip, drawn), drawn
+        except Exception as error:
+            again = drawn.fallback
+            if again is None or not self.fallback.takes(model, call, error):
+                raise
+            self._take_down(error, request, call, trip)
+            # Without its frames, which hold the trip: nobody would ever collect the two.
+            trip.canary_failed = error.with_traceback(None)
+            trip.answering, trip.gave_up = again, self._now()
+        with self.fallback.counted(model.name):
+            return await self._ask(model, request, call, trip, again), again
+
+    async def _ask(
+        self, model: LiveModel, request: InferRequest, call: Call, trip: _Trip, decision: Decision
+    ) -> Lane:
+        """Join and infer where there may be a second try; what was read is read once for both."""
+        trip.lane = lane = model.answering(decision)
+        trip.admitted = trip.admitted or self._now()
+        wanted = lane.join.wanted(request)
+        if wanted is None:
+            trip.joined = joined = lane.join.join(request)
+        else:
+            if trip.reading is None:
+                trip.reading = await self._read(lane, wanted, call.deadline)
+            trip.joined = joined = lane.join.join_read(request, wanted, trip.reading)
+        trip.joined_at = trip.joined_at or self._now()
+        upstream, deadline = lane.upstream, call.deadline
+        if decision.fallback is not None:
+            deadline = self.fallback.due(model, call)
+        elif not upstream.ready():  # it was found long ago: the table may be another now
+            upstream = self.table.upstream_of(lane) or upstream
+        trip.inference = inference = await upstream.infer(
+            joined.feed, rows=joined.rows, outputs=joined.outputs, deadline=deadline
+        )
+        if decision.fallback is not None:
+            insist_on_shape(joined, inference, batchable=lane.join.batchable)
+        return lane
+
     def _route(
-        self, model: LiveModel, request: InferRequest, call: Call, principal: Principal
+        self,
+        model: LiveModel,
+        request: InferRequest,
+        call: Call,
+        principal: Principal,
+        trip: _Trip,
     ) -> Decision:
-        """Pick the version: asked for by name, overridden by an allowed header, or assigned."""
+        """Pick the version: asked for by name, overridden, or assigned."""
         route = model.route
         if request.version:
             return route.pin(request.version, "version")
-        if call.headers:
-            for override in route.overrides:
-                wanted = call.headers.get(override.header)
-                if wanted:
-                    if principal.roles.isdisjoint(override.roles):
-                        raise PermissionDenied(
-                            f"header '{override.header}' needs one of the roles "
-                            f"{', '.join(override.roles)}"
-                        )
-                    return route.pin(wanted, "override")
         key = model.key_of(request, call.headers)
-        return route.pick(key, random.getrandbits(64) if key is None else 0)
+        if key is not None and model.places:
+            trip.place = route.place_of(key)
+        overrides = route.overrides
+        if overrides.beyond_headers or (call.headers and overrides.headers):
+            overridden = route.override(call.headers, principal, key)
+            if overridden is not None:
+                return overridden
+        if route.only is not None:
+            return route.only
+        if key is None:
+            return route.pick(None, random.getrandbits(64))
+        # Without a canary's weight every place is production's.
+        return route.pick(trip.place or 0, route.copy_place_of(key) if route.copies else 0)
 
     def _answer(
         self, request: InferRequest, call: Call, trip: _Trip, lane: Lane, decision: Decision
@@ -202,6 +280,8 @@ class Pipeline:
             "model_role": decision.role,
             "prediction_id": prediction_id,
         }
+        if trip.canary_failed is not None and trip.decision is not None:
+            parameters["fallback"] = trip.decision.version
         if joined.batch is not None:
             parameters |= self._features(joined.batch)
         response = InferResponse(
@@ -283,13 +363,7 @@ class Pipeline:
         """Count and keep what went wrong, whoever's fault it is."""
         if not isinstance(error, Exception):
             error = ClientDisconnected("the client left before the answer")
-        code = grpc_code(error)
-        now = self._now()
-        lane, decision = trip.lane, trip.decision
-        role = decision.role if decision is not None else ""
-        if lane is not None:
-            lane.failed(role, call.protocol, code, now - call.arrived)
-        model = request.model if request.model in self.table.models else UNKNOWN
+        model, code = self._take_down(error, request, call, trip)
         reason = _reason(error)
         if reason is not None:
             counter = self._rejected.get((model, reason))
@@ -298,6 +372,20 @@ class Pipeline:
                     "sluice_rejected_total", model=model, reason=reason
                 )
             counter.inc()
+        if trace is not None:
+            trace.finish((), {"sluice.model": model, "rpc.grpc.status": code}, code)
+
+    def _take_down(
+        self, error: Exception, request: InferRequest, call: Call, trip: _Trip
+    ) -> tuple[str, str]:
+        """Keep that a version was asked and did not answer; give the model's label and the code."""
+        code = grpc_code(error)
+        now = self._now()
+        lane, decision = trip.lane, trip.answering or trip.decision
+        role = decision.role if decision is not None else ""
+        if lane is not None:
+            lane.failed(role, call.protocol, code, now - call.arrived)
+        model = request.model if request.model in self.table.models else UNKNOWN
         entry = (
             self._wall(),
             "",
@@ -318,8 +406,7 @@ class Pipeline:
         self.recorder.offer(entry)
         if self._log.on:
             self._log_refused(entry, request, call, trip)
-        if trace is not None:
-            trace.finish((), {"sluice.model": model, "rpc.grpc.status": code}, code)
+        return model, code
 
     def _log_refused(self, entry: Entry, request: InferRequest, call: Call, trip: _Trip) -> None:
         """Keep a refused request with what was known of it by then."""
@@ -358,12 +445,14 @@ def _reason(error: BaseException) -> str | None:
 def _spans(call: Call, trip: _Trip, answered: float) -> list[tuple[str, float, float]]:
     assert trip.inference is not None
     decoded = call.decoded or call.arrived
-    started = max(trip.joined_at, trip.inferred - trip.inference.compute_seconds)
+    asked = trip.gave_up or trip.joined_at
+    started = max(asked, trip.inferred - trip.inference.compute_seconds)
     return [
         ("decode", call.arrived, decoded),
         ("admit", decoded, trip.admitted),
         ("join", trip.admitted, trip.joined_at),
-        ("queue", trip.joined_at, started),
+        *([("canary", trip.joined_at, asked)] if trip.gave_up else ()),
+        ("queue", asked, started),
         ("infer", started, trip.inferred),
         ("answer", trip.inferred, answered),
     ]

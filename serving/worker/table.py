@@ -13,10 +13,11 @@ from feature_cache.views import FeatureView
 from serving.clock import Clock
 from serving.config.hosts import has_traffic, is_dedicated
 from serving.config.schema import ModelConfig
-from serving.config.snapshot import Snapshot, StagedVersion
+from serving.config.snapshot import RolloutTraffic, Snapshot, StagedVersion
 from serving.errors import InvalidArtifact, InvalidConfig, ModelNotFound, ModelNotReady, SluiceError
 from serving.metrics import MetricsFile
 from serving.traffic.detour import around
+from serving.traffic.rolled import effective
 from serving.traffic.table import Decision, ModelRoute, RouteTable
 from serving.types import InferRequest
 from serving.upstream import Upstream
@@ -43,6 +44,8 @@ class LiveModel:
         "lanes",
         "loaded",
         "name",
+        "places",
+        "rollout",
         "route",
         "shut",
     )
@@ -55,6 +58,7 @@ class LiveModel:
         *,
         loaded: bool,
         shut: Mapping[str, str] = MappingProxyType({}),
+        rollout: RolloutTraffic | None = None,
     ) -> None:
         self.name = config.model
         self.config = config
@@ -64,9 +68,16 @@ class LiveModel:
         self.shut = shut
         """Versions in quarantine, and what a request for one is told."""
         self.deadline = config.serve.deadline
+        self.rollout = rollout
+        """What its rollout has made of the plan, and what is counted for it."""
+
+        self.places = route.weighs or (rollout is not None and rollout.counting)
+        """Whether anybody wants to know where a key falls."""
+
         # A plan that draws no lots needs no key.
-        self._key = route.assignment.key if route.draws else None
-        self._key_header = route.assignment.header if route.draws else None
+        needs_key = route.draws or route.overrides.by_key
+        self._key = route.assignment.key if needs_key else None
+        self._key_header = route.assignment.header if needs_key else None
 
     def key_of(self, request: InferRequest, headers: Mapping[str, str]) -> bytes | None:
         """Read the assignment key: of a batch, the first row's. None if there is none."""
@@ -123,6 +134,12 @@ class LiveTable(msgspec.Struct, frozen=True):
         except KeyError:
             raise ModelNotFound(f"Request for unknown model: '{name[:128]}' is not found") from None
 
+    def upstream_of(self, lane: Lane) -> Upstream | None:
+        """Find what serves now the very file of a lane of another table."""
+        model = self.models.get(lane.model)
+        its = model.lanes.get(lane.version) if model is not None else None
+        return its.upstream if its is not None and its.staged == lane.staged else None
+
 
 class Loader:
     """Turns snapshots into tables, reusing what has not changed.
@@ -156,12 +173,13 @@ class Loader:
         """
         features = await self._features(snapshot.views) if self._features is not None else None
         shut = self._shut(snapshot)
-        plans = {name: around(one, shut.get(name, ())) for name, one in snapshot.models.items()}
+        served = effective(snapshot)
+        plans = {name: around(one, shut.get(name, ())) for name, one in served.items()}
         routes = RouteTable.compile(plans, snapshot.revision)
         loaded: list[Upstream] = []
         models: dict[str, LiveModel] = {}
         try:
-            for name, config in snapshot.models.items():
+            for name, config in served.items():
                 lanes: dict[str, Lane] = {}
                 kept_out = shut.get(name, {})
                 if name not in snapshot.unloaded:
@@ -192,7 +210,12 @@ class Loader:
                         )
                 loads = name not in snapshot.unloaded
                 models[name] = LiveModel(
-                    config, routes.models[name], lanes, loaded=loads, shut=kept_out
+                    config,
+                    routes.models[name],
+                    lanes,
+                    loaded=loads,
+                    shut=kept_out,
+                    rollout=snapshot.rollouts.get(name),
                 )
         except (InvalidConfig, InvalidArtifact):
             await _close(loaded)
@@ -204,7 +227,7 @@ class Loader:
             name
             for model in models.values()
             for name in (
-                *(override.header for override in model.route.overrides),
+                *model.route.overrides.headers,
                 model.route.assignment.header,
             )
             if name

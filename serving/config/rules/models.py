@@ -10,34 +10,13 @@ from serving.config.facts import ArtifactFact, Facts
 from serving.config.load import Loaded
 from serving.config.model_url import parse_model_url
 from serving.config.problems import Path, Problem, Severity, did_you_mean
+from serving.config.rules.headers import header_trouble
 from serving.config.schema import HostsConfig, ModelConfig, VersionSource
 from serving.config.units import Seconds
 
 __all__ = ["check_models"]
 
 _ENTITY_OF: Final = {"int32": "INT32", "int64": "INT64", "string": "BYTES"}
-
-# Headers a listener or the gRPC library reads itself; they cannot mean anything else too.
-_RESERVED: Final = frozenset(
-    {
-        "authorization",
-        "connection",
-        "content-encoding",
-        "content-length",
-        "content-type",
-        "expect",
-        "host",
-        "inference-header-content-length",
-        "te",
-        "traceparent",
-        "tracestate",
-        "transfer-encoding",
-        "upgrade",
-        "user-agent",
-        "x-request-id",
-        "x-request-timeout",
-    }
-)
 
 
 def check_models(loaded: Loaded, facts: Facts) -> list[Problem]:
@@ -177,28 +156,12 @@ class _Model:
             path: Path = ("traffic", "assignment", "header")
             yield self._problem(path, "either `key` or `header` decides", "leave one of them out")
         if assignment.header is not None:
-            yield from self._header(assignment.header, ("traffic", "assignment", "header"))
+            path = ("traffic", "assignment", "header")
+            if trouble := header_trouble(assignment.header):
+                yield self._problem(path, *trouble)
         if assignment.on_missing_key == "reject" and not (assignment.key or assignment.header):
             path = ("traffic", "assignment", "on_missing_key")
             yield self._problem(path, "every request would be rejected", "name a `key` or `header`")
-        seen: dict[str, int] = {}
-        for position, override in enumerate(self._model.traffic.overrides):
-            path = ("traffic", "overrides", position, "header")
-            yield from self._header(override.header, path)
-            if (first := seen.setdefault(override.header, position)) != position:
-                message = f"`{override.header}` is also overrides[{first}], which wins"
-                yield self._problem(path, message, "keep one of them")
-            if override.header == assignment.header:
-                message = f"`{override.header}` already assigns versions"
-                yield self._problem(path, message, "use another header")
-
-    def _header(self, header: str, path: Path) -> Iterator[Problem]:
-        if header in _RESERVED or header.startswith("grpc-"):
-            message = f"`{header}` has a meaning of its own in HTTP or gRPC"
-            yield self._problem(path, message, "use another header, such as `x-sluice-version`")
-        elif header.endswith("-bin"):
-            message = "gRPC takes metadata whose key ends in `-bin` for binary data"
-            yield self._problem(path, message, "use another name")
 
     def features(self) -> Iterator[Problem]:
         """Features exist, their keys are sent, and every tensor name means one thing."""

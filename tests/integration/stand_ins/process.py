@@ -67,7 +67,11 @@ async def main(options: argparse.Namespace) -> None:
         loop.add_signal_handler(number, (lambda: None) if options.ignore_sigterm else stop.set)
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        target = (await reader.readuntil(b"\r\n\r\n")).split(b" ")[1]
+        try:
+            target = (await reader.readuntil(b"\r\n\r\n")).split(b" ")[1]
+        except (EOFError, OSError):  # whoever asked has given up
+            writer.close()
+            return
         body = BODIES.get(target, b"ok")
         refused = target == b"/readyz" and options.never_ready
         status = b"503 Service Unavailable" if refused else b"200 OK"

@@ -22,8 +22,8 @@ def test_production_answers_the_canarys_keys_and_gets_no_others() -> None:
     before, meanwhile = ModelRoute(plan), ModelRoute(around(plan, {"v2"}))
     keys = [b"%d" % number for number in range(1000)]
 
-    assert {before.pick(key, 0).version for key in keys} == {"v1", "v2"}
-    decided = {meanwhile.pick(key, 0) for key in keys}
+    assert {before.assign(key, 0).version for key in keys} == {"v1", "v2"}
+    decided = {meanwhile.assign(key, 0) for key in keys}
     assert {(one.version, one.role, one.probability) for one in decided} == {
         ("v1", "production", 1.0)
     }
@@ -33,7 +33,7 @@ def test_a_shadow_gets_no_copies_and_its_neighbour_keeps_its_own() -> None:
     """Only the version that is out loses its part."""
     plan = config(shadow=[{"version": "v2", "percent": 100}, {"version": "v3", "percent": 100}])
 
-    assert ModelRoute(around(plan, {"v2"})).pick(b"1", 0).mirrors == ("v3",)
+    assert ModelRoute(around(plan, {"v2"})).assign(b"1", 0).mirrors == ("v3",)
 
 
 def test_production_has_nobody_to_stand_in_for_it() -> None:

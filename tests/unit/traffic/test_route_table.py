@@ -26,7 +26,7 @@ def route(**traffic: Any) -> ModelRoute:
 
 def test_without_a_plan_everybody_gets_production() -> None:
     """One version, no draw, probability one."""
-    decision = route().pick(b"42", 0)
+    decision = route().assign(b"42", 0)
 
     assert (decision.version, decision.role, decision.probability) == ("v1", "production", 1.0)
     assert decision.reason == "only"
@@ -36,8 +36,8 @@ def test_a_key_sticks_to_its_version() -> None:
     """The draw plays no part where there is a key."""
     plan = route(canary={"version": "v2", "weight": 50})
 
-    assert {plan.pick(b"42", draw).version for draw in (0, LINE // 2, LINE - 1)} == {
-        plan.pick(b"42", 1).version
+    assert {plan.assign(b"42", draw).version for draw in (0, LINE // 2, LINE - 1)} == {
+        plan.assign(b"42", 1).version
     }
 
 
@@ -45,7 +45,7 @@ def test_a_canary_gets_its_share_of_keys() -> None:
     """At 10 percent, 20,000 keys fall within five standard deviations of 2,000."""
     plan = route(canary={"version": "v2", "weight": 10})
 
-    taken = sum(plan.pick(str(n).encode(), 0).role == "canary" for n in range(20_000))
+    taken = sum(plan.assign(str(n).encode(), 0).role == "canary" for n in range(20_000))
 
     assert abs(taken - 2000) < 5 * (20_000 * 0.1 * 0.9) ** 0.5
 
@@ -55,7 +55,7 @@ def test_a_missing_key_is_drawn_at_the_same_odds(draw: int) -> None:
     """Random assignment compares the draw with the very same threshold."""
     plan = route(canary={"version": "v2", "weight": 25})
 
-    decision = plan.pick(None, draw)
+    decision = plan.assign(None, draw)
 
     assert (decision.role == "canary") == (draw < threshold(25))
     assert decision.reason == "random"
@@ -66,7 +66,7 @@ def test_the_assignment_probability_is_told(canary: bool, probability: float) ->
     """Analysis needs the odds each request was assigned with."""
     plan = route(canary={"version": "v2", "weight": 25})
 
-    assert plan.pick(None, 0 if canary else LINE - 1).probability == pytest.approx(probability)
+    assert plan.assign(None, 0 if canary else LINE - 1).probability == pytest.approx(probability)
 
 
 def test_a_missing_key_can_mean_production() -> None:
@@ -75,7 +75,7 @@ def test_a_missing_key_can_mean_production() -> None:
         canary={"version": "v2", "weight": 100}, assignment={"on_missing_key": "production"}
     )
 
-    assert (plan.pick(None, 0).version, plan.pick(None, 0).reason) == ("v1", "missing_key")
+    assert (plan.assign(None, 0).version, plan.assign(None, 0).reason) == ("v1", "missing_key")
 
 
 def test_a_missing_key_can_be_refused_by_name() -> None:
@@ -86,7 +86,7 @@ def test_a_missing_key_can_be_refused_by_name() -> None:
     )
 
     with pytest.raises(InvalidRequest, match="'person_id'"):
-        plan.pick(None, 0)
+        plan.assign(None, 0)
 
 
 def test_shadows_get_their_share_independent_of_the_canary() -> None:
@@ -95,7 +95,7 @@ def test_shadows_get_their_share_independent_of_the_canary() -> None:
     counts = {(role, mirrored): 0 for role in ("canary", "production") for mirrored in (0, 1)}
 
     for number in range(8000):
-        decision = plan.pick(str(number).encode(), 0)
+        decision = plan.assign(str(number).encode(), 0)
         counts[decision.role, len(decision.mirrors)] += 1
 
     assert all(abs(count - 2000) < 5 * (8000 * 0.25 * 0.75) ** 0.5 for count in counts.values())
@@ -105,7 +105,7 @@ def test_a_version_never_shadows_itself() -> None:
     """A canary that is also a shadow gets no copy of what it answered."""
     plan = route(canary={"version": "v2", "weight": 100}, shadow=[{"version": "v2"}])
 
-    assert plan.pick(b"1", 0).mirrors == ()
+    assert plan.assign(b"1", 0).mirrors == ()
 
 
 def test_a_pinned_version_is_outside_the_lottery() -> None:

@@ -56,7 +56,7 @@ async def test_a_quarantined_version_is_not_loaded_and_says_why(tmp_path: Path) 
 
     model = worker.pipeline.table.model("m")
     assert set(worker.upstreams) == {"v1", "v3"}
-    assert model.answering(model.route.pick(b"1", 0)).version == "v1"
+    assert model.answering(model.route.assign(b"1", 0)).version == "v1"
     with pytest.raises(ModelNotReady, match=r"'v2' is quarantined since .* quarantine lift m v2"):
         model.lane("v2")
     with pytest.raises(ModelNotFound):
@@ -82,7 +82,7 @@ async def test_quarantined_production_is_refused_by_its_reason(tmp_path: Path) -
 
     model = worker.pipeline.table.model("m")
     with pytest.raises(ModelNotReady, match="quarantined"):
-        model.answering(model.route.pick(None, 0))
+        model.answering(model.route.assign(None, 0))
 
 
 async def test_who_waits_for_a_version_that_is_taken_out_is_let_go(tmp_path: Path) -> None:
