@@ -87,11 +87,12 @@ class Entries:
         for name, content in contents.items():
             try:
                 unfolded = decode_unfolded(content)
-                if unfolded.incarnation != name:
-                    raise ValueError("it names another incarnation")
                 new = book.fresh(unfolded).unfolded
             except ValueError as error:
                 self._refuse(name, str(error))
+                continue
+            if unfolded.incarnation != name:
+                self._refuse(name, "it names another incarnation")
                 continue
             if new.batches:
                 found.added.append(new)

@@ -77,6 +77,12 @@ class Evidence:
                 "if it has more, else what is missing is counted as lost",
                 *(rollout_id, disk.damage),
             )
+        elif disk.cut:
+            self._log.warning(
+                "rollout %s: the last %d bytes of its evidence log were not written to their end "
+                "and are cut off; workers tell of them again",
+                *(rollout_id, disk.cut),
+            )
         self._open[rollout_id] = _Rollout(disk, Entries(rollout_id, self._clock, self._log))
         return disk.book
 

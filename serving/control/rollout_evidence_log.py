@@ -55,6 +55,9 @@ class RolloutEvidenceLog:
         self.damage = ""
         """What of the files could not be read, in words; empty: nothing."""
 
+        self.cut = 0
+        """Bytes of the log that were no whole frame, or came after that, and were taken away."""
+
         self.position = 0
         """Of the last frame that is in the book."""
 
@@ -69,7 +72,7 @@ class RolloutEvidenceLog:
         return self._size
 
     def append(self, added: list[Unfolded]) -> bytes:
-        """Write down what is new, wait for the disk, and only then add it to the book.
+        """Write down what is `Book.fresh`, wait for the disk, and only then add it to the book.
 
         Returns:
             The frame as it was written.
@@ -86,7 +89,7 @@ class RolloutEvidenceLog:
         self._size += len(frame)
         self.position += 1
         for unfolded in added:
-            self.book.fold(unfolded)
+            self.book.add(unfolded)
         return frame
 
     def picture(self) -> bytes:
@@ -155,7 +158,8 @@ class RolloutEvidenceLog:
             good = end
         if self.damage:
             write_whole(self._folder / f"{_LOG}.damaged", content)
-        if good < len(content):
+        self.cut = len(content) - good
+        if self.cut:
             os.ftruncate(self._descriptor, good)
             os.fdatasync(self._descriptor)
         return good

@@ -157,14 +157,11 @@ class Book:
         Raises:
             ValueError: it holds what no worker counts; nothing of it may be added.
         """
-        last = self.counts.folded.get(unfolded.incarnation, 0)
-        batches = sorted({b.number: b for b in unfolded.batches}.values(), key=lambda b: b.number)
-        new = [batch for batch in batches if batch.number > last]
-        for batch in new:
+        folded = self._new(unfolded)
+        for batch in folded.unfolded.batches:
             check(batch)
-        self._check_room(new)
-        missing = new[-1].number - last - len(new) if new else 0
-        return Folded(msgspec.structs.replace(unfolded, batches=new), missing)
+        self._check_room(folded.unfolded.batches)
+        return folded
 
     def fold(self, unfolded: Unfolded) -> Folded:
         """Add what is not in the book yet, and tell what that was. Twice is as good as once.
@@ -172,15 +169,25 @@ class Book:
         Raises:
             ValueError: as `fresh`; nothing is added.
         """
-        folded = self.fresh(unfolded)
+        return self.add(self.fresh(unfolded).unfolded)
+
+    def add(self, unfolded: Unfolded) -> Folded:
+        """`fold` for what was found to be `fresh` before, and is not looked at again."""
+        folded = self._new(unfolded)
         for batch in folded.unfolded.batches:
             for share in batch.shares:
                 self._add_share(share)
             self._add_rest(batch)
-        if batches := folded.unfolded.batches:
-            self.counts.folded[unfolded.incarnation] = batches[-1].number
+            self.counts.folded[unfolded.incarnation] = batch.number
         self._lose(BATCHES, folded.missing)
         return folded
+
+    def _new(self, unfolded: Unfolded) -> Folded:
+        last = self.counts.folded.get(unfolded.incarnation, 0)
+        by_number = {batch.number: batch for batch in unfolded.batches if batch.number > last}
+        new = [by_number[number] for number in sorted(by_number)]
+        missing = new[-1].number - last - len(new) if new else 0
+        return Folded(msgspec.structs.replace(unfolded, batches=new), missing)
 
     def _add_share(self, share: Share) -> None:
         counts, rho, met = self.counts, share.rho, share.exposed

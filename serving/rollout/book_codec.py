@@ -132,7 +132,7 @@ def continued(book: Book, position: int, frames: Iterable[Frame]) -> int:
     """Add frames after `position` to a book; the position of the last one that is in it.
 
     Raises:
-        ValueError: a frame is missing in between, or holds what no worker counts.
+        ValueError: a frame is missing in between.
     """
     for frame in frames:
         if frame.position <= position:
@@ -140,6 +140,6 @@ def continued(book: Book, position: int, frames: Iterable[Frame]) -> int:
         if frame.position != position + 1:
             raise ValueError(f"after frame {position} comes {frame.position}; one is missing")
         for unfolded in frame.added:
-            book.fold(unfolded)
+            book.add(unfolded)
         position = frame.position
     return position
