@@ -16,8 +16,8 @@ null, since the likelihood ratio is monotone in r.
 
 Each unit counts once. If all requests of a user meet the same version, the user is the unit: of
 200 users with errors 5 % may well be 8 %, however many errors each has. r is then the ratio of the
-rates at which users meet the event for the first time. Where most of them have met it, r comes
-close to 1 whatever the versions do.
+rates at which users meet the event for the first time; `first_events` says what that means for a
+proof.
 """
 
 import math
