@@ -16,12 +16,14 @@ from serving.config.schema import GatewayConfig, ModelConfig
 from serving.config.snapshot_codec import dec_hook
 from serving.control.joiner import answer, connect
 from serving.control.joiner_orders import RolloutLossesTold
+from serving.control.joiner_process import TooLarge
 from serving.control.rollout_labels import (
     LabelEvidence,
     RolloutLabels,
     needs_labels,
     order_of,
 )
+from serving.errors import InvalidRequest, Overloaded
 from serving.recording.label import Label
 from serving.recording.labels import LabelStore
 from serving.rollout.judge import judge
@@ -336,3 +338,38 @@ async def test_a_rollout_that_has_ended_is_forgotten(labels: RolloutLabels, tmp_
     await labels.forget("demo-r1")
 
     assert labels.latest("demo-r1", config, production="a1", began=START).at == 0
+
+
+async def test_of_a_log_that_is_too_large_a_part_is_joined(
+    labels: RolloutLabels, tmp_path: Path
+) -> None:
+    """After a refusal one entity of four, of both versions alike; labels are counted up."""
+    config = model(QUALITY)
+    write(tmp_path / "predictions", *drawn(4000, (0.15, 0.15)))
+    whole = await labels.losses(config, production="a1", began=START)
+    part = await labels.losses(config, production="a1", began=START, one_of=4)
+
+    for arm in ("canary_labels", "production_labels"):
+        all_of, some = (getattr(one.rules["quality"], arm) for one in (whole, part))
+        assert some == pytest.approx(all_of / 4, rel=0.15)
+    assert part.labels == pytest.approx(whole.labels, rel=0.15)
+
+
+async def test_a_refusal_makes_the_next_question_smaller(
+    labels: RolloutLabels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For want of memory or of time; another kind of failure does not."""
+    asked_for: list[int] = []
+    failures = [TooLarge("512MiB"), Overloaded("too long"), InvalidRequest("no output")]
+
+    async def refuse(_log: Path, order: Any, _kind: type) -> None:
+        asked_for.append(order.plan.one_of)
+        raise failures[len(asked_for) - 1]
+
+    monkeypatch.setattr(labels._joiner, "ask", refuse)
+    for _ in failures:
+        await known(labels, model(QUALITY))
+        labels._clock.advance(1000)  # type: ignore[attr-defined]
+
+    assert asked_for == [1, 4, 16]
+    assert labels._one_of == {"demo-r1": 16}
