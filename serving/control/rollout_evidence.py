@@ -24,7 +24,7 @@ from serving.rollout.book import Book
 
 __all__ = ["COMPACT_BYTES", "Evidence"]
 
-COMPACT_BYTES: Final = 8 << 20
+COMPACT_BYTES: Final = 4 << 20
 """A log longer than this is replaced by a snapshot: minutes of traffic at 1,000 new keys a
 second, and a second to read again."""
 
@@ -144,7 +144,10 @@ class Evidence:
             await self._adopt(rollout_id, disk)
         wanted = entries.wanted(index.sizes)
         read = entries.read(disk.book, await self._store.unfolded(rollout_id, wanted))
-        frame = await asyncio.to_thread(disk.append, read.added) if read.added else b""
+        frame = b""
+        if read.added:
+            frame = await asyncio.to_thread(disk.write, read.added)
+            disk.add(read.added, len(frame))
         confirmation = _confirmation(disk, read, frame, entries.silent())
         behind = index.mark != disk.position - bool(frame)
         if not behind and disk.size <= self._compact_bytes:

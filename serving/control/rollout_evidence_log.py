@@ -5,7 +5,7 @@ confirmed to anybody, so it is cut off here too: workers still have it. The log 
 snapshot has been put in its place whole; if a crash comes between the two, the log begins with
 frames that are in the snapshot, and they are skipped.
 
-Everything here waits for the disk: call it in a thread, one call at a time.
+Everything here but `add` waits for the disk: call it in a thread, one call at a time.
 """
 
 import os
@@ -72,13 +72,19 @@ class RolloutEvidenceLog:
         return self._size
 
     def append(self, added: list[Unfolded]) -> bytes:
-        """Write down what is `Book.fresh`, wait for the disk, and only then add it to the book.
+        """`write`, then `add`."""
+        frame = self.write(added)
+        self.add(added, len(frame))
+        return frame
+
+    def write(self, added: list[Unfolded]) -> bytes:
+        """Write down what is `Book.fresh`, and wait for the disk.
 
         Returns:
-            The frame as it was written.
+            The frame as it was written; unless `add` follows, it is written over.
 
         Raises:
-            OSError: the book is as it was, and so is the log, as soon as the disk can be written.
+            OSError: the log is as it was, as soon as the disk can be written.
         """
         frame = encode_frame(Frame(self.position + 1, added))
         self._cut()
@@ -86,11 +92,18 @@ class RolloutEvidenceLog:
         while written < len(frame):
             written += os.pwrite(self._descriptor, frame[written:], self._size + written)
         os.fdatasync(self._descriptor)
-        self._size += len(frame)
+        return frame
+
+    def add(self, added: list[Unfolded], size: int) -> None:
+        """Add to the book what was just written, in so many bytes.
+
+        The only step that does not wait, and the only one that changes a book that others read:
+        call it in their thread.
+        """
+        self._size += size
         self.position += 1
         for unfolded in added:
             self.book.add(unfolded)
-        return frame
 
     def picture(self) -> bytes:
         """The whole book, to be written down; up to 200 ms for each of its sets."""
