@@ -7,12 +7,9 @@ from typing import Final
 
 from serving.clock import Clock
 from serving.rollout.book import Book
-from serving.rollout.wire import Unfolded, decode_unfolded
+from serving.rollout.wire import UNFOLDED_BYTES, Unfolded, decode_unfolded
 
 __all__ = ["Entries", "Read"]
-
-_MOST_BYTES: Final = 8 << 20
-"""Of one worker: hours of what it counts at 1,000 new keys a second. Above it is a fault."""
 
 _LOOK_BYTES: Final = 64 << 20
 """Of all workers in one look; the rest is read by the next."""
@@ -70,8 +67,8 @@ class Entries:
                 entry = self._entries[name] = _Entry(size, self._clock.monotonic())
             elif entry.size != size:
                 entry.size, entry.since, entry.refused = size, self._clock.monotonic(), False
-            if size > _MOST_BYTES:
-                self._refuse(name, f"it takes {size} bytes, more than {_MOST_BYTES}")
+            if size > UNFOLDED_BYTES:
+                self._refuse(name, f"it takes {size} bytes, more than {UNFOLDED_BYTES}")
             elif not entry.refused and (room := room - size) >= 0:
                 names.append(name)
         return names

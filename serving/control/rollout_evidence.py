@@ -21,6 +21,7 @@ from serving.control.evidence_store import Confirmation
 from serving.control.rollout_evidence_log import RolloutEvidenceLog
 from serving.control.store import Store
 from serving.rollout.book import Book
+from serving.rollout.wire import Unfolded
 
 __all__ = ["COMPACT_BYTES", "Evidence"]
 
@@ -33,6 +34,10 @@ _PICTURE_BYTES: Final = 32 << 20
 whose sets are half full; then only the disk has it."""
 
 _TOO_LARGE: Final = b"-"
+
+_AT_ONCE: Final = 20
+"""Batches that are added before the loop has its turn: about 10 ms. After control was away for long
+there are thousands."""
 
 
 class Evidence:
@@ -143,11 +148,11 @@ class Evidence:
         if index.mark > disk.position:
             await self._adopt(rollout_id, disk)
         wanted = entries.wanted(index.sizes)
-        read = entries.read(disk.book, await self._store.unfolded(rollout_id, wanted))
-        frame = b""
-        if read.added:
-            frame = await asyncio.to_thread(disk.write, read.added)
-            disk.add(read.added, len(frame))
+        contents = await self._store.unfolded(rollout_id, wanted)
+        read, frame = await asyncio.to_thread(_take, disk, entries, contents)
+        if frame:
+            await _add(disk.book, read.added)
+            disk.advance(frame)
         confirmation = _confirmation(disk, read, frame, entries.silent())
         behind = index.mark != disk.position - bool(frame)
         if not behind and disk.size <= self._compact_bytes:
@@ -198,6 +203,23 @@ class _Rollout:
     disk: RolloutEvidenceLog
     entries: Entries
     looking: asyncio.Task[None] | None = None
+
+
+def _take(
+    disk: RolloutEvidenceLog, entries: Entries, contents: dict[str, bytes]
+) -> tuple[Read, bytes]:
+    """Find what is new and write it to the disk; the book is as it was."""
+    read = entries.read(disk.book, contents)
+    return read, disk.write(read.added) if read.added else b""
+
+
+async def _add(book: Book, added: list[Unfolded]) -> None:
+    """Add to the book, in this thread because others read it here, and let them in between."""
+    for unfolded in added:
+        for begin in range(0, len(unfolded.batches), _AT_ONCE):
+            batches = unfolded.batches[begin : begin + _AT_ONCE]
+            book.add(msgspec.structs.replace(unfolded, batches=batches))
+            await asyncio.sleep(0)
 
 
 def _confirmation(

@@ -5,7 +5,7 @@ confirmed to anybody, so it is cut off here too: workers still have it. The log 
 snapshot has been put in its place whole; if a crash comes between the two, the log begins with
 frames that are in the snapshot, and they are skipped.
 
-Everything here but `add` waits for the disk: call it in a thread, one call at a time.
+Whatever waits for the disk is to be called in a thread, one call at a time.
 """
 
 import os
@@ -72,16 +72,20 @@ class RolloutEvidenceLog:
         return self._size
 
     def append(self, added: list[Unfolded]) -> bytes:
-        """`write`, then `add`."""
+        """Write down what is new, add it to the book, and tell how it was written."""
         frame = self.write(added)
-        self.add(added, len(frame))
+        for unfolded in added:
+            self.book.add(unfolded)
+        self.advance(frame)
         return frame
 
     def write(self, added: list[Unfolded]) -> bytes:
         """Write down what is `Book.fresh`, and wait for the disk.
 
+        Then add it to the book, and `advance`; what is written next is written over it otherwise.
+
         Returns:
-            The frame as it was written; unless `add` follows, it is written over.
+            The frame as it was written.
 
         Raises:
             OSError: the log is as it was, as soon as the disk can be written.
@@ -94,16 +98,10 @@ class RolloutEvidenceLog:
         os.fdatasync(self._descriptor)
         return frame
 
-    def add(self, added: list[Unfolded], size: int) -> None:
-        """Add to the book what was just written, in so many bytes.
-
-        The only step that does not wait, and the only one that changes a book that others read:
-        call it in their thread.
-        """
-        self._size += size
+    def advance(self, frame: bytes) -> None:
+        """Count a frame as written: what is in it is in the book."""
+        self._size += len(frame)
         self.position += 1
-        for unfolded in added:
-            self.book.add(unfolded)
 
     def picture(self) -> bytes:
         """The whole book, to be written down; up to 200 ms for each of its sets."""

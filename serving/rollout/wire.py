@@ -17,6 +17,7 @@ import msgspec
 
 __all__ = [
     "CELLS",
+    "UNFOLDED_BYTES",
     "Arms",
     "Batch",
     "Cells",
@@ -32,6 +33,10 @@ __all__ = [
 
 CELLS: Final = 1 << 24
 _LINE: Final = 1 << 64
+
+UNFOLDED_BYTES: Final = 8 << 20
+"""Most that one worker has in the store: hours of 1,000 new keys a second. Of more it tells the
+oldest first; what is larger is refused."""
 
 
 def cell_of(place: int, scramble: int) -> int:

@@ -15,7 +15,7 @@ from serving.control.rollout_evidence import Evidence
 from serving.control.store import MemoryStore
 from serving.errors import StoreUnavailable
 from serving.rollout.book import Book
-from serving.rollout.wire import Arms, Batch, Cells, Unfolded, encode_unfolded
+from serving.rollout.wire import UNFOLDED_BYTES, Arms, Batch, Cells, Unfolded, encode_unfolded
 
 
 class Setting:
@@ -319,7 +319,7 @@ async def test_an_entry_that_nobody_touches_for_a_day_is_removed(setting: Settin
         (b"\xff" * 100, "no evidence of this release"),
         (encode_unfolded(Unfolded("w", "other", [])), "another incarnation"),
         (encode_unfolded(Unfolded("w", "bad", [errors(1, 1 << 24)])), "no cell 16777216"),
-        (bytes(evidence_entries._MOST_BYTES + 1), "more than 8388608"),
+        (bytes(UNFOLDED_BYTES + 1), "more than 8388608"),
     ],
 )
 async def test_what_cannot_be_evidence_harms_nobody_else(
