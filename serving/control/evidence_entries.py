@@ -11,8 +11,12 @@ from serving.rollout.wire import UNFOLDED_BYTES, Unfolded, decode_unfolded
 
 __all__ = ["Entries", "Read"]
 
-_LOOK_BYTES: Final = 64 << 20
-"""Of all workers in one look; the rest is read by the next."""
+_LOOK_BYTES: Final = UNFOLDED_BYTES
+"""Of all workers in one look; the rest is read by the next. At least the largest is read."""
+
+_LOOK_BATCHES: Final = 1000
+"""And so many of what was read: a second or so. After control was away for long there are
+thousands, and what they say so far should be acted on in between."""
 
 _SILENT_SECONDS: Final = 86_400.0
 
@@ -80,20 +84,20 @@ class Entries:
             book: what is known; it is not changed.
             contents: by incarnation, of those that are `wanted`.
         """
-        found = Read([], [])
+        found, most = Read([], []), max(1, _LOOK_BATCHES // max(1, len(contents)))
         for name, content in contents.items():
             try:
                 unfolded = decode_unfolded(content)
-                new = book.fresh(unfolded).unfolded
+                new = book.fresh(unfolded, most)
             except ValueError as error:
                 self._refuse(name, str(error))
                 continue
             if unfolded.incarnation != name:
                 self._refuse(name, "it names another incarnation")
                 continue
-            if new.batches:
-                found.added.append(new)
-            if unfolded.ended:
+            if new.unfolded.batches:
+                found.added.append(new.unfolded)
+            if unfolded.ended and not new.rest:
                 found.ended.append(name)
         return found
 

@@ -36,8 +36,7 @@ whose sets are half full; then only the disk has it."""
 _TOO_LARGE: Final = b"-"
 
 _AT_ONCE: Final = 20
-"""Batches that are added before the loop has its turn: about 10 ms. After control was away for long
-there are thousands."""
+"""Batches that are added before the loop has its turn: about 10 ms."""
 
 
 class Evidence:

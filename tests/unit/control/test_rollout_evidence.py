@@ -364,3 +364,20 @@ async def test_more_than_one_look_can_read_is_read_by_the_next(
             setting.write(worker=worker)
 
     assert setting.memory.folded["r"] == dict.fromkeys("abcd", 1)
+
+
+async def test_a_backlog_is_added_over_several_looks(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is known so far can be acted on; a worker that ended goes when all of it is added."""
+    monkeypatch.setattr(evidence_entries, "_LOOK_BATCHES", 4)
+    backlog = [errors(number, number) for number in range(1, 6)]
+    setting.write(*backlog, ended=True)
+    setting.write(*backlog[:1], worker="b")
+
+    assert await setting.look() == {0.25: (2, 0)}
+    assert await setting.look() == {0.25: (4, 0)}
+    assert "a" in setting.memory.written["r"]
+    assert await setting.look() == {0.25: (5, 0)}
+    assert "a" not in setting.memory.written["r"]
+    assert setting.evidence.lost("r") == {}
