@@ -70,8 +70,12 @@ class Evidence:
         self._open: dict[str, _Rollout] = {}
 
     async def open(self, model: str, rollout_id: str, rules: list[Rule]) -> Book:
-        """Take a rollout's book up where the disk has it; a new one is empty. Raises OSError."""
+        """Take a rollout's book up where the disk has it; a new one is empty. Raises OSError.
+
+        Again for one that is open: with the rules as they are now.
+        """
         if found := self._open.get(rollout_id):
+            found.disk.follow(rules)
             return found.disk.book
         folder = self._folder / model / rollout_id
         disk = await asyncio.to_thread(RolloutEvidenceLog, folder, rules)

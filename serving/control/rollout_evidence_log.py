@@ -71,6 +71,11 @@ class RolloutEvidenceLog:
         """Bytes of the log."""
         return self._size
 
+    def follow(self, rules: Iterable[Rule]) -> None:
+        """Take the rules of a plan that was changed."""
+        self._rules = list(rules)
+        self.book.follow(self._rules)
+
     def append(self, added: list[Unfolded]) -> bytes:
         """Write down what is new, add it to the book, and tell how it was written."""
         frame = self.write(added)

@@ -74,14 +74,18 @@ class Book:
         counts: BookCounts | None = None,
         sets: dict[str, Bitmap] | None = None,
     ) -> None:
-        rules = list(rules)
-        self._binned = {rule.name for rule in rules if rule.metric == "prediction_shift"}
-        self._shadowed = {rule.name for rule in rules if rule.metric == "shadow_agreement"}
+        self.follow(rules)
         self.counts = counts or BookCounts()
         """Everything but the sets; whoever reads it leaves it as it is."""
 
         self.sets = sets if sets is not None else {}
         """Cells by what they had: a signal, a rule with bins, or one of the names above."""
+
+    def follow(self, rules: Iterable[Rule]) -> None:
+        """Take the rules of a plan that was changed; what was counted by earlier ones stays."""
+        rules = list(rules)
+        self._binned = {rule.name for rule in rules if rule.metric == "prediction_shift"}
+        self._shadowed = {rule.name for rule in rules if rule.metric == "shadow_agreement"}
 
     # --- what the judge reads ----------------------------------------------------------------
 

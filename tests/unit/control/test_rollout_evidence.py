@@ -9,12 +9,14 @@ import pytest
 from rollout_book_kit import RULES, cells, errors, share, told
 
 from serving.clock import ManualClock
+from serving.config.rollout import Rule
 from serving.control import evidence_entries
 from serving.control.evidence_store import Confirmation, MemoryEvidence
 from serving.control.rollout_evidence import Evidence
 from serving.control.store import MemoryStore
 from serving.errors import StoreUnavailable
 from serving.rollout.book import Book
+from serving.rollout.counts import BATCHES
 from serving.rollout.wire import UNFOLDED_BYTES, Arms, Batch, Cells, Unfolded, encode_unfolded
 
 
@@ -381,3 +383,32 @@ async def test_a_backlog_is_added_over_several_looks(
     assert await setting.look() == {0.25: (5, 0)}
     assert "a" not in setting.memory.written["r"]
     assert setting.evidence.lost("r") == {}
+
+
+async def test_without_disk_and_store_what_is_gone_is_said(
+    setting: Setting, tmp_path: Path
+) -> None:
+    """Workers go on with the next number, so control sees how many came before."""
+    setting.write(errors(1, 7), errors(2, 8))
+    await setting.look()
+    setting.store.clear()
+    setting.folder = tmp_path / "new"
+    setting.started()
+    await setting.open()
+    setting.write(errors(3, 9))
+
+    assert await setting.look() == {0.25: (1, 0)}
+    assert setting.evidence.lost("r") == {BATCHES: 2}
+
+
+async def test_rules_of_a_plan_that_was_changed_hold_from_then_on(setting: Setting) -> None:
+    """A rule that came later has its bins too."""
+    later = Rule(name="later", metric="prediction_shift")
+    book = await setting.evidence.open("m", "r", [*RULES, later])
+    both = {"later:0": Arms(cells(7), Cells()), "later:1": Arms(cells(7), Cells())}
+    batch = errors(1, 7)
+    batch.shares.append(share(events=both))
+    setting.write(batch)
+    await setting.look()
+
+    assert book.signals("later") == ["later:0"]
