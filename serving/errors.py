@@ -119,11 +119,12 @@ class MethodNotAllowed(ServingError):
 
 
 class Conflict(ServingError):
-    """`expected_revision` is not the current one; `revision` is."""
+    """`expected_revision` is not the current one; `revision` is, and `newer` what it stands for."""
 
-    def __init__(self, message: str, revision: int) -> None:
+    def __init__(self, message: str, revision: int, newer: object = None) -> None:
         super().__init__(message)
         self.revision = revision
+        self.newer = newer
 
 
 class Unimplemented(ServingError):

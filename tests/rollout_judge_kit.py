@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from serving.config.rollout import RolloutConfig
+from serving.config.snapshot_codec import dec_hook
 
 __all__ = ["Counted", "plan"]
 
@@ -47,4 +48,5 @@ def plan(*rules: dict[str, object], alpha: float = 0.05, **guardrails: object) -
             "guardrails": {"alpha": alpha, "rules": list(rules), **guardrails},
         },
         RolloutConfig,
+        dec_hook=dec_hook,
     )

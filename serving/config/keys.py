@@ -18,6 +18,7 @@ __all__ = [
     "NODES_KEY",
     "NODE_VARIABLE",
     "REPORT_SECONDS",
+    "ROLLOUTS_KEY",
     "SILENT_SECONDS",
     "SNAPSHOT_CHANNEL",
     "SNAPSHOT_KEY",
@@ -26,6 +27,7 @@ __all__ = [
     "WorkerReport",
     "WorkerState",
     "node_name",
+    "rollout_events_key",
 ]
 
 SNAPSHOT_KEY: Final = "sluice:snapshot"
@@ -58,6 +60,9 @@ DIRECTIONS_CHANNEL: Final = "sluice:directed"
 
 NODES_KEY: Final = "sluice:nodes"
 """Hash: node to its latest `NodeReport` as JSON, of nodes that control does not run on."""
+
+ROLLOUTS_KEY: Final = "sluice:rollouts"
+"""Hash: a rollout's id to how many events it has."""
 
 DATA_VARIABLE: Final = "SLUICE_DATA"
 """Environment variable of a Ray node: its data directory, where that is not the launcher's path."""
@@ -108,3 +113,8 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
 def node_name() -> str:
     """The name of the machine that this process runs on."""
     return os.environ.get(NODE_VARIABLE) or platform.node()
+
+
+def rollout_events_key(rollout: str) -> str:
+    """Hash: revision in decimal to that event of a rollout as JSON. An event is written once."""
+    return f"sluice:rollout:{rollout}:events"

@@ -31,6 +31,7 @@ from serving.control.plane import ControlPlane
 from serving.control.quarantine_routes import QuarantineRoutes
 from serving.control.repository_routes import RepositoryRoutes
 from serving.control.retraining_routes import RetrainingRoutes
+from serving.control.rollout_routes import RolloutRoutes
 from serving.control.status_routes import StatusRoutes
 from serving.errors import (
     BodyTooLarge,
@@ -92,6 +93,7 @@ def operations_of(plane: ControlPlane) -> list[Operation]:
         *LabelRoutes(plane).operations(),
         *RetrainingRoutes(plane).operations(),
         *CandidateRoutes(plane).operations(),
+        *RolloutRoutes(plane).operations(),
     ]
     pages.described = operations
     return operations
@@ -251,6 +253,8 @@ def error_response(error: BaseException) -> Response:
             body["problems"] = [str(problem) for problem in error.problems]
         case Conflict():
             body["revision"] = error.revision
+            if error.newer is not None:
+                body["standing"] = error.newer
         case Overloaded():
             headers["retry-after"] = str(max(1, round(error.retry_after_seconds)))
         case Unauthenticated():

@@ -7,14 +7,19 @@ import msgspec
 from serving.control.harm_state import Harm
 from serving.control.journal import Summary
 from serving.control.monitoring_events import MonitoringEvent
+from serving.control.origin import Origin
 from serving.control.plan import Plan
 from serving.control.rates import Rate
 from serving.control.retraining import RetrainingStatus
 from serving.control.rolls import RollStatus
+from serving.control.traffic_seen import Assumed
 from serving.control.workers import Acknowledgement
 from serving.drift.standing import Watched
 from serving.drift.verdict import Level
 from serving.models.candidate import Brought
+from serving.rollout.forecast import Forecast
+from serving.rollout.standing import RolloutStanding
+from serving.rollout.state import Event
 from serving.types import Signature, TensorMetadata
 
 __all__ = [
@@ -46,6 +51,9 @@ __all__ = [
     "RoleShare",
     "RollAnswer",
     "RollRequest",
+    "RolloutEvents",
+    "RolloutHistory",
+    "RolloutRequest",
     "StagedSummary",
     "Status",
     "StoreStatus",
@@ -58,20 +66,26 @@ __all__ = [
 # --- requests -------------------------------------------------------------------------------
 
 
-class PlanRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`directory` is an absolute path on the gateway's machine."""
+class PlanRequest(Assumed, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`directory` is an absolute path on the gateway's machine.
+
+    The rest replaces what was seen of the traffic, for the forecasts of rollouts.
+    """
 
     directory: str
 
 
-class ApplyRequest(PlanRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What to publish.
+class ApplyRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What to publish: `directory` is an absolute path on the gateway's machine.
 
-    `expected_revision` refuses if somebody else was faster; `dry_run` only plans;
+    `expected_revision` refuses if somebody else was faster, `expected_digest` if the files are not
+    those that were looked at (`origin.digest` of the history); `dry_run` only plans;
     `wait_seconds` bounds the wait for workers; `reason` is kept in the history.
     """
 
+    directory: str
     expected_revision: int | None = None
+    expected_digest: str = ""
     dry_run: bool = False
     reason: str = ""
     wait_seconds: float = 10.0
@@ -108,6 +122,18 @@ class RetrainingEnd(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Whether what came of a training did better than what it should replace."""
 
     improved: bool
+
+
+class RolloutRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a person does to a rollout.
+
+    `reason` is kept in the history; `expected_revision` refuses if it has moved on meanwhile;
+    `full` is for `promote`: past all steps.
+    """
+
+    reason: str = ""
+    expected_revision: int | None = None
+    full: bool = False
 
 
 class PushRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -278,6 +304,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     drift: list[DriftLevel] = []
     """Of versions that are watched and have traffic."""
     roll: RollStatus = RollStatus()
+    rollouts: list[RolloutStanding] = []
+    """The last rollout of each model that has had one."""
+    origin: Origin | None = None
+    """Of the directory that is served; None if it was applied before this was recorded."""
 
 
 class StagedSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -319,6 +349,9 @@ class ApplyAnswer(msgspec.Struct, frozen=True, kw_only=True):
     roll: RollStatus = RollStatus()
     """How far the engine is, if it was given something to do."""
 
+    forecasts: dict[str, Forecast] = {}
+    """Of a plan: what each model's rollout can be expected to see, step by step."""
+
 
 class CandidateAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """The shadow that the configuration has now; `revision` is what is served."""
@@ -339,6 +372,19 @@ class HistoryAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """Published revisions, newest first."""
 
     entries: list[Summary]
+
+
+class RolloutEvents(msgspec.Struct, frozen=True, kw_only=True):
+    """One rollout's events, oldest first."""
+
+    id: str
+    events: list[Event]
+
+
+class RolloutHistory(msgspec.Struct, frozen=True, kw_only=True):
+    """A model's rollouts, newest first."""
+
+    rollouts: list[RolloutEvents]
 
 
 class RecentAnswer(msgspec.Struct, frozen=True, kw_only=True):

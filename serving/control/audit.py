@@ -12,6 +12,8 @@ credential cannot make it grow by more than 60 lines a minute.
 import asyncio
 import hashlib
 from collections import deque
+from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +26,7 @@ __all__ = ["AuditLog", "AuditRecord", "verify"]
 
 _FIRST: Final = hashlib.sha256(b"").hexdigest()
 _LONGEST_TEXT: Final = 500
+_ROLLOUT: Final = b'"verb":"rollout '
 _REFUSALS: Final = 60
 _REFUSAL_SECONDS: Final = 60.0
 
@@ -91,6 +94,26 @@ class AuditLog:
             )
             self._unwritten = 0
             await asyncio.to_thread(self._append, msgspec.json.encode(record))
+
+    def missing(self, places: Collection[tuple[str, int]]) -> set[tuple[str, int]]:
+        """Those subjects and revisions that no line of a rollout has. Reads the whole file once.
+
+        A process that ends between a decision and its line leaves the line to the next one.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        wanted = set(places)
+        if not wanted or not self._path.exists():
+            return wanted
+        with self._path.open("rb") as file:
+            for line in file:
+                if _ROLLOUT not in line:
+                    continue
+                with suppress(msgspec.MsgspecError):
+                    record = msgspec.json.decode(line, type=AuditRecord)
+                    wanted.discard((record.subject, record.revision))
+        return wanted
 
     def _may_write_refusal(self) -> bool:
         now = self._clock.monotonic()

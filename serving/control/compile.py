@@ -21,6 +21,7 @@ from serving.control.foreign import describe
 from serving.errors import InvalidArtifact
 from serving.models import artifact
 from serving.models.golden_files import golden_problems
+from serving.rollout.applied import carried
 from serving.types import Signature
 
 __all__ = ["Compiled", "compile_configuration"]
@@ -35,20 +36,27 @@ class Compiled(msgspec.Struct, frozen=True, kw_only=True):
     staged: Staged
     warnings: list[str]
     references: dict[str, Reference] = {}
+    loaded: Loaded | None = None
+    """What it was made of, to say in which line something is."""
 
     def snapshot(
-        self, *, revision: int, author: str, at: float, unloaded: list[str] | None = None
+        self, *, revision: int, author: str, at: float, before: Snapshot | None = None
     ) -> Snapshot:
-        """Give it a revision. Models in `unloaded` that are not configured are left out."""
+        """Give it a revision.
+
+        What was unloaded `before` stays so, and rollouts go on (`serving.rollout.applied.carried`).
+        """
+        models, unloaded = self.configuration.models, before.unloaded if before else ()
         return Snapshot(
             revision=revision,
             published_at=at,
             author=author,
-            models=self.configuration.models,
+            models=models,
             views=self.configuration.views,
             staged=self.staged,
             references=self.references,
-            unloaded=[name for name in unloaded or () if name in self.configuration.models],
+            unloaded=[name for name in unloaded if name in models],
+            rollouts=carried(before, models, self.staged),
         )
 
 
@@ -98,6 +106,7 @@ def compile_configuration(root: Path, data: Path, *, insecure: bool = False) -> 
             for name, fact in (facts.references or {}).items()
             if fact.reference is not None
         },
+        loaded=loaded,
     )
 
 

@@ -16,9 +16,19 @@ from typing import Final
 import duckdb
 import msgspec
 
-from serving.control.joiner_orders import Answer, Failed, Found, LookUp, Losses, Order, Report
+from serving.control.joiner_orders import (
+    Answer,
+    Failed,
+    Found,
+    LookUp,
+    Losses,
+    Order,
+    Report,
+    RolloutLosses,
+)
 from serving.control.loss_windows import measure_losses
 from serving.control.performance import measure
+from serving.control.rollout_losses import measure_rollout
 from serving.lifeline import die_with_parent
 from serving.recording.joined import LogLacks
 from serving.recording.label_states import look_up
@@ -60,14 +70,7 @@ def connect(log: Path, memory: str = _MEMORY) -> duckdb.DuckDBPyConnection:
 def answer(connection: duckdb.DuckDBPyConnection, log: Path, order: Order) -> Answer:
     """Do one thing; whatever goes wrong becomes words."""
     try:
-        match order:
-            case LookUp():
-                kept, made = look_up(connection, log, order.model, order.labels, order.entity)
-                return Found(kept=dict(kept), made=dict(made))
-            case Report():
-                return measure(connection, log, order)
-            case Losses():
-                return measure_losses(connection, log, order)
+        return _done(connection, log, order)
     except LogLacks as error:
         return Failed(words=str(error))
     except (duckdb.OutOfMemoryException, MemoryError) as error:
@@ -76,6 +79,19 @@ def answer(connection: duckdb.DuckDBPyConnection, log: Path, order: Order) -> An
     except (duckdb.Error, OSError) as error:
         sys.stderr.write(f"joiner: {error}\n")
         return Failed(words="the log cannot be read; control's log says why", ours=True)
+
+
+def _done(connection: duckdb.DuckDBPyConnection, log: Path, order: Order) -> Answer:
+    match order:
+        case LookUp():
+            kept, made = look_up(connection, log, order.model, order.labels, order.entity)
+            return Found(kept=dict(kept), made=dict(made))
+        case Report():
+            return measure(connection, log, order)
+        case Losses():
+            return measure_losses(connection, log, order)
+        case RolloutLosses():
+            return measure_rollout(connection, log, order)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -9,6 +9,7 @@ from serving.performance.report import PerformanceReport
 from serving.performance.slices import Tolerance
 from serving.recording.joined import JoinPlan
 from serving.recording.label import Label
+from serving.rollout.judged.labels import RuleResult
 
 __all__ = [
     "Answer",
@@ -16,10 +17,13 @@ __all__ = [
     "Failed",
     "Found",
     "LookUp",
+    "LossRule",
     "Losses",
     "LossesTold",
     "Order",
     "Report",
+    "RolloutLosses",
+    "RolloutLossesTold",
     "Told",
     "VersionLosses",
 ]
@@ -58,6 +62,40 @@ class Losses(msgspec.Struct, frozen=True, kw_only=True, tag="losses"):
     after: int
     upto: int
     most: int
+
+
+class LossRule(msgspec.Struct, frozen=True, kw_only=True):
+    """A rule of a rollout about labels.
+
+    `horizon` is in seconds; `sliced`: within each slice of the order's plan. `limit` is the growth
+    of the mean loss that is still fine; `prove` the ratio of means that must not be reached.
+    `share` is what a breach may spend of α, `alpha` what a proof may.
+    """
+
+    name: str
+    loss: str
+    sliced: bool
+    horizon: float
+    limit: float
+    prove: float | None
+    share: float
+    alpha: float
+
+
+class RolloutLosses(msgspec.Struct, frozen=True, kw_only=True, tag="rollout_losses"):
+    """What do labels say of a rollout? Of the plan each rule takes its own horizon."""
+
+    plan: JoinPlan
+    canary: str
+    production: str
+    rules: list[LossRule]
+
+
+class RolloutLossesTold(msgspec.Struct, frozen=True, kw_only=True, tag="rollout_losses_told"):
+    """By name of the rule; and how many rows of the canary, copies among them, have a label."""
+
+    results: dict[str, RuleResult]
+    labels: int
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True, tag="found"):
@@ -108,5 +146,5 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     ours: bool = False
 
 
-Order = LookUp | Report | Losses
-Answer = Found | Told | LossesTold | Failed
+Order = LookUp | Report | Losses | RolloutLosses
+Answer = Found | Told | LossesTold | RolloutLossesTold | Failed

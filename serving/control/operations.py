@@ -13,7 +13,7 @@ from starlette.responses import Response
 from serving.control.plan import as_written
 from serving.types import Principal
 
-__all__ = ["Ask", "Operation", "Parameter", "json_response"]
+__all__ = ["Ask", "Need", "Operation", "Parameter", "json_response"]
 
 Need = Literal["open", "read", "operator", "admin"]
 

@@ -45,6 +45,9 @@ from serving.control.label_desk import LabelDesk
 from serving.control.plane import ControlPlane
 from serving.control.publisher import Publisher
 from serving.control.redis_store import RedisStore
+from serving.control.rollout_evidence import Evidence
+from serving.control.rollout_labels import RolloutLabels
+from serving.control.rollout_observer import BookObserver
 from serving.control.rolls import Rolls
 from serving.errors import InvalidConfig, SluiceError
 from serving.files import write_whole
@@ -122,14 +125,22 @@ class Control:
             self._labels, current=lambda: self.publisher.current, clock=clock
         )
         self._audit = AuditLog(self._data / "journal", clock)
+        self._evidence = Evidence(self._store, self._data / "rollouts", clock, self._log)
+        self._loss_labels = RolloutLabels(
+            gateway=lambda: self.publisher.running.gateway, data=self._data, clock=clock
+        )
         self._address = parse_address(arguments.admin)
         self._plane = ControlPlane(
             publisher=self.publisher,
             features=self._features,
             labels=self._labels,
             audit=self._audit,
-            courier=Courier(loopback=self._address.is_loopback),
+            courier=Courier(
+                loopback=self._address.is_loopback,
+                hosts=lambda: self.publisher.running.gateway.notify.hosts,
+            ),
             store=self._store,
+            observer=BookObserver(self._evidence, self._loss_labels, clock),
             data=self._data,
             version=_version(),
             clock=clock,
@@ -176,6 +187,8 @@ class Control:
             loop.create_task(self._plane.drift.keep()),
             loop.create_task(self._plane.harm.keep()),
             loop.create_task(self._plane.retraining.keep()),
+            loop.create_task(self._plane.notices.keep()),
+            loop.create_task(self._plane.rollouts.keep()),
             loop.create_task(self._refresh()),
             loop.create_task(FeatureStreams(self._features).keep()),
             *([] if self._director is None else [loop.create_task(self._director.keep())]),
@@ -193,6 +206,7 @@ class Control:
             await end(*work, stopping)
             await self._features.close()
             await self._labels.close()
+            await self._loss_labels.close()
             await self._store.close()
             private_path.unlink(missing_ok=True)
         for task in (*listening, *work):

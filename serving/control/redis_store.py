@@ -6,7 +6,7 @@ know whether it still matters.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -29,10 +29,12 @@ from serving.config.keys import (
     DIRECTIONS_KEY,
     METRICS_KEY,
     NODES_KEY,
+    ROLLOUTS_KEY,
     SNAPSHOT_CHANNEL,
     SNAPSHOT_KEY,
     WORKERS_KEY,
     WorkerReport,
+    rollout_events_key,
 )
 from serving.config.snapshot import Snapshot
 from serving.config.snapshot_codec import encode_snapshot
@@ -223,6 +225,40 @@ class RedisStore:
             for node, content in entries.items()
             if isinstance(node, bytes) and isinstance(content, bytes)
         }
+
+    async def rollouts(self) -> dict[str, int]:
+        """See `Store`."""
+        async with translated():
+            entries = await self._redis.hgetall(ROLLOUTS_KEY)
+        return {
+            rollout.decode(errors="replace"): int(count)
+            for rollout, count in entries.items()
+            if isinstance(rollout, bytes) and isinstance(count, bytes) and count.isdigit()
+        }
+
+    async def rollout_events(self, rollout: str) -> dict[int, bytes]:
+        """See `Store`."""
+        async with translated():
+            entries = await self._redis.hgetall(rollout_events_key(rollout))
+        return {
+            int(revision): event
+            for revision, event in entries.items()
+            if isinstance(revision, bytes) and isinstance(event, bytes) and revision.isdigit()
+        }
+
+    async def add_rollout_events(self, rollout: str, events: Mapping[int, bytes]) -> bool:
+        """See `Store`."""
+        key, revisions = rollout_events_key(rollout), [str(revision) for revision in events]
+        async with translated():
+            async with self._redis.pipeline(transaction=True) as pipeline:
+                for revision, event in events.items():
+                    pipeline.hsetnx(key, str(revision), event)
+                pipeline.hmget(key, revisions)
+                pipeline.hlen(key)
+                *_, there, count = await pipeline.execute()
+            # Only a hint of what may be missing: it need not be one step with the events.
+            await self._redis.hset(ROLLOUTS_KEY, rollout, count)
+        return list(there) == list(events.values())
 
     async def subscribe(self) -> Subscription:
         """See `Store`."""

@@ -123,6 +123,22 @@ class Store(Protocol):
         """What nodes have said of their numbers, by node (`serving.metrics_exchange`)."""
         ...
 
+    async def rollouts(self) -> dict[str, int]:
+        """How many events of each rollout are there, by its id."""
+        ...
+
+    async def rollout_events(self, rollout: str) -> dict[int, bytes]:
+        """A rollout's events as JSON, by revision."""
+        ...
+
+    async def add_rollout_events(self, rollout: str, events: Mapping[int, bytes]) -> bool:
+        """Add events in one step; one that is there already stays as it is.
+
+        Returns:
+            Whether each of them is there now, and not another one under its revision.
+        """
+        ...
+
     async def subscribe(self) -> Subscription:
         """Listen for revisions announced from now on."""
         ...
@@ -163,6 +179,7 @@ class MemoryStore:
         self.node_metrics: dict[str, bytes] = {}
         self.node_reports: dict[str, NodeReport] = {}
         self._directions: dict[str, bytes] = {}
+        self._rollouts: dict[str, dict[int, bytes]] = {}
         self._listeners: set[_MemorySubscription] = set()
         self.memory_evidence = MemoryEvidence(self._reach)
         self.evidence: EvidenceStore = self.memory_evidence
@@ -174,6 +191,7 @@ class MemoryStore:
         self.node_metrics.clear()
         self.node_reports.clear()
         self._directions.clear()
+        self._rollouts.clear()
         self.memory_evidence.clear()
 
     def _reach(self) -> None:
@@ -246,6 +264,24 @@ class MemoryStore:
         """See `Store`."""
         self._reach()
         return dict(self.node_metrics)
+
+    async def rollouts(self) -> dict[str, int]:
+        """See `Store`."""
+        self._reach()
+        return {rollout: len(events) for rollout, events in self._rollouts.items()}
+
+    async def rollout_events(self, rollout: str) -> dict[int, bytes]:
+        """See `Store`."""
+        self._reach()
+        return dict(self._rollouts.get(rollout, {}))
+
+    async def add_rollout_events(self, rollout: str, events: Mapping[int, bytes]) -> bool:
+        """See `Store`."""
+        self._reach()
+        there = self._rollouts.setdefault(rollout, {})
+        for revision, event in events.items():
+            there.setdefault(revision, event)
+        return all(there[revision] == event for revision, event in events.items())
 
     async def subscribe(self) -> Subscription:
         """See `Store`."""

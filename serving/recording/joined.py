@@ -65,6 +65,10 @@ class JoinPlan(msgspec.Struct, frozen=True, kw_only=True):
     threshold: float = 0.5
     entity: Sequence[str] = ()
     slices: Sequence[str] = ()
+    units: str | None = None
+    """Entity key by which versions were drawn, empty if each request was drawn by itself; adds
+    what a comparison of versions needs. None: it is not needed."""
+
     horizon: float
     since: float = 0.0
     until: float
@@ -101,6 +105,9 @@ def label_relation(
 def join(connection: "duckdb.DuckDBPyConnection", log: Path, plan: JoinPlan) -> int:
     """Make the temporary table `joined`: one row for each answered row of the log.
 
+    With `units` also `unit` (number of who was drawn), `pair` (number of what a row shares with its
+    shadow copies), `p` (assignment probability) and `why` (assignment reason).
+
     Columns: `version`, `digest`, `role`, `made` (seconds since 1970), `w` (weight), `c` (cluster),
     `s` (score), `d` (decision, number), `dt` (decision, text), `slice0`… ; and `labelled`, `y`,
     `yt`, `revision` (of the label), `delay` (seconds), which are null or false without a label.
@@ -109,7 +116,7 @@ def join(connection: "duckdb.DuckDBPyConnection", log: Path, plan: JoinPlan) -> 
         How many places of the log cannot be read; their rows are left out.
 
     Raises:
-        LogLacks: an output or a slice that the plan names is not in the log.
+        LogLacks: an output, a slice or a key that the plan names is not in the log.
         OSError: the log as a whole cannot be read.
     """
     forget(connection)  # of a report that failed
@@ -189,6 +196,7 @@ def _answered(connection: "duckdb.DuckDBPyConnection", plan: JoinPlan) -> str:
         for place, name in enumerate(plan.slices)
     ]
     hours = hours_condition(columns, plan.since, plan.until)
+    drawn = _drawn(plan, columns, empty=empty)
     stem = STEM.format("prediction_id")
     digest = "coalesce(digest, '')" if "digest" in columns else "''"
     return f"""
@@ -197,12 +205,35 @@ def _answered(connection: "duckdb.DuckDBPyConnection", plan: JoinPlan) -> str:
                 epoch(event_time) AS made,
                 coalesce(sample_weight, 1.0)::DOUBLE AS w, {entity} AS ek,
                 {score} AS s, {decision} AS d, {words} AS dt
-                {"".join(", " + one for one in chosen)}
+                {"".join(", " + one for one in [*chosen, *drawn])}
             FROM {quoted(plan.model)}
             WHERE code = 'OK' AND event_time >= to_timestamp({plan.since!r})
                 AND event_time <= to_timestamp({plan.until!r}) {hours}
         )
     """  # noqa: S608 - names are quoted, numbers are numbers
+
+
+def _drawn(plan: JoinPlan, columns: Sequence[str], *, empty: bool) -> list[str]:
+    """What tells who was drawn, and how, as SQL columns."""
+    if plan.units is None:
+        return []
+    stem, column = STEM.format("prediction_id"), f"entity.{plan.units}"
+    if plan.units and not empty and column not in columns:
+        raise LogLacks(
+            f"the log of '{plan.model}' has no key '{plan.units}', by which versions are drawn"
+        )
+    reason = "assignment_reason" if "assignment_reason" in columns else "NULL::VARCHAR"
+    chance = "assignment_probability" if "assignment_probability" in columns else "NULL::DOUBLE"
+    unit = stem
+    if plan.units and not empty:
+        key = f"{quoted(column)}::VARCHAR"
+        unit = f"if({reason} = 'random' OR {key} IS NULL, {stem}, 'k' || {key})"
+    return [
+        f"hash({unit}) AS unit",
+        f'hash({stem}, "row") AS pair',
+        f"{chance} AS p",
+        f"{reason} AS why",
+    ]
 
 
 def _kinds(connection: "duckdb.DuckDBPyConnection", name: str) -> Mapping[str, str]:

@@ -28,11 +28,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.rollout.evidence.relative_risk import average
+
 __all__ = [
     "LEAST_UNITS",
     "MeanBounds",
     "asymptotic",
     "betting",
+    "compared",
+    "coverage_gap",
     "effects",
 ]
 
@@ -42,6 +46,15 @@ LEAST_UNITS: Final = 100
 _TIGHTEST: Final = 1000.0
 """Units at which the asymptotic sequence is tightest, for its scale r."""
 
+_CERTAIN: Final = 1e6
+"""Logarithm of the evidence from values that are all the same."""
+
+_SMALL_GAP: Final = 0.02
+"""A difference of coverage that does not matter."""
+
+_GAP_ERROR: Final = 0.001
+"""As strict as the check of the split: it says that the comparison is none."""
+
 _HALVINGS: Final = 40
 _STAKE: Final = 0.5
 
@@ -49,17 +62,90 @@ _Floats = NDArray[np.float64]
 
 
 class MeanBounds(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a mean; `low` and `high` are infinite where nothing is."""
+    """What is known of a mean; None where nothing is. All numbers are finite."""
 
     units: int = 0
     mean: float | None = None
-    low: float = -math.inf
-    high: float = math.inf
+    low: float | None = None
+    high: float | None = None
     log_e: float = 0.0
     """Natural logarithm of the e-value against "the mean is at most `limit`"."""
 
     log_proof: float = 0.0
     """Likewise against "it is at least `prove`"."""
+
+
+def compared(
+    losses: _Floats,
+    canary: NDArray[np.bool_],
+    rho: _Floats,
+    paired: _Floats,
+    *,
+    bounded: bool,
+    limit: float,
+    prove: float,
+    low_error: float,
+    high_error: float,
+) -> MeanBounds:
+    """What units drawn for one version, and pairs, say of the difference of mean losses together.
+
+    Either speaks with half of each error where both are there; the evidence is their mean, and the
+    interval that of the narrower.
+
+    Args:
+        losses: see `effects`.
+        canary: likewise.
+        rho: likewise.
+        paired: differences, canary less production, of units that both have predicted.
+        bounded: whether those lie in [-1, 1].
+        limit: growth that is still fine.
+        prove: growth that must not be reached.
+        low_error: what a breach may spend.
+        high_error: what a proof may.
+    """
+    both = bool(len(losses)) and bool(len(paired))
+    part = 0.5 if both else 1.0
+    errors = {"low_error": low_error * part, "high_error": high_error * part}
+    of_pairs = (betting if bounded else asymptotic)(paired, limit=limit, prove=prove, **errors)
+    of_units = MeanBounds()
+    if min(int(canary.sum()), int((~canary).sum())) >= LEAST_UNITS:
+        of_units = asymptotic(effects(losses, canary, rho), limit=limit, prove=prove, **errors)
+    if not both:
+        return of_pairs if len(paired) else of_units
+    if of_units.low is None or of_pairs.low is None:
+        known = of_pairs if of_units.low is None else of_units
+        return msgspec.structs.replace(
+            known,
+            log_e=average([known.log_e, 0.0]),
+            log_proof=average([known.log_proof, 0.0]),
+        )
+    narrow = min(of_pairs, of_units, key=_width)
+    return msgspec.structs.replace(
+        narrow,
+        units=of_pairs.units + of_units.units,
+        log_e=average([of_pairs.log_e, of_units.log_e]),
+        log_proof=average([of_pairs.log_proof, of_units.log_proof]),
+    )
+
+
+def coverage_gap(labelled: _Floats, canary: NDArray[np.bool_], rho: _Floats) -> bool:
+    """Whether labels come for one version clearly more often than for the other.
+
+    Args:
+        labelled: share of each unit's rows that have one, in the order of predictions.
+        canary: as in `effects`.
+        rho: likewise.
+    """
+    found = asymptotic(
+        effects(labelled, canary, rho),
+        limit=_SMALL_GAP,
+        prove=-_SMALL_GAP,
+        low_error=_GAP_ERROR / 2,
+        high_error=_GAP_ERROR / 2,
+    )
+    if found.low is None or found.high is None:
+        return False
+    return found.low > _SMALL_GAP or found.high < -_SMALL_GAP
 
 
 def effects(losses: _Floats, canary: NDArray[np.bool_], rho: _Floats) -> _Floats:
@@ -136,6 +222,10 @@ def betting(
     )
 
 
+def _width(bounds: MeanBounds) -> float:
+    return (bounds.high or 0.0) - (bounds.low or 0.0)
+
+
 def _scale(error: float) -> float:
     """The square of r that makes the sequence tightest at `_TIGHTEST` units."""
     spent = -2 * math.log(min(error, 0.5))
@@ -155,7 +245,7 @@ def _log_asymptotic(units: int, deviation: float, beyond: float, error: float) -
     if beyond <= 0:
         return least
     if deviation <= 0:
-        return math.inf
+        return _CERTAIN
     z = (beyond * units / deviation) ** 2 * _scale(error) / (2 * grown)
     # ln(2 (eᶻ − 1)) for z of any size
     return max(least, math.log(2) + z + math.log(-math.expm1(-z)) + least)

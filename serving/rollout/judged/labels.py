@@ -71,7 +71,7 @@ def label_rule(case: Case, result: RuleResult | None) -> RuleStanding:
 def _verdict(case: Case, found: RuleStanding, result: RuleResult) -> str:
     """Set it; returns words. Whoever is labelled differently is never called fine."""
     bounds, tolerance = result.bounds, case.rule.abs_tolerance or 0.0
-    if not math.isfinite(bounds.low):
+    if bounds.low is None:
         found.verdict = "undecided"
         return "too few yet"
     if result.biased:
