@@ -68,31 +68,33 @@ class Evidence:
         self._log = log
         self._compact_bytes = compact_bytes
         self._open: dict[str, _Rollout] = {}
+        self._opening = asyncio.Lock()
 
     async def open(self, model: str, rollout_id: str, rules: list[Rule]) -> Book:
         """Take a rollout's book up where the disk has it; a new one is empty. Raises OSError.
 
         Again for one that is open: with the rules as they are now.
         """
-        if found := self._open.get(rollout_id):
-            found.disk.follow(rules)
-            return found.disk.book
-        folder = self._folder / model / rollout_id
-        disk = await asyncio.to_thread(RolloutEvidenceLog, folder, rules)
-        if disk.damage:
-            self._log.error(
-                "rollout %s: its evidence on this disk is damaged (%s); the store's copy is taken "
-                "if it has more, else what is missing is counted as lost",
-                *(rollout_id, disk.damage),
-            )
-        elif disk.cut:
-            self._log.warning(
-                "rollout %s: the last %d bytes of its evidence log were not written to their end "
-                "and are cut off; workers tell of them again",
-                *(rollout_id, disk.cut),
-            )
-        self._open[rollout_id] = _Rollout(disk, Entries(rollout_id, self._clock, self._log))
-        return disk.book
+        async with self._opening:
+            if found := self._open.get(rollout_id):
+                found.disk.follow(rules)
+                return found.disk.book
+            folder = self._folder / model / rollout_id
+            disk = await asyncio.to_thread(RolloutEvidenceLog, folder, rules)
+            if disk.damage:
+                self._log.error(
+                    "rollout %s: its evidence on this disk is damaged (%s); the store's copy is taken "
+                    "if it has more, else what is missing is counted as lost",
+                    *(rollout_id, disk.damage),
+                )
+            elif disk.cut:
+                self._log.warning(
+                    "rollout %s: the last %d bytes of its evidence log were not written to their end "
+                    "and are cut off; workers tell of them again",
+                    *(rollout_id, disk.cut),
+                )
+            self._open[rollout_id] = _Rollout(disk, Entries(rollout_id, self._clock, self._log))
+            return disk.book
 
     async def look(self, rollout_id: str) -> Book:
         """Add what workers have written since the last look, keep it and confirm it.

@@ -239,6 +239,14 @@ async def test_a_caller_that_leaves_does_not_stop_a_look(setting: Setting) -> No
     assert (await setting.store.evidence.book("r")).mark == 1
 
 
+async def test_a_rollout_is_opened_once(setting: Setting) -> None:
+    """However many ask for it at a time: its files have one writer."""
+    setting.started()
+    first, second = await asyncio.gather(setting.open(), setting.open())
+
+    assert first is second
+
+
 async def test_looks_that_overlap_are_one(setting: Setting) -> None:
     """So nothing is written twice."""
     setting.write(errors(1, 7))
