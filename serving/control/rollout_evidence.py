@@ -81,18 +81,7 @@ class Evidence:
                 return found.disk.book
             folder = self._folder / model / rollout_id
             disk = await asyncio.to_thread(RolloutEvidenceLog, folder, rules)
-            if disk.damage:
-                self._log.error(
-                    "rollout %s: its evidence on this disk is damaged (%s); the store's copy is taken "
-                    "if it has more, else what is missing is counted as lost",
-                    *(rollout_id, disk.damage),
-                )
-            elif disk.cut:
-                self._log.warning(
-                    "rollout %s: the last %d bytes of its evidence log were not written to their end "
-                    "and are cut off; workers tell of them again",
-                    *(rollout_id, disk.cut),
-                )
+            self._tell(rollout_id, disk)
             self._open[rollout_id] = _Rollout(disk, Entries(rollout_id, self._clock, self._log))
             return disk.book
 
@@ -146,6 +135,21 @@ class Evidence:
             StoreUnavailable: it is still there.
         """
         await self._store.forget(rollout_id)
+
+    def _tell(self, rollout_id: str, disk: RolloutEvidenceLog) -> None:
+        """What the files could not give back."""
+        if disk.damage:
+            self._log.error(
+                "rollout %s: its evidence on this disk is damaged (%s); the store's copy is taken "
+                "if it has more, else what is missing is counted as lost",
+                *(rollout_id, disk.damage),
+            )
+        elif disk.cut:
+            self._log.warning(
+                "rollout %s: the last %d bytes of its evidence log were not written to their end "
+                "and are cut off; workers tell of them again",
+                *(rollout_id, disk.cut),
+            )
 
     async def _look(self, rollout_id: str, rollout: "_Rollout") -> None:
         disk, entries = rollout.disk, rollout.entries
