@@ -15,6 +15,7 @@ from serving.control.workers import Acknowledgement
 from serving.drift.standing import Watched
 from serving.drift.verdict import Level
 from serving.models.candidate import Brought
+from serving.rollout.standing import RolloutStanding
 from serving.rollout.state import Event
 from serving.types import Signature, TensorMetadata
 
@@ -294,6 +295,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     drift: list[DriftLevel] = []
     """Of versions that are watched and have traffic."""
     roll: RollStatus = RollStatus()
+    rollouts: list[RolloutStanding] = []
+    """Of each model that ever had one, the last."""
 
 
 class StagedSummary(msgspec.Struct, frozen=True, kw_only=True):

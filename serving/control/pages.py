@@ -10,6 +10,7 @@ import msgspec
 from serving.control import answers
 from serving.control.operations import Operation
 from serving.control.rates import Rate
+from serving.rollout.standing import RolloutStanding
 
 __all__ = ["docs_page", "status_page"]
 
@@ -83,6 +84,7 @@ def status_page(status: answers.Status, now: float) -> str:
         f"<span>{_published(status, now)}</span><span>{_store(status.store)}</span></header>"
         f"{problem}"
         f"<h2>Models</h2>{_models(status, rates)}"
+        f"{_rollouts(status.rollouts)}"
         f"<h2>Workers</h2>{_workers(status.workers)}"
         '<nav><a href="/docs">API</a> · <a href="/api/v1/history">history</a> · '
         '<a href="/metrics">metrics</a> · <a href="/api/v1/status">this page as JSON</a></nav>',
@@ -124,6 +126,27 @@ def _models(status: answers.Status, rates: dict[tuple[str, str, str], Rate]) -> 
         "<th>drift</th><th>state</th><th>digest</th>"
     )
     return _table(head, rows, "No models.")
+
+
+def _rollouts(rollouts: list[RolloutStanding]) -> str:
+    """A line each; nothing where no model ever had one."""
+    if not rollouts:
+        return ""
+    rows = []
+    for one in rollouts:
+        step = one.steps[one.step] if one.step < len(one.steps) else str(one.step + 1)
+        tone = {"aborting": "bad", "aborted": "bad", "done": "good"}.get(one.phase, "passing")
+        rows.append(
+            f"<td>{_text(one.model)}</td><td>{_text(one.production)} → {_text(one.canary)}</td>"
+            f'<td class="{tone}">{_text(one.phase.replace("_", " "))}</td>'
+            f'<td>{_text(step)}</td><td class="n">{one.weight:g} %</td>'
+            f'<td class="dim">{_text("; ".join([one.reason, *one.waiting_for]))}</td>'
+        )
+    head = (
+        "<th>model</th><th>versions</th><th>phase</th><th>step</th>"
+        '<th class="n">weight</th><th>why, and what it waits for</th>'
+    )
+    return f"<h2>Rollouts</h2>{_table(head, rows, '')}"
 
 
 def _share(share: answers.RoleShare) -> str:
