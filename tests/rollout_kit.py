@@ -16,6 +16,7 @@ from serving.control.audit import AuditLog
 from serving.control.compile import Compiled
 from serving.control.journal import Journal
 from serving.control.publisher import Publisher
+from serving.control.rollout_announcer import Announcer
 from serving.control.rollout_log import RolloutLog
 from serving.control.rollout_observer import NoObserver, Seen
 from serving.control.rollout_verbs import RolloutVerbs
@@ -94,7 +95,7 @@ class Home:
             store=self.store,
             observer=self.observer,
             quarantined=lambda: self.quarantined,
-            audit=AuditLog(self.folder / "journal", self.clock),
+            announcer=Announcer(AuditLog(self.folder / "journal", self.clock)),
             clock=self.clock,
         )
         self.rollouts.tell = self._tell

@@ -26,6 +26,7 @@ from serving.control.publisher import Publisher
 from serving.control.quarantine import QuarantineKeeper, configured_keys, is_everywhere
 from serving.control.rates import Rates
 from serving.control.retraining import RetrainingDesk
+from serving.control.rollout_announcer import Announcer
 from serving.control.rollout_families import rollout_families
 from serving.control.rollout_log import RolloutLog
 from serving.control.rollout_observer import Observer
@@ -131,7 +132,7 @@ class ControlPlane:
             store=store,
             observer=observer,
             quarantined=lambda: self.quarantine.entries,
-            audit=audit,
+            announcer=Announcer(audit),
             clock=clock,
         )
         self.rollout_verbs = RolloutVerbs(self.rollouts)
