@@ -27,6 +27,7 @@ COMMANDS: Final[dict[str, str]] = {
     "roll": "Replace workers and control by the code on disk, losing no request.",
     "status": "Show workers, models and revisions of the running gateway.",
     "infer": "Ask a model, from the command line.",
+    "rollout": "Show and steer how a new version becomes production.",
     "quarantine": "Show versions that crashed workers, and let one back.",
     "features": "Load, show and erase online features.",
     "log": "Read, check, erase and ship the prediction log.",

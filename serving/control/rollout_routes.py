@@ -78,7 +78,7 @@ class RolloutRoutes:
 
     async def _list(self, ask: Ask) -> Response:
         del ask
-        return json_response(self._plane.rollouts.standings)
+        return json_response(self._plane.rollouts.standings())
 
     async def _one(self, ask: Ask) -> Response:
         model = ask.path["model"]

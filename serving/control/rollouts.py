@@ -379,9 +379,8 @@ class Rollouts:
         """What is published; None before the start."""
         return self._publisher.current if self._publisher.started else None
 
-    @property
     def standings(self) -> list[RolloutStanding]:
-        """How each model's last rollout stands."""
+        """How each model's last rollout stands, of those that had one."""
         found = [self.standing(model) for model in self.log.models]
         return [standing for standing in found if standing is not None]
 

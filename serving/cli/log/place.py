@@ -16,7 +16,7 @@ from serving.cli.where import Where
 from serving.config.problems import did_you_mean
 from serving.recording.layout import LogFolder
 
-__all__ = ["LogPlace", "known_model", "log_options", "read_moment", "read_size"]
+__all__ = ["LogPlace", "known_model", "log_options", "log_place", "read_moment", "read_size"]
 
 _USUAL: Final = "predictions"
 _AGO: Final = re.compile(r"\d+(\.\d+)?[a-z]+\Z")
@@ -64,7 +64,7 @@ def log_options(callback: _Callback) -> _Callback:
     @functools.wraps(callback)
     def wrapped(*args: Any, data: Path | None, folder: Path | None, **kwargs: Any) -> Any:
         try:
-            return callback(*args, place=_place(data, folder), **kwargs)
+            return callback(*args, place=log_place(data, folder), **kwargs)
         except Exception as error:
             if _of_the_disk(error):
                 raise CommandError(f"the prediction log: {error}") from error
@@ -82,7 +82,8 @@ def _of_the_disk(error: Exception) -> bool:
     return isinstance(error, (OSError, pa.ArrowException))
 
 
-def _place(data: Path | None, folder: Path | None) -> LogPlace:
+def log_place(data: Path | None, folder: Path | None) -> LogPlace:
+    """The log at `folder`, or of the gateway of `data`. Raises CommandError if there is none."""
     if folder is not None:
         if not folder.is_dir():
             raise CommandError(f"there is no prediction log at {folder}")
