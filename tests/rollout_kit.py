@@ -40,7 +40,7 @@ PLAN: dict[str, Any] = {
 
 
 def compiled(
-    plan: dict[str, Any] | None = PLAN, production: str = "v1", **digests: str
+    plan: dict[str, Any] | None = PLAN, production: str = "v1", deadline: str = "1s", **digests: str
 ) -> Compiled:
     """A configuration with one model of three versions, read as from YAML."""
     files = {"v1": "1", "v2": "2", "v3": "3", **digests}
@@ -48,6 +48,7 @@ def compiled(
         "model": "demo",
         "versions": {v: {"path": f"{v}.onnx", "sha256": one * 64} for v, one in files.items()},
         "traffic": {"production": production},
+        "serve": {"deadline": deadline},
         "rollout": plan,
     }
     signature = Signature(inputs=[], outputs=[], batchable=True)

@@ -6,6 +6,8 @@ import pytest
 from rollout_kit import PLAN, Home, breach, compiled
 
 from serving.config.keys import WorkerReport
+from serving.control.compile import Compiled
+from serving.errors import InvalidConfig
 from serving.quarantine.decision import Quarantined
 
 WEIGHTS = [{"weight": 5, "bake": {"min": "10s"}}, {"weight": 100, "bake": {"min": "10s"}}]
@@ -194,7 +196,7 @@ async def test_bounds_of_latency_are_frozen_once(tmp_path: Path) -> None:
 async def test_an_apply_of_the_same_plan_leaves_the_rollout_alone(home: Home) -> None:
     """Weight and step go on; another key of the file may change."""
     await to_weight(home)
-    await home.apply(compiled({**PLAN, "after_abort": {"keep_warm": "1h"}}))
+    await home.apply(compiled(deadline="2s"))
 
     assert home.put is not None
     assert home.put.weight == 5.0
@@ -202,26 +204,38 @@ async def test_an_apply_of_the_same_plan_leaves_the_rollout_alone(home: Home) ->
     assert home.kinds == ["started", "stepped", "stepped"]
 
 
-async def test_a_file_that_names_the_canary_as_production_supersedes(home: Home) -> None:
-    """At once with that file, and it is written down."""
+@pytest.mark.parametrize("file", [compiled(None), compiled(production="v2"), compiled(v2="9")])
+async def test_a_file_that_contradicts_a_live_rollout_is_refused(
+    home: Home, file: Compiled
+) -> None:
+    """Its evidence is about what the file said; the rollout goes on."""
     await to_weight(home)
+    with pytest.raises(InvalidConfig, match="demo-r1"):
+        await home.apply(file)
+    await home.look()
+
+    assert home.put is not None
+    assert (home.put.weight, home.state.phase) == (5.0, "progressing")
+
+
+async def test_a_file_that_names_the_canary_as_production_supersedes(home: Home) -> None:
+    """Before anything was counted: at once with that file, and it is written down."""
     await home.apply(compiled(production="v2"))
     assert home.put is None
     await home.look()
 
-    assert home.kinds[-1] == "superseded"
+    assert home.kinds == ["started", "superseded"]
     assert home.state.phase == "aborted"
 
 
 async def test_another_canary_in_the_file_begins_another_rollout(home: Home) -> None:
-    """The old one gets nothing from the same revision on; the new one has a number of its own."""
-    await to_weight(home)
+    """The old one is over, the new one has a number of its own, and workers hear of it once."""
+    before = home.snapshot.revision
     await home.apply(compiled({**PLAN, "canary": "v3"}))
-    assert home.put is not None
-    assert home.put.weight == 0.0
     await home.look()
 
     assert (home.state.id, home.state.canary) == ("demo-r2", "v3")
+    assert home.snapshot.revision == before + 2
 
 
 async def test_what_was_stopped_begins_again_only_by_retry(home: Home) -> None:
