@@ -78,9 +78,10 @@ class Home:
         self.quarantined: list[Quarantined] = []
         self.told: list[str] = []
         self.observer = NoObserver()
-        self._build()
+        self.build()
 
-    def _build(self) -> None:
+    def build(self) -> None:
+        """Make it, as a process does that has just started."""
         self.publisher = Publisher(
             store=self.store,
             journal=Journal(self.folder / "journal"),
@@ -115,7 +116,8 @@ class Home:
 
     async def restart(self) -> "Home":
         """Another process on the same disk."""
-        self._build()
+        self.rollouts.log.close()
+        self.build()
         return await self.start()
 
     async def apply(self, file: Compiled) -> None:

@@ -373,7 +373,7 @@ async def test_two_controls_on_one_store_move_it_once(home: Home, tmp_path: Path
     await to_weight(home)
     second = Home(tmp_path / "second", home.store)
     second.clock = home.clock
-    second._build()
+    second.build()
     second.see()
     await second.publisher.start(None)
     await second.rollouts.look()
