@@ -17,6 +17,7 @@ from serving.control.compile import Compiled
 from serving.control.journal import Journal
 from serving.control.publisher import Publisher
 from serving.control.rollout_announcer import Announcer
+from serving.control.rollout_changes import LiveRollout, live_of
 from serving.control.rollout_log import RolloutLog
 from serving.control.rollout_observer import NoObserver, Seen
 from serving.control.rollout_verbs import RolloutVerbs
@@ -100,8 +101,13 @@ class Home:
             announcer=Announcer(AuditLog(self.folder / "journal", self.clock)),
             clock=self.clock,
         )
+        self.publisher.live = self._live
         self.rollouts.tell = self._tell
         self.verbs = RolloutVerbs(self.rollouts)
+
+    def _live(self) -> dict[str, LiveRollout]:
+        told = self.rollouts.log.last("demo")
+        return live_of([told.state] if told is not None else [], self.publisher.current)
 
     async def _tell(self, event: Event, standing: RolloutStanding, plan: RolloutConfig) -> None:
         del plan
@@ -124,6 +130,19 @@ class Home:
         """A person applies another file; workers follow."""
         self.file = file
         await self.publisher.apply(Path("/file"), author="ann")
+        await self.heard()
+
+    async def found(self, file: Compiled) -> None:
+        """Another control process has published another file; this one goes on from there."""
+        await self.store.publish(
+            file.snapshot(
+                revision=self.publisher.revision + 1,
+                author="bob",
+                at=self.clock.wall(),
+                before=self.publisher.current,
+            )
+        )
+        await self.publisher.start(None)
         await self.heard()
 
     async def heard(self, revision: int | None = None, **more: Any) -> None:
