@@ -27,7 +27,7 @@ from serving.config.snapshot import RolloutTraffic
 from serving.config.snapshot_codec import decode_snapshot
 from serving.control.rollout_evidence_log import RolloutEvidenceLog
 from serving.rollout.book import CANARY, PRODUCTION, Book
-from serving.rollout.wire import cell_of, scramble_of
+from serving.rollout.wire import cell_of, decode_unfolded, evidence_key, scramble_of
 from serving.traffic.split import Splitter
 
 pytestmark = pytest.mark.timeout(180)
@@ -144,9 +144,12 @@ class Site:
         return list((self.running.data / "run" / "evidence").glob(f"*-{pid}~*"))
 
     def book(self) -> Book:
-        """What control has written down; it must have ended."""
+        """What control has written down and, as it would at its next start, what waits for it."""
         log = RolloutEvidenceLog(self.running.data / "rollouts" / "m" / self.id, [])
         log.close()
+        with self.store.client() as client:
+            for body in client.hvals(evidence_key(self.id)):
+                log.book.fold(decode_unfolded(body))
         return log.book
 
 
