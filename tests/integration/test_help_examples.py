@@ -8,8 +8,9 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import gateway_kit
@@ -138,6 +139,9 @@ class Rollout:
         phase = standing["phase"] if status == 200 else "pending"
         if phase == "done":  # what it wanted is production; the file has to want it again
             self._apply(None)
+            self._wait(
+                "/history", lambda told: told["rollouts"][0]["events"][-1]["kind"] == "superseded"
+            )
             self._apply(ROLLOUT)
         elif phase != "pending":
             if phase != "aborted":
@@ -148,12 +152,15 @@ class Rollout:
 
     def until(self, phase: str) -> None:
         """Wait until it is there."""
+        self._wait("", lambda standing: standing["phase"] == phase)
+
+    def _wait(self, what: str, holds: Callable[[Any], bool]) -> None:
         deadline = time.monotonic() + 30
         while True:
-            status, standing = self._demo.ask(self._url, token=self._demo.token)
-            if status == 200 and standing["phase"] == phase:
+            status, answer = self._demo.ask(f"{self._url}{what}", token=self._demo.token)
+            if status == 200 and holds(answer):
                 return
-            assert time.monotonic() < deadline, standing
+            assert time.monotonic() < deadline, answer
             time.sleep(0.05)
 
     def do(self, verb: str, **body: object) -> None:
