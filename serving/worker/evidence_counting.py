@@ -294,6 +294,9 @@ class Counting:
         if not len(cells):
             return
         signal = group.into.signal(name)
+        if name in self.plan.each:
+            _add_unkeyed(signal, 0, arms)
+            return
         if group.unkeyed is not None:
             unkeyed = group.unkeyed[where]
             _add_unkeyed(signal, 0, arms[unkeyed])
@@ -430,7 +433,7 @@ def _values(
 
 
 def _value(one: tuple[NDArray[Any] | None, ...] | None, source: int, column: int) -> Any:
-    output = one[source] if one is not None else None
+    output = one[source] if one else None
     return output.item(column) if output is not None and column < output.size else None
 
 
