@@ -369,6 +369,14 @@ class Rollouts:
         return wanted
 
     async def _announce(self, state: RolloutState, event: Event) -> None:
+        # Notices first: a control that dies in between is told by the audit log's gap to do both
+        # again, and a notice that is there already is not sent twice.
+        if (plan := self._plans.get(state.model)) is not None:
+            standing = self.standing(state.model) or ended_standing(state)
+            try:
+                await self.tell(event, standing, plan)
+            except OSError as error:
+                _LOG.critical("nobody is told of %s %s: %s", state.id, event.kind, error.strerror)
         told = "; ".join(f"{name}: {words}" for name, words in event.evidence.items())
         try:
             await self._audit.record(
@@ -378,11 +386,8 @@ class Rollouts:
                 result=f"{event.reason} ({told})" if told else event.reason,
                 revision=event.revision,
             )
-            if (plan := self._plans.get(state.model)) is not None:
-                standing = self.standing(state.model) or ended_standing(state)
-                await self.tell(event, standing, plan)
         except OSError as error:
-            _LOG.critical("nobody is told of %s %s: %s", state.id, event.kind, error.strerror)
+            _LOG.critical("%s %s is not in the audit log: %s", state.id, event.kind, error.strerror)
         if not state.is_live:
             with suppress(OSError):  # what it had is in its log already
                 await self._observer.close(state.id)
