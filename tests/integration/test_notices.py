@@ -309,7 +309,7 @@ async def test_an_event_whose_control_died_before_it_was_told_is_told_by_the_nex
 
     home.rollouts.tell = tell
     if where == "before the audit":
-        monkeypatch.setattr(home.rollouts._audit, "record", record)
+        monkeypatch.setattr(home.rollouts._announcer._audit, "record", record)
     with pytest.raises(Killed):
         await home.verbs.act("demo", "pause", who="ann", reason="lunch")
     home._build()
