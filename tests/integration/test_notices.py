@@ -312,7 +312,8 @@ async def test_an_event_whose_control_died_before_it_was_told_is_told_by_the_nex
         monkeypatch.setattr(home.rollouts._announcer._audit, "record", record)
     with pytest.raises(Killed):
         await home.verbs.act("demo", "pause", who="ann", reason="lunch")
-    home._build()
+    home.rollouts.log.close()
+    home.build()
     told = notices(tmp_path, home.clock)
     home.rollouts.tell = lambda event, standing, _: told.tell(event, standing, to)
     await home.start()
