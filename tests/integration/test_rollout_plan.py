@@ -141,13 +141,15 @@ def test_what_was_applied_says_where_it_comes_from(gateway: Running, live: Path)
         ["git", "rev-parse", "HEAD"], cwd=live, check=True, capture_output=True, text=True
     ).stdout.strip()
     entries = gateway.ask(f"{gateway.admin}/api/v1/history")[1]["entries"]
-    [applied] = [one["origin"] for one in entries if one["action"] == "apply"]
+    commits = {one["origin"]["commit"]: one["origin"] for one in entries if one["origin"]}
     status = gateway.ask(f"{gateway.admin}/api/v1/status")[1]
 
-    assert (applied["commit"], applied["author"]) == (head, "Ada <ada@example.org>")
-    assert not applied["dirty"]
-    assert status["origin"] == applied
-    assert f"from commit {head[:12]} by Ada <ada@example.org>" in sluice(gateway, "status").stdout
+    assert commits[head]["author"] == "Ada <ada@example.org>"
+    assert not commits[head]["dirty"]
+    assert status["origin"] == entries[0]["origin"]
+    assert f"\nfrom {'commit' if status['origin']['commit'] else 'files'} " in (
+        sluice(gateway, "status").stdout
+    )
 
 
 @pytest.mark.parametrize(
@@ -173,7 +175,7 @@ def test_what_a_live_rollout_is_about_cannot_change(
     gateway: Running, live: Path, tmp_path: Path, change: dict[str, Any], words: str
 ) -> None:
     """With what to do instead; nothing is changed."""
-    before = gateway.ask(f"{gateway.admin}/api/v1/status")[1]["revision"]
+    before = gateway.ask(f"{gateway.admin}/api/v1/config")[1]["models"]
     shutil.copytree(live, tmp_path / "changed", ignore=shutil.ignore_patterns(".git"))
     write(tmp_path / "changed", **change)
     done = sluice(gateway, "apply", tmp_path / "changed", "--yes")
@@ -181,7 +183,7 @@ def test_what_a_live_rollout_is_about_cannot_change(
     assert done.returncode == 1, done.stdout
     assert words in done.stderr
     assert "sluice rollout abort demo" in done.stderr
-    assert gateway.ask(f"{gateway.admin}/api/v1/status")[1]["revision"] == before
+    assert gateway.ask(f"{gateway.admin}/api/v1/config")[1]["models"] == before
 
 
 def test_the_rest_can_change_under_a_live_rollout(
