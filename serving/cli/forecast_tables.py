@@ -35,22 +35,29 @@ def _title(model: str, forecast: Forecast) -> str:
 
 def _table(forecast: Forecast) -> Table:
     table = plain_table(
-        "step", "lasts", "requests", "keys", "rule", "events", "proof after", "2 x found after",
-        "smallest found",
+        "step", "lasts", "per s", "requests", "keys", "rule", "events", "proof after",
+        "2 x found after", "smallest found",
     )  # fmt: skip
     for step in forecast.steps:
         rules: list[RuleForecast | None] = [*step.rules] or [None]
         for position, rule in enumerate(rules):
-            head = _head(step) if position == 0 else ("", "", "", "")
+            head = _head(step) if position == 0 else ("", "", "", "", "")
             table.add_row(*head, *_rule(rule))
     return table
 
 
-def _head(step: StepForecast) -> tuple[str, str, str, str]:
+def _head(step: StepForecast) -> tuple[str, ...]:
     lasts = "?" if step.expected is None else span(step.expected)
     if step.expected is not None and step.expected == step.at_most:
         lasts = f"{lasts} (max)"
-    return f"{step.step}  {step.words}", lasts, _count(step.requests), _count(step.keys)
+    rate = step.canary_rate or step.copies_rate
+    return (
+        f"{step.step}  {step.words}",
+        lasts,
+        f"{rate:.3g}" if rate else "-",
+        _count(step.requests),
+        _count(step.keys),
+    )
 
 
 def _rule(rule: RuleForecast | None) -> tuple[str, ...]:
