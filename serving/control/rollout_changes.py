@@ -5,6 +5,7 @@ features, other models, the number of workers.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
 
 import msgspec
 
@@ -15,6 +16,10 @@ from serving.control.compile import Compiled
 from serving.rollout.state import RolloutState
 
 __all__ = ["LiveRollout", "live_in", "live_of", "refused_changes"]
+
+_HOLDS: Final = frozenset({"progressing", "paused", "awaiting_approval", "promoting"})
+"""Phases in which nothing may change. Before the first step there is no evidence yet, and a version
+that does not become ready has to be mended; one that is being aborted is over."""
 
 
 class LiveRollout(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,14 +41,14 @@ def live_in(current: Snapshot | None) -> dict[str, LiveRollout]:
 
 
 def live_of(states: Iterable[RolloutState], current: Snapshot | None) -> dict[str, LiveRollout]:
-    """Those that can still move by what has happened in them, each model's last one.
+    """Those under way by what has happened in them, each model's last one.
 
     A model of which nothing is known yet (control is starting) counts as its snapshot tells.
     """
     found = live_in(current)
     for state in states:
         found.pop(state.model, None)
-        if state.is_live:
+        if state.phase in _HOLDS:
             found[state.model] = LiveRollout(
                 id=state.id,
                 canary=state.canary,

@@ -430,7 +430,7 @@ def _values(
 
 
 def _value(one: tuple[NDArray[Any] | None, ...] | None, source: int, column: int) -> Any:
-    output = one[source] if one is not None else None
+    output = one[source] if one else None
     return output.item(column) if output is not None and column < output.size else None
 
 

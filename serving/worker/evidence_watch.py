@@ -132,7 +132,7 @@ class Watch:
         self.owner = msgspec.structs.replace(self.owner, signals=plan.failing, step=plan.step)
         self.flight.describe(self.owner)
         self._reads = bool(plan.sources)
-        self._names = ()
+        self._names, self._spots, self._spot = (), [], -1
         self._ways.clear()  # decisions belong to a table
         self._instead.clear()
 
