@@ -5,7 +5,6 @@ features, other models, the number of workers.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Final
 
 import msgspec
 
@@ -16,10 +15,6 @@ from serving.control.compile import Compiled
 from serving.rollout.state import RolloutState
 
 __all__ = ["LiveRollout", "live_in", "live_of", "refused_changes"]
-
-_HOLDS: Final = frozenset({"progressing", "paused", "awaiting_approval", "promoting"})
-"""Phases in which nothing may change. Before the first step there is no evidence yet, and a version
-that does not become ready has to be mended; one that is being aborted is over."""
 
 
 class LiveRollout(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +43,7 @@ def live_of(states: Iterable[RolloutState], current: Snapshot | None) -> dict[st
     found = live_in(current)
     for state in states:
         found.pop(state.model, None)
-        if state.phase in _HOLDS:
+        if state.is_live:
             found[state.model] = LiveRollout(
                 id=state.id,
                 canary=state.canary,

@@ -136,7 +136,7 @@ def test_a_snapshot_tells_which_rollouts_are_live() -> None:
 
 
 def test_what_has_happened_in_a_rollout_counts_for_more() -> None:
-    """One that waits for a person holds; before its first step, and stopped, it does not."""
+    """One that waits for its first step or for a person holds; one that was stopped does not."""
     put = RolloutTraffic(id="demo-r1", revision=1, canary="v2", production="v1", weight=5.0)
     current = Snapshot(
         revision=1,
@@ -154,7 +154,7 @@ def test_what_has_happened_in_a_rollout_counts_for_more() -> None:
     ]
     found = live_of(states, current)
 
-    assert sorted(found) == ["new", "other"]
+    assert sorted(found) == ["new", "other", "young"]
     assert found["new"].phase == "awaiting approval"
 
 
