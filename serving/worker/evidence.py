@@ -148,6 +148,7 @@ class Evidence:
                 self._publish()
         finally:
             with contextlib.suppress(RedisError, OSError):
+                await sender.close()
                 await client.aclose()
 
     async def finish(self) -> None:
@@ -164,6 +165,7 @@ class Evidence:
                     break
         finally:
             with contextlib.suppress(RedisError, OSError):
+                await sender.close()
                 await client.aclose()
         if not arrived:  # the files stay: somebody will say that there was more
             _LOG.error("the store did not take the last evidence of this worker")

@@ -5,12 +5,15 @@ from typing import Final
 
 import msgspec
 
-from serving.rollout.wire import Batch
+from serving.rollout.wire import UNFOLDED_BYTES, Batch
 
 __all__ = ["LONGEST_SECONDS", "MOST_BYTES", "Outbox"]
 
 MOST_BYTES: Final = 64 << 20
 LONGEST_SECONDS: Final = 3600.0
+
+_SPARE_BYTES: Final = 1 << 20
+"""Left for what a sibling adds who speaks for this worker (`evidence_orphans`)."""
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _TOO_MANY: Final = "too_many"
@@ -76,8 +79,13 @@ class Outbox:
             self._drop()
 
     def body(self, *, ended: bool = False) -> bytes:
-        """Everything unconfirmed, as `Unfolded`."""
-        contents = [msgspec.Raw(one.content) for one in self._kept]
+        """Everything unconfirmed, as `Unfolded`; of more than control reads, the oldest."""
+        contents, room = [], UNFOLDED_BYTES - _SPARE_BYTES
+        for one in self._kept:
+            if (room := room - len(one.content)) < 0:
+                break
+            contents.append(msgspec.Raw(one.content))
+        ended = ended and len(contents) == len(self._kept)
         return _ENCODER.encode(_Whole(self._worker, self._incarnation, contents, ended))
 
     def _make_room(self, now: float) -> dict[str, int]:

@@ -5,8 +5,8 @@ answer is asked again a second later; nothing is lost meanwhile but what an `Out
 """
 
 import logging
-from collections.abc import Callable, Iterable
-from typing import Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
 
 import msgspec
 import redis.asyncio as redis
@@ -51,12 +51,17 @@ class Account(msgspec.Struct, eq=False):
 
 
 class Sender:
-    """Sends accounts. `client` makes the connection (`serving.worker.snapshots.connect`)."""
+    """Sends accounts, over a connection of its own made as `client` makes its (`connect`).
+
+    The connection is used without a client around it: pipelines and pools of redis-py cost more
+    than all requests of a batch do (`docs/decisions.md`).
+    """
 
     def __init__(
         self, client: "redis.Redis", metrics: MetricsFile, clock: Clock, log: logging.Logger
     ) -> None:
-        self._client = client
+        pool: Any = client.connection_pool  # whose methods have no types
+        self._connection = pool.make_connection()
         self._metrics = metrics
         self._now: Callable[[], float] = clock.monotonic
         self._wall: Callable[[], float] = clock.wall
@@ -84,16 +89,16 @@ class Sender:
         if not sending:
             return True
         try:
-            pipe = self._client.pipeline(transaction=False)
+            commands: list[tuple[str, str, str, bytes] | tuple[str, str, str]] = []
             for one in sending:
                 outbox, rollout = one.outbox, one.watch.id
                 incarnation = one.watch.owner.incarnation
-                # hset before hget: a confirmation is of what stood there, not of what is written.
-                pipe.hset(evidence_key(rollout), incarnation, outbox.body(ended=ended))
-                pipe.hget(folded_key(rollout), incarnation)
+                body = outbox.body(ended=ended)
+                commands.append(("HSET", evidence_key(rollout), incarnation, body))
+                commands.append(("HGET", folded_key(rollout), incarnation))
                 words = one.watch.flight.words
                 words[Word.NUMBER], words[Word.SENT] = outbox.next_number - 1, outbox.noted
-            answers = await pipe.execute()
+            answers = await self._exchange(commands)
         except (RedisError, OSError) as error:
             if not self._silent:
                 self._log.warning("evidence waits for the store: %s", error)
@@ -105,6 +110,22 @@ class Sender:
         for one, folded in zip(sending, answers[1::2], strict=True):
             self._arrived(one, int(folded or 0), now)
         return True
+
+    async def close(self) -> None:
+        """Drop the connection."""
+        await self._connection.disconnect(nowait=True)
+
+    async def _exchange(self, commands: Sequence[tuple[str | bytes, ...]]) -> list[Any]:
+        """One round trip. The connection is made anew if it is not there, or this fails."""
+        connection = self._connection
+        try:
+            await connection.send_packed_command(
+                connection.pack_commands(commands), check_health=False
+            )
+            return [await connection.read_response() for _ in commands]
+        except BaseException:  # answers may still come: to nobody
+            await connection.disconnect(nowait=True)
+            raise
 
     def _arrived(self, account: Account, folded: int, now: float) -> None:
         outbox, words = account.outbox, account.watch.flight.words

@@ -56,6 +56,20 @@ def test_the_oldest_are_given_up_for_room(monkeypatch: pytest.MonkeyPatch) -> No
     assert decode_unfolded(outbox.body()).batches[-1].lost == {"too_many": 7}
 
 
+def test_more_than_control_reads_is_told_oldest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not told is not the end; it follows as the first is confirmed."""
+    monkeypatch.setattr(evidence_outbox, "UNFOLDED_BYTES", 1000 + evidence_outbox._SPARE_BYTES)
+    outbox = Outbox("n/w", "n/w:1")
+    for number in (1, 2, 3):
+        outbox.put(batch(number, 100), number, 0.0)
+    assert numbers(outbox) == [1, 2]
+    assert not decode_unfolded(outbox.body(ended=True)).ended
+
+    outbox.confirm(2)
+    assert numbers(outbox) == [3]
+    assert decode_unfolded(outbox.body(ended=True)).ended
+
+
 def test_what_is_too_old_is_given_up() -> None:
     """After an hour without control nobody decides by it any more."""
     outbox = Outbox("n/w", "n/w:1")
