@@ -26,17 +26,23 @@ def shown(traffic: Traffic, *steps: Step) -> list[str]:
     return [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
 
 
-def test_a_step_has_a_line_for_each_rule() -> None:
-    """Rate, requests, keys, events, and how long it takes."""
+def test_steps_and_rules_have_a_line_each() -> None:
+    """Rate, requests and keys; events, and how long it takes."""
     traffic = Traffic(rate=100.0, keys=10**9, shares={"errors": 0.005})
     lines = shown(traffic, Step(weight=5.0, bake=Bake(max=Seconds(3600.0))))
 
     assert lines[0].startswith(
         "demo: rollout of v2 at 100 requests/s of 1,000,000,000 keys, if both versions are alike"
     )
-    assert lines[1].split()[:5] == ["step", "lasts", "per", "s", "requests"]
-    assert lines[2].startswith("1 weight 5 % 12 min 5 18,000 17,997 errors 90 12 min ")
-    assert lines[3] == "missing not known"
+    assert lines[1:5] == [
+        "step lasts per s requests keys",
+        "1 weight 5 % 12 min 5 18,000 17,997",
+        "2 weight 100 % 0 s 100 - -",
+        "",
+    ]
+    assert lines[5] == "step rule events proof after 2 x found after smallest found"
+    assert lines[6].startswith("1 errors 90 12 min ")
+    assert lines[7] == "missing not known"
 
 
 def test_what_is_not_known_says_how_to_tell_it() -> None:
