@@ -60,11 +60,11 @@ def test_the_request_as_printed_gets_the_answer_as_printed(demo: gateway_kit.Run
     assert without_id(answer) == without_id(REQUEST[2])
 
 
-def test_a_canary_is_planned_and_applied_as_described(demo: gateway_kit.Running) -> None:
+def test_a_change_is_planned_and_applied_as_described(demo: gateway_kit.Running) -> None:
     """`plan` prints the README's lines; `apply` makes the change."""
     model = demo.folder / "demo" / "models" / "employment.yaml"
     document = yaml.safe_load(model.read_text())
-    document["traffic"]["canary"] = {"version": "v2", "weight": 10}
+    document["serve"]["deadline"] = "80ms"
     model.write_text(yaml.safe_dump(document))
     where = [str(demo.folder / "demo"), "--data", str(demo.data)]
 
@@ -83,10 +83,10 @@ def test_a_canary_is_planned_and_applied_as_described(demo: gateway_kit.Running)
         check=True,
     ).stdout
 
-    for line in ("+ employment.traffic.canary: version v2, weight 10", "moves 10 % of the keys"):
-        assert line in README
-        assert line in planned
-    assert "published revision 2" in applied
+    line = "~ employment.serve.deadline: 100ms -> 80ms"
+    assert line in README
+    assert line in planned
+    assert "published revision " in applied
 
 
 def test_what_was_answered_is_asked_as_printed(demo: gateway_kit.Running) -> None:
