@@ -34,20 +34,23 @@ def configure(
     folder: Path,
     steps: list[dict[str, Any]],
     *,
-    workers: int = 2,
+    engine: str = "local",
     gateway: Mapping[str, Any] | None = None,
     traffic: Mapping[str, Any] | None = None,
+    serve: Mapping[str, Any] | None = None,
     **rollout: Any,
 ) -> None:
-    """Write a directory whose one model rolls out `v2` by these steps."""
-    gateway_kit.write_gateway(
-        folder, **{"engine": {"kind": "local", "workers": workers}, **(gateway or {})}
-    )
+    """Write a directory whose one model rolls out `v2` by these steps, on two workers."""
+    kind: dict[str, Any] = {"kind": engine, "workers": 2}
+    if engine == "ray":
+        kind["worker_cpus"] = 0.5
+    gateway_kit.write_gateway(folder, **{"engine": kind, **(gateway or {})})
     gateway_kit.write_model(
         folder,
         MODEL,
         {"v1": onnx_models.picky(10_000), "v2": onnx_models.picky(CANARY_ENTRIES)},
         {"assignment": {"header": "x-user", "on_missing_key": "random"}, **(traffic or {})},
+        serve=dict(serve or {}),
         rollout={"canary": "v2", "steps": steps, **rollout},
     )
 

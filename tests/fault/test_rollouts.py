@@ -9,6 +9,7 @@ from pathlib import Path
 import gateway_kit
 import pytest
 import rollout_load_kit as kit
+from ray_kit import ON_RAY
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -22,13 +23,16 @@ def quick(weight: float, samples: int = 50) -> dict[str, object]:
     return {"weight": weight, "bake": {"min": "1s", "max": "1h", "min_samples": samples}}
 
 
+@pytest.mark.parametrize("engine", ["local", ON_RAY])
 def test_a_good_version_becomes_production_and_no_key_goes_back(
-    tmp_path: Path, record_property: Say
+    tmp_path: Path, engine: str, record_property: Say
 ) -> None:
     """Shadow, three weights, done; no request is lost, no user returns to the old version."""
     folder = tmp_path / "conf"
     shadow = {"shadow": 50, "bake": {"min": "1s", "min_samples": 20, "max": "1h"}}
-    kit.configure(folder, [shadow, quick(5, 10), quick(25), quick(100)], guardrails=GUARDRAILS)
+    kit.configure(
+        folder, [shadow, quick(5, 10), quick(25), quick(100)], engine=engine, guardrails=GUARDRAILS
+    )
     with gateway_kit.running(folder) as gateway, kit.users(gateway, 400, rate=150) as load:
         kit.until_phase(gateway, "done")
         kit.eventually(
@@ -53,12 +57,15 @@ def test_a_good_version_becomes_production_and_no_key_goes_back(
     assert roles == {"canary", "production"}
 
 
+@pytest.mark.parametrize("engine", ["local", ON_RAY])
 def test_a_version_that_always_fails_is_out_within_seconds(
-    tmp_path: Path, record_property: Say
+    tmp_path: Path, engine: str, record_property: Say
 ) -> None:
     """From its first failure to the last request that it fails anywhere."""
     folder = tmp_path / "conf"
-    kit.configure(folder, [quick(10, 100_000), {"weight": 100}], guardrails=GUARDRAILS)
+    kit.configure(
+        folder, [quick(10, 100_000), {"weight": 100}], engine=engine, guardrails=GUARDRAILS
+    )
     with gateway_kit.running(folder) as gateway, kit.users(gateway, 1000, rate=100) as load:
         kit.eventually(lambda: load.by("v2"), "the canary answers")
         load.value = lambda _: kit.BAD
@@ -71,6 +78,34 @@ def test_a_version_that_always_fails_is_out_within_seconds(
 
     assert "errors" in aborted["reason"] or "hard stop" in aborted["reason"]
     assert all(one.status == 200 and one.version == "v1" for one in load.answers[-100:])
+
+
+def test_an_abort_at_the_last_step_finds_production_s_processes_warm(
+    tmp_path: Path, record_property: Say
+) -> None:
+    """Versions with processes of their own: nobody has asked production's for a while."""
+    folder = tmp_path / "conf"
+    all_of_it = {"weight": 100, "bake": {"min": "1h", "max": "2h"}}
+    kit.configure(
+        folder,
+        [quick(50), all_of_it],
+        guardrails=GUARDRAILS,
+        serve={"placement": "dedicated", "hosts": {"min": 0, "max": 1, "downscale_delay": "1s"}},
+    )
+    with gateway_kit.running(folder) as gateway, kit.users(gateway, 200, rate=100) as load:
+        kit.eventually(lambda: kit.standing(gateway).get("weight") == 100, "everybody has it")
+        end = len(load.answers) + 400  # the load's length: longer than `downscale_delay`
+        kit.eventually(lambda: len(load.answers) > end, "it goes on")
+        assert {one.version for one in load.answers[-200:]} == {"v2"}
+        code, said = kit.say(gateway, "abort")
+        assert code == 200, said
+        kit.until_phase(gateway, "aborted")
+        end = len(load.answers) + 100
+        kit.eventually(lambda: len(load.answers) > end, "it goes on")
+    record_property("seen", load.summary())
+
+    assert {one.version for one in load.answers[-50:]} == {"v1"}
+    assert load.failures == []
 
 
 def test_with_a_fallback_nobody_sees_the_canary_fail(tmp_path: Path, record_property: Say) -> None:
