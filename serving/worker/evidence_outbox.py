@@ -11,7 +11,6 @@ __all__ = ["LONGEST_SECONDS", "MOST_BYTES", "Outbox"]
 
 MOST_BYTES: Final = 64 << 20
 LONGEST_SECONDS: Final = 3600.0
-
 _SPARE_BYTES: Final = 1 << 20
 """Left for what a sibling adds who speaks for this worker (`evidence_orphans`)."""
 
@@ -24,6 +23,7 @@ class _Kept(msgspec.Struct, frozen=True):
     number: int
     at: float
     requests: int
+    noted: int
     content: bytes
 
 
@@ -65,9 +65,9 @@ class Outbox:
         Returns:
             By reason: requests that had to be given up to make room.
         """
-        batch.lost = lost = self._make_room(now)
+        batch.lost = lost = self.give_up(now)
         content = _ENCODER.encode(batch)
-        self._kept.append(_Kept(batch.number, now, noted - self.noted, content))
+        self._kept.append(_Kept(batch.number, now, noted - self.noted, noted, content))
         self.bytes += len(content)
         self.noted = noted
         self.next_number = batch.number + 1
@@ -78,17 +78,28 @@ class Outbox:
         while self._kept and self._kept[0].number <= number:
             self._drop()
 
-    def body(self, *, ended: bool = False) -> bytes:
-        """Everything unconfirmed, as `Unfolded`; of more than control reads, the oldest."""
-        contents, room = [], UNFOLDED_BYTES - _SPARE_BYTES
+    def body(self, *, ended: bool = False) -> tuple[bytes, int, int]:
+        """What is to stand in the store, as `Unfolded`: of more than control reads, the oldest.
+
+        Returns:
+            It; the number of its last batch (of the last there was, if there is none in it); and
+            how many requests are in that one and all before it.
+        """
+        room = UNFOLDED_BYTES - _SPARE_BYTES
+        contents: list[msgspec.Raw] = []
+        number, noted = self.next_number - 1, self.noted
         for one in self._kept:
-            if (room := room - len(one.content)) < 0:
+            room -= len(one.content)
+            if contents and room < 0:
                 break
             contents.append(msgspec.Raw(one.content))
-        ended = ended and len(contents) == len(self._kept)
-        return _ENCODER.encode(_Whole(self._worker, self._incarnation, contents, ended))
+            number, noted = one.number, one.noted
+        whole = ended and len(contents) == len(self._kept)
+        encoded = _ENCODER.encode(_Whole(self._worker, self._incarnation, contents, whole))
+        return encoded, number, noted
 
-    def _make_room(self, now: float) -> dict[str, int]:
+    def give_up(self, now: float) -> dict[str, int]:
+        """Let go of what is too old or too much; by reason: how many requests that were."""
         lost: dict[str, int] = {}
         while self._kept:
             if now - self._kept[0].at > LONGEST_SECONDS:

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 
 from serving.clock import Clock
 from serving.metrics import MetricsFile
-from serving.rollout.wire import evidence_key, folded_key
+from serving.rollout.wire import UNFOLDED_BYTES, evidence_key, folded_key
 from serving.worker.evidence_outbox import Outbox
 from serving.worker.evidence_watch import Watch
 from serving.worker.in_flight import Word
@@ -23,6 +23,9 @@ __all__ = ["PERIOD_SECONDS", "Account", "Sender", "count_lost"]
 
 PERIOD_SECONDS: Final = 0.25
 _RETRY_SECONDS: Final = 1.0
+_AFTERWARDS_SECONDS: Final = 5.0
+"""Period of a rollout that counts no more, until control has taken the rest or an hour is over."""
+
 _BYTES_PER_SECOND: Final = 1 << 20
 """A backlog is written whole each time: the larger it is, the more seldom."""
 
@@ -46,7 +49,7 @@ class Account(msgspec.Struct, eq=False):
         """
         batch = self.watch.close_batch(self.outbox.next_number, wall)
         if batch is None:
-            return {}
+            return self.outbox.give_up(now)
         return self.outbox.put(batch, self.watch.flight.words[Word.NOTED], now)
 
 
@@ -79,7 +82,7 @@ class Sender:
             ended: nothing will follow.
 
         Returns:
-            Whether the store has everything.
+            Whether the store has what it was to have.
         """
         now = self._now()
         due = [one for one in accounts if at_once or now >= one.due]
@@ -93,11 +96,11 @@ class Sender:
             for one in sending:
                 outbox, rollout = one.outbox, one.watch.id
                 incarnation = one.watch.owner.incarnation
-                body = outbox.body(ended=ended)
+                body, number, noted = outbox.body(ended=ended)
                 commands.append(("HSET", evidence_key(rollout), incarnation, body))
                 commands.append(("HGET", folded_key(rollout), incarnation))
                 words = one.watch.flight.words
-                words[Word.NUMBER], words[Word.SENT] = outbox.next_number - 1, outbox.noted
+                words[Word.NUMBER], words[Word.SENT] = number, noted
             answers = await self._exchange(commands)
         except (RedisError, OSError) as error:
             if not self._silent:
@@ -132,7 +135,9 @@ class Sender:
         words[Word.STANDING] = words[Word.SENT]
         account.stands = len(outbox) > 0
         outbox.confirm(folded)
-        account.due = now + max(PERIOD_SECONDS, outbox.bytes / _BYTES_PER_SECOND)
+        counting = account.watch.rollout.counting
+        period = PERIOD_SECONDS if counting else _AFTERWARDS_SECONDS
+        account.due = now + max(period, min(outbox.bytes, UNFOLDED_BYTES) / _BYTES_PER_SECOND)
 
 
 def count_lost(metrics: MetricsFile, model: str, lost: dict[str, int]) -> None:

@@ -173,6 +173,16 @@ def test_a_score_that_is_no_number_has_a_bin_of_its_own() -> None:
     assert found == {"scores:nan": 2, "scores:3": 2}
 
 
+def test_a_score_that_is_text_fails_nobody() -> None:
+    """A version that answers something else than a number is a shift, and the answer stands."""
+    counting = counting_of()
+    counting.add(0.5, left([(1 << 60, 0, 0.001, 0, None, b"high")]))
+    batch = counting.close(1, 0.0)
+    assert batch is not None
+
+    assert list(batch.shares[0].events) == ["scores:nan"]
+
+
 def test_classes_are_bins_by_their_own_names() -> None:
     """Without edges each class that is decided is a bin; beyond 64 they share one."""
     counting = counting_of({"task": "multiclass", "decision": "label"}, bins={})
@@ -220,7 +230,7 @@ def test_for_a_limit_each_request_counts() -> None:
     """A share of requests is compared, so a key that fails three times has failed three times."""
     rules = [{"name": "cap", "metric": "error_rate", "test": "threshold", "at_most": 0.1}, *RULES]
     counting = Counting(compile_plan(model_of(rules), TRAFFIC), SCRAMBLE)
-    counting.add(0.5, [(1 << 62, 0, 0.001, FAULTY, ERROR, None)] * 3)
+    counting.add(0.5, left([(1 << 62, 0, 0.001, FAULTY, ERROR, None)] * 3))
     batch = counting.close(1, 0.0)
     assert batch is not None
 
