@@ -54,7 +54,7 @@ class Notes:
     processor's caches and in the garbage collector's way.
     """
 
-    __slots__ = ("faults", "kinds", "place", "places", "seconds", "took", "value", "values")
+    __slots__ = ("faults", "kinds", "met", "place", "places", "seconds", "took", "value", "values")
 
     def __init__(self) -> None:
         self.places = array("Q")
@@ -69,6 +69,9 @@ class Notes:
 
         self.faults: list[tuple[int, Fault]] = []
         """Which were not answered, by their number, and why."""
+
+        self.met = [0, 0]
+        """Requests without a key that were drawn, for the canary and for production."""
 
         # Bound once: these are called for every request.
         self.place = self.places.append
@@ -250,6 +253,19 @@ class Counting:
             self._predicted(group, rule, notes.values, usable)
         self._sample(arms if bad is None else arms[~bad], took if bad is None else took[~bad])
 
+    def expose(self, rho: float, places: NDArray[np.uint64], arms: NDArray[np.uint8]) -> None:
+        """Count keys that have met a version, whatever will become of their requests."""
+        cells = self._cells(places)
+        fresh = self._exposed.fresh(cells * np.uint32(2) + arms)
+        if len(fresh):
+            self._open.setdefault(rho, _Open()).exposed.add(cells[fresh], arms[fresh])
+
+    def met(self, rho: float, canary: int, production: int) -> None:
+        """Count requests without a key that were drawn."""
+        counts = self._open.setdefault(rho, _Open()).exposed.unkeyed.setdefault(0, [0, 0])
+        counts[CANARY] += canary
+        counts[PRODUCTION] += production
+
     def aside(self, arm: int, rho: float, reason: str, count: int) -> None:
         """Count requests that were routed and not drawn."""
         self._open.setdefault(rho, _Open()).exclude(reason, arm, count)
@@ -307,7 +323,7 @@ class Counting:
 
     # --- one signal ---------------------------------------------------------------------
 
-    def _cells(self, places: "array[int]") -> NDArray[np.uint32]:
+    def _cells(self, places: "array[int] | NDArray[np.uint64]") -> NDArray[np.uint32]:
         # `cell_of`, for many: unsigned words wrap around as its modulo does.
         words = np.array(places, np.uint64)
         return ((words * self._scramble) >> np.uint64(40)).astype(np.uint32)
@@ -319,10 +335,9 @@ class Counting:
         return told
 
     def _expose(self, group: _Group) -> None:
-        """Which key met which version for the first time."""
+        """Which key met which version for the first time. Who has none is told by `met`."""
         cells, arms, signal = group.cells, group.arms, group.into.exposed
         if group.unkeyed is not None:
-            _add_unkeyed(signal, 0, arms[group.unkeyed])
             cells, arms = cells[~group.unkeyed], arms[~group.unkeyed]
         fresh = self._exposed.fresh(cells * np.uint32(2) + arms)
         if len(fresh):

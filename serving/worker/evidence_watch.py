@@ -165,8 +165,13 @@ class Watch:
             return None
         slot = free.pop()
         words = self._words
-        words[slot] = place or 0
-        words[slot + 1] = way.unkeyed if place is None else way.keyed
+        if place is None:
+            words[slot] = 0
+            words[slot + 1] = way.unkeyed
+            way.notes.met[way.arm] += way.counts
+        else:
+            words[slot] = place
+            words[slot + 1] = way.keyed
         return slot, way, place
 
     def answered(
@@ -258,6 +263,9 @@ class Watch:
             if len(notes):
                 self.counting.add(rho, notes)
                 notes.clear()
+            if notes.met != [0, 0]:
+                self.counting.met(rho, *notes.met)
+                notes.met = [0, 0]
         if self._copies:
             copies, self._copies = self._copies, []
             self.counting.copied(copies)
@@ -265,6 +273,10 @@ class Watch:
     def close_batch(self, number: int, at: float) -> Batch | None:
         """Everything since the last batch, and for once why the canary is stopped."""
         self.settle()
+        # Who was drawn for a version has met it, however long it takes to answer: shares that
+        # looked only at answers would blame the draw for a version that hangs.
+        for rho, (places, arms) in self.flight.keyed().items():
+            self.counting.expose(rho, places, arms)
         news = "" if self._told_of_stop else self._stop.tripped
         self._told_of_stop = self.stopped
         return self.counting.close(number, at, news)

@@ -117,6 +117,17 @@ class InFlight:
             self._rhos.append(rho)
         return 1 + 4 * self._rhos.index(rho) + 2 * (not keyed) + arm
 
+    def keyed(self) -> dict[float, tuple[NDArray[np.uint64], NDArray[np.uint8]]]:
+        """Requests with a key just now, by probability: places and arms."""
+        slots = np.frombuffer(self._map, np.uint64, offset=_HEADER).reshape(-1, SLOT)
+        held = slots[slots[:, 1] != 0]
+        code = held[:, 1] - 1
+        found = {}
+        for index in np.unique(code >> np.uint64(2)).tolist():
+            its = (code >> np.uint64(2) == index) & (code & np.uint64(2) == 0)
+            found[self._rhos[index]] = held[its, 0], (code[its] & np.uint64(1)).astype(np.uint8)
+        return found
+
     def close(self) -> None:
         """Leave in order: nothing is in flight, and nobody has to speak for it."""
         self.path.unlink(missing_ok=True)

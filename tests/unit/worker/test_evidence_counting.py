@@ -95,7 +95,8 @@ class Slowly:
     def add(self, note: Note) -> None:
         """Count one."""
         _, arm, seconds, flags, fault, outputs = note
-        self.tell("exposed", ("exposed", arm), note)
+        if not flags & KEYLESS:  # who has no key is told of when it is drawn: `met`
+            self.tell("exposed", ("exposed", arm), note)
         failed = fault is not None and fault.counts
         if fault is None or failed:
             self.requests[arm] += 1

@@ -110,6 +110,21 @@ async def test_a_caller_who_leaves_is_left_out(kit: RolloutKit) -> None:
     assert len(kit.watch.flight.free) == 64
 
 
+async def test_who_waits_for_a_version_has_met_it(kit: RolloutKit) -> None:
+    """Told once, while the request is in flight: a version that hangs is no draw gone wrong."""
+    [ours] = kit.keys_of("v2", 1)
+    release = kit.upstreams["v2"].release = asyncio.Event()
+    asking = asyncio.ensure_future(kit.infer(key=ours))
+    await asyncio.sleep(0)
+    waiting = told(kit.batch())
+    release.set()
+    await asking
+    answered = told(kit.batch())
+
+    assert waiting == {"exposed/canary": {kit.cell(ours): 1}}
+    assert set(answered) == {"scores:2/canary"}
+
+
 async def test_a_caller_who_waited_too_long_saw_a_slow_request(kit: RolloutKit) -> None:
     """Whoever leaves after the bound has seen that it is passed, whatever would have come."""
     [theirs] = kit.keys_of("v1", 1)
