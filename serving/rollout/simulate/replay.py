@@ -48,7 +48,7 @@ def replayed(
     plan = shortened([s for s in stages(rollout, World()) if s.rho > 0], history.seconds)
     rules = [
         msgspec.structs.replace(watch, signals=history.signals[watch.rule.name])
-        for watch in watches(rollout.guardrails, World(), Canary())
+        for watch in watches(rollout, World(), Canary())
         if history.signals.get(watch.rule.name)
     ]
     batch = max(1, min(_BATCH, _KEY_CELLS // max(1, history.keys)))

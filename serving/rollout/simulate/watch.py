@@ -12,8 +12,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.config.rollout import Guardrails, Rule
+from serving.config.rollout import RolloutConfig, Rule
 from serving.rollout.evidence import relative_risk
+from serving.rollout.evidence.power import shared
+from serving.rollout.judge import deciding
 from serving.rollout.simulate.arrivals import Floats, Ints
 from serving.rollout.simulate.world import Canary, Signal, World, signals_of
 
@@ -53,7 +55,10 @@ class Watch(msgspec.Struct, frozen=True):
         assert self.rule.prove is not None
         parts: list[Floats] = []
         for signal in self.signals:
-            parts += list(relative_risk.log_proof_array(counted[signal.name], self.rule.prove))
+            counts, prove = counted[signal.name], self.rule.prove
+            parts += list(relative_risk.log_proof_array(counts, prove))
+            if self.rule.metric == "prediction_shift":
+                parts += list(relative_risk.log_breach_array(counts, 1 / prove))
         found: Floats = np.minimum.reduce(parts)
         return found
 
@@ -136,33 +141,25 @@ def block(start: tuple[Ints, Ints], new: tuple[Ints, Ints]) -> Block:
     return Block(canary, production, *new)
 
 
-def watches(guardrails: Guardrails, world: World, canary: Canary) -> list[Watch]:
+def watches(rollout: RolloutConfig, world: World, canary: Canary) -> list[Watch]:
     """The rules that decide and whose events can be made up."""
-    deciding = _deciding(guardrails)
-    bound = math.log(max(1, len(deciding)) / guardrails.alpha)
+    guardrails, rules = rollout.guardrails, deciding(rollout)
+    bound = -math.log(shared(guardrails.alpha, len(rules)))
     proven = math.log(1 / guardrails.alpha)
     return [
         Watch(rule, signals_of(rule, world, canary), bound, proven)
-        for rule in deciding
+        for rule in rules
         if signals_of(rule, world, canary)
     ]
 
 
-def left_out(guardrails: Guardrails) -> list[str]:
+def left_out(rollout: RolloutConfig) -> list[str]:
     """Rules that are not looked at: they need labels, copies or a fixed limit, or are dry runs.
 
     Those that share `alpha` keep their part of it.
     """
-    seen = {watch.rule.name for watch in watches(guardrails, World(), Canary())}
-    return [rule.name for rule in guardrails.rules if rule.name not in seen]
-
-
-def _deciding(guardrails: Guardrails) -> list[Rule]:
-    return [
-        rule
-        for rule in guardrails.rules
-        if rule.test == "relative" and rule.name not in guardrails.dry_run
-    ]
+    seen = {watch.rule.name for watch in watches(rollout, World(), Canary())}
+    return [rule.name for rule in rollout.guardrails.rules if rule.name not in seen]
 
 
 def _averaged(logs: Sequence[Floats]) -> Floats:
