@@ -133,6 +133,12 @@ FAMILIES: Final[dict[str, Family]] = {
         "found damaged, Parquet files merged, expired, or removed over max_size.",
         ("outcome",),
     ),
+    "sluice_fallback_total": Family(
+        "counter",
+        "Requests that the canary failed, by what became of them: asked of production (answered, "
+        "failed, abandoned by the client) or not (no_budget, no_time).",
+        ("model", "outcome"),
+    ),
     "sluice_mirrored_total": Family(
         "counter", "Shadow copies, by outcome (answered, failed, dropped).", (*_VERSION, "outcome")
     ),
@@ -140,6 +146,18 @@ FAMILIES: Final[dict[str, Family]] = {
         "counter",
         "Shadow answers compared with production's: equal (within 1e-5) or different.",
         (*_VERSION, "outcome"),
+    ),
+    "sluice_evidence_lost_total": Family(
+        "counter",
+        "Requests that a rollout should have counted and never will, by reason: killed (ended in a "
+        "worker that died before it told), too_old, too_many (the store or control was away).",
+        ("model", "reason"),
+    ),
+    "sluice_evidence_held_bytes": Family(
+        "gauge", "What workers have counted for rollouts and control has not confirmed."
+    ),
+    "sluice_hard_stops_total": Family(
+        "counter", "Times that a worker stopped giving a canary requests by itself.", _VERSION
     ),
     "sluice_records_total": Family(
         "counter", "Prediction records, by outcome (kept, replaced by newer ones).", ("outcome",)

@@ -56,6 +56,12 @@ class ValkeyServer:
             client.set(SNAPSHOT_KEY, body)
             client.publish(SNAPSHOT_CHANNEL, "1")
 
+    @property
+    def pid(self) -> int:
+        """Of the server."""
+        assert self._process
+        return self._process.pid
+
     def freeze(self) -> None:
         """Have it accept connections and answer nothing."""
         assert self._process

@@ -19,7 +19,9 @@ from serving.types import Principal
 __all__ = ["Decision", "ModelRoute", "RouteTable"]
 
 TrafficRole = Literal["production", "canary", "pinned"]
-Reason = Literal["only", "assigned", "random", "missing_key", "version", "override", "fallback"]
+Reason = Literal[
+    "only", "assigned", "random", "missing_key", "version", "override", "fallback", "hard_stop"
+]  # fmt: skip
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False):

@@ -1,10 +1,12 @@
 """From ended requests to a `Batch`: every key once per signal, with numpy, many at a time. Pure.
 
-A request leaves one tuple behind (`Note`); several hundred are added up together, which costs a
-fraction of a microsecond each.
+A request leaves one tuple behind (`Note`); several hundred are added up together, which costs
+about a microsecond each. Both arms are counted in one go and told apart when a batch is closed:
+numpy's own cost a call is what a few hundred requests pay for.
 """
 
-from collections.abc import Callable, Sequence
+from array import array
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -15,7 +17,17 @@ from serving.rollout.wire import CELLS, Arms, Batch, Cells, Share
 from serving.worker.evidence_faults import Fault
 from serving.worker.evidence_rules import CountPlan, PredictionRule, label_of
 
-__all__ = ["CANARY", "DEFAULTED", "PRODUCTION", "UNWELL", "Counting", "Note", "Told"]
+__all__ = [
+    "CANARY",
+    "DEFAULTED",
+    "FAULTY",
+    "KEYLESS",
+    "PRODUCTION",
+    "UNWELL",
+    "Counting",
+    "Note",
+    "Told",
+]
 
 CANARY: Final = 0
 PRODUCTION: Final = 1
@@ -26,90 +38,129 @@ UNWELL: Final = 1
 DEFAULTED: Final = 2
 """Flag: a default stood for a value, so that the answer says nothing of the version."""
 
-Note = tuple[int | None, Fault | None, float, int, list[Any] | None]
-"""Place of the key (None: it has none), what went wrong, seconds, flags, and `sources`' values."""
+KEYLESS: Final = 4
+"""Flag: the request has no key; its place is 0."""
+
+FAULTY: Final = 8
+"""Flag: it was not answered, and the note says why."""
+
+Note = tuple[int, int, float, int, Fault | None, tuple[NDArray[Any] | None, ...] | None]
+"""Place of the key, arm, seconds, flags, what went wrong, and outputs of the plan's `sources`."""
 
 _LABELS: Final = 64
 """Classes told apart; more are counted together, as `other`."""
 
-_DURATIONS: Final = 200
+_DURATIONS: Final = 50
 """Most durations of an arm in a batch."""
+
+_NAN: Final = -1
+_Mask = NDArray[np.bool_] | None
+"""None: all of them."""
 
 
 class Told:
-    """Which cells have been told of: one bit each."""
+    """Which numbers below `size` have been told of: one bit each."""
+
+    def __init__(self, size: int = CELLS) -> None:
+        self._bits = np.zeros(size >> 3, np.uint8)  # pages that nobody touches cost nothing
+
+    def fresh(self, numbers: NDArray[np.uint32]) -> NDArray[np.intp]:
+        """Where among these are those not told of, each number once, in order; they are now."""
+        byte = numbers >> 3
+        bit = _BITS[numbers & 7]
+        at = np.flatnonzero((self._bits[byte] & bit) == 0)
+        if len(at) > 1:
+            order = at[np.argsort(numbers[at], kind="stable")]
+            ordered = numbers[order]
+            first = np.empty(len(order), np.bool_)
+            first[0] = True
+            np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
+            at = np.sort(order[first])
+        if len(at):
+            np.bitwise_or.at(self._bits, byte[at], bit[at])
+        return at
+
+
+_BITS: Final = (1 << np.arange(8)).astype(np.uint8)
+
+
+class _Signal:
+    """Keys of one signal, until the batch is closed; with bins if a rule has them."""
+
+    __slots__ = ("_arms", "_cells", "_codes", "unkeyed")
 
     def __init__(self) -> None:
-        self._bits = np.zeros(CELLS >> 3, np.uint8)  # 2 MiB, of which untouched pages cost nothing
+        self._cells: list[NDArray[np.uint32]] = []
+        self._arms: list[NDArray[np.uint8]] = []
+        self._codes: list[NDArray[np.int64]] = []
+        self.unkeyed: dict[int, list[int]] = {}
+        """By bin: requests without a key, of the canary and of production."""
 
-    def fresh(self, cells: NDArray[np.uint32]) -> NDArray[np.intp]:
-        """Where among these cells are those not told of, each once, in order; they are now."""
-        cells, first = np.unique(cells, return_index=True)
-        byte, bit = cells >> 3, np.uint8(1) << (cells & 7).astype(np.uint8)
-        new = (self._bits[byte] & bit) == 0
-        np.bitwise_or.at(self._bits, byte[new], bit[new])
-        found = first[new]
-        found.sort()
+    def add(
+        self,
+        cells: NDArray[np.uint32],
+        arms: NDArray[np.uint8],
+        codes: NDArray[np.int64] | None = None,
+    ) -> None:
+        self._cells.append(cells)
+        self._arms.append(arms)
+        self._codes.append(np.zeros(len(cells), np.int64) if codes is None else codes)
+
+    def wire(self) -> dict[int, Arms]:
+        """By bin: cells of both arms."""
+        keys: dict[int, bytes] = {}
+        if self._cells:
+            # Sorted by bin and arm, each pair is one stretch.
+            kind = np.concatenate(self._codes) * 2 + np.concatenate(self._arms)
+            order = np.argsort(kind, kind="stable")
+            cells = np.concatenate(self._cells).astype("<u4")[order]
+            kinds, starts = np.unique(kind[order], return_index=True)
+            ends = [*starts.tolist()[1:], len(cells)]
+            for one, start, end in zip(kinds.tolist(), starts.tolist(), ends, strict=True):
+                keys[one] = cells[start:end].tobytes()
+        codes = dict.fromkeys([one >> 1 for one in keys]) | dict.fromkeys(self.unkeyed)
+        found = {}
+        for code in codes:
+            canary, production = self.unkeyed.get(code, (0, 0))
+            found[code] = Arms(
+                Cells(keys.get(code * 2 + CANARY, b""), canary),
+                Cells(keys.get(code * 2 + PRODUCTION, b""), production),
+            )
         return found
 
 
-class _Pile:
-    """Cells of one arm and signal, until the batch is closed."""
-
-    __slots__ = ("cells", "unkeyed")
-
-    def __init__(self) -> None:
-        self.cells: list[NDArray[np.uint32]] = []
-        self.unkeyed = 0
-
-    def wire(self) -> Cells:
-        content = np.concatenate(self.cells).astype("<u4").tobytes() if self.cells else b""
-        return Cells(content, self.unkeyed)
-
-
-def _arms(piles: tuple[_Pile, _Pile]) -> Arms:
-    return Arms(piles[CANARY].wire(), piles[PRODUCTION].wire())
+_NOBODY: Final = Arms(Cells(), Cells())
 
 
 class _Open:
     """What one probability has gathered since the last batch."""
 
-    __slots__ = ("events", "excluded", "exposed", "requests")
+    __slots__ = ("binned", "events", "excluded", "exposed", "requests")
 
     def __init__(self) -> None:
         self.requests = [0, 0]
-        self.exposed = (_Pile(), _Pile())
-        self.events: dict[str, tuple[_Pile, _Pile]] = {}
+        self.exposed = _Signal()
+        self.events: dict[str, _Signal] = {}
+        self.binned: dict[PredictionRule, _Signal] = {}
         self.excluded: dict[str, list[int]] = {}
 
-    def pile(self, signal: str, arm: int) -> _Pile:
-        piles = self.events.get(signal)
-        if piles is None:
-            piles = self.events[signal] = (_Pile(), _Pile())
-        return piles[arm]
+    def signal(self, name: str) -> _Signal:
+        found = self.events.get(name)
+        if found is None:
+            found = self.events[name] = _Signal()
+        return found
 
     def exclude(self, reason: str, arm: int, count: int) -> None:
         self.excluded.setdefault(reason, [0, 0])[arm] += count
 
-    def wire(self, rho: float) -> Share:
-        return Share(
-            rho,
-            self.requests,
-            _arms(self.exposed),
-            {signal: _arms(piles) for signal, piles in self.events.items()},
-            self.excluded,
-        )
-
 
 class _Group(msgspec.Struct):
-    """Notes of one arm and probability, side by side."""
+    """Notes of one probability, side by side; everything of shape [n]."""
 
-    arm: int
     into: _Open
     cells: NDArray[np.uint32]
-    """Shape [n]; 0 where there is no key."""
-
-    unkeyed: NDArray[np.bool_] | None
+    arms: NDArray[np.uint8]
+    unkeyed: _Mask
     """None: every request has a key."""
 
 
@@ -119,6 +170,9 @@ class Counting:
     Args:
         plan: what counts.
         scramble: the rollout's odd number (`scramble_of`).
+
+    Holds 2 MiB for each rule with bins and each other signal that ever had an event, and 6 MiB
+    for keys that met a version or were copied; less while few keys are known.
     """
 
     def __init__(self, plan: CountPlan, scramble: int) -> None:
@@ -127,44 +181,33 @@ class Counting:
 
         self._scramble = np.uint64(scramble)
         self._told: dict[str, Told] = {}
-        self._exposed = (Told(), Told())
+        self._exposed = Told(2 * CELLS)
         self._copied = Told()
         self._open: dict[float, _Open] = {}
-        self._shadow: dict[str, _Pile] = {}
+        self._shadow: dict[str, _Signal] = {}
         self._copies = 0
         self._seconds: tuple[list[float], list[float]] = ([], [])
-        self._labels: set[str] = set()
+        self._labels: dict[str, int] = {}
 
-    def add(self, arm: int, rho: float, notes: Sequence[Note]) -> None:
-        """Count requests of one arm in the order they ended."""
-        places, faults, seconds, flags, values = zip(*notes, strict=True)
+    def add(self, rho: float, notes: Sequence[Note]) -> None:
+        """Count requests of one probability in the order they ended."""
+        places, of_arm, seconds, flags, faults, outputs = zip(*notes, strict=True)
         into = self._open.get(rho)
         if into is None:
             into = self._open[rho] = _Open()
-        cells, unkeyed = self._cells(places)
-        group = _Group(arm, into, cells, unkeyed)
-        self._put(group, None, self._exposed[arm], into.exposed[arm])
-        size = len(notes)
-        late = np.array(seconds)
-        bad = np.array([fault is not None for fault in faults]) if any(faults) else None
-        error = None
-        if bad is not None:
-            error = np.array([fault is not None and fault.counts for fault in faults])
-            into.requests[arm] += size - int((bad & ~error).sum())
-            for fault in faults:
-                if fault is not None and not fault.counts:
-                    into.exclude(fault.reason, arm, 1)
-            if error.any():
-                at = np.flatnonzero(error)
-                for name in self.plan.errors:
-                    self._put(group, at, self._memory(name), into.pile(name, arm))
-        else:
-            into.requests[arm] += size
-        fine = self._healthy(group, flags, bad)
-        self._latency(group, late, error, fine)
+        arms = np.frombuffer(bytes(of_arm), np.uint8)
+        took = np.frombuffer(array("d", seconds))
+        bits = np.array(flags, np.uint8) if any(flags) else None
+        unkeyed = _with(bits, KEYLESS)
+        group = _Group(into, self._cells(places), arms, unkeyed)
+        self._expose(group)
+        bad = _with(bits, FAULTY)
+        error = self._faults(group, faults, bad)
+        fine = self._features(group, bits, bad)
+        self._latency(group, took, error, fine)
         for rule in self.plan.predictions:
-            self._predicted(group, rule, values, fine)
-        self._sample(arm, late if bad is None else late[~bad])
+            self._predicted(group, rule, outputs, fine if bad is None else _and_not(fine, bad))
+        self._sample(arms if bad is None else arms[~bad], took if bad is None else took[~bad])
 
     def aside(self, arm: int, rho: float, reason: str, count: int) -> None:
         """Count requests that were routed and not drawn."""
@@ -175,13 +218,14 @@ class Counting:
         self._copies += len(outcomes)
         for place, outcome in outcomes:
             if place is None:
-                self._pile_of(outcome).unkeyed += 1
-        keyed = [one for one in outcomes if one[0] is not None]
+                self._outcome(outcome).unkeyed.setdefault(0, [0, 0])[CANARY] += 1
+        keyed = [(place, outcome) for place, outcome in outcomes if place is not None]
         if not keyed:
             return
-        cells, _ = self._cells([place for place, _ in keyed])
+        cells = self._cells([place for place, _ in keyed])
+        arm = np.zeros(1, np.uint8)
         for at in self._copied.fresh(cells).tolist():
-            self._pile_of(keyed[at][1]).cells.append(cells[at : at + 1])
+            self._outcome(keyed[at][1]).add(cells[at : at + 1], arm)
 
     def close(self, number: int, at: float, tripped: str = "") -> Batch | None:
         """Everything since the last batch; None if nothing has happened."""
@@ -191,8 +235,12 @@ class Counting:
             number,
             at,
             self.plan.step,
-            [one.wire(rho) for rho, one in self._open.items()],
-            {outcome: pile.wire() for outcome, pile in self._shadow.items()},
+            [self._share(rho, one) for rho, one in self._open.items()],
+            {
+                outcome: arms.canary
+                for outcome, signal in self._shadow.items()
+                for arms in signal.wire().values()
+            },
             list(self._seconds),
             tripped,
             self._copies,
@@ -203,18 +251,26 @@ class Counting:
         self._seconds = ([], [])
         return batch
 
+    def _share(self, rho: float, one: _Open) -> Share:
+        events = {name: signal.wire().get(0, _NOBODY) for name, signal in one.events.items()}
+        labels = {code: label for label, code in self._labels.items()}
+        for rule, signal in one.binned.items():
+            for code, arms in signal.wire().items():
+                if rule.edges is not None:
+                    name = "nan" if code == _NAN else str(code)
+                else:
+                    name = labels.get(code, "other")
+                events[f"{rule.name}:{name}"] = arms
+        exposed = one.exposed.wire().get(0, _NOBODY)
+        return Share(rho, one.requests, exposed, events, one.excluded)
+
     # --- one signal ---------------------------------------------------------------------
 
-    def _cells(
-        self, places: Sequence[int | None]
-    ) -> tuple[NDArray[np.uint32], NDArray[np.bool_] | None]:
-        unkeyed = None
-        if None in places:
-            unkeyed = np.array([place is None for place in places])
-            places = [place or 0 for place in places]
-        # `cell_of`, for many: unsigned words wrap around as its modulo does.
-        cells = (np.array(places, np.uint64) * self._scramble) >> np.uint64(40)
-        return cells.astype(np.uint32), unkeyed
+    def _cells(self, places: Sequence[int]) -> NDArray[np.uint32]:
+        # `cell_of`, for many: unsigned words wrap around as its modulo does. Through an array of
+        # the standard library, since numpy takes four times as long to read large integers.
+        words = np.frombuffer(array("Q", places), np.uint64)
+        return ((words * self._scramble) >> np.uint64(40)).astype(np.uint32)
 
     def _memory(self, signal: str) -> Told:
         told = self._told.get(signal)
@@ -222,119 +278,177 @@ class Counting:
             told = self._told[signal] = Told()
         return told
 
-    def _put(self, group: _Group, at: NDArray[np.intp] | None, told: Told, pile: _Pile) -> None:
-        """Count the requests at these places (None: all) as events."""
-        cells = group.cells if at is None else group.cells[at]
+    def _expose(self, group: _Group) -> None:
+        """Which key met which version for the first time."""
+        cells, arms, signal = group.cells, group.arms, group.into.exposed
         if group.unkeyed is not None:
-            unkeyed = group.unkeyed if at is None else group.unkeyed[at]
-            pile.unkeyed += int(unkeyed.sum())
-            cells = cells[~unkeyed]
-        fresh = told.fresh(cells)
+            _add_unkeyed(signal, 0, arms[group.unkeyed])
+            cells, arms = cells[~group.unkeyed], arms[~group.unkeyed]
+        fresh = self._exposed.fresh(cells * np.uint32(2) + arms)
         if len(fresh):
-            pile.cells.append(cells[fresh])
+            signal.add(cells[fresh], arms[fresh])
 
-    def _healthy(
-        self, group: _Group, flags: Sequence[int], bad: NDArray[np.bool_] | None
-    ) -> NDArray[np.bool_] | None:
+    def _events(self, group: _Group, name: str, where: NDArray[np.bool_]) -> None:
+        """Count the requests where it is true as events of a signal."""
+        cells, arms = group.cells[where], group.arms[where]
+        if not len(cells):
+            return
+        signal = group.into.signal(name)
+        if group.unkeyed is not None:
+            unkeyed = group.unkeyed[where]
+            _add_unkeyed(signal, 0, arms[unkeyed])
+            cells, arms = cells[~unkeyed], arms[~unkeyed]
+        fresh = self._memory(name).fresh(cells)
+        if len(fresh):
+            signal.add(cells[fresh], arms[fresh])
+
+    def _faults(self, group: _Group, faults: Sequence[Fault | None], bad: _Mask) -> _Mask:
+        """Count requests that count, errors, and what is left out; which are errors."""
+        into, arms = group.into, group.arms
+        error = None
+        if bad is not None:
+            error = np.array([fault is not None and fault.counts for fault in faults])
+            for fault, arm in zip(faults, group.arms.tolist(), strict=True):
+                if fault is not None and not fault.counts:
+                    into.exclude(fault.reason, arm, 1)
+            for name in self.plan.errors:
+                self._events(group, name, error)
+            arms = arms[~bad | error]
+        production = int(arms.sum())
+        into.requests[CANARY] += len(arms) - production
+        into.requests[PRODUCTION] += production
+        return error
+
+    def _features(self, group: _Group, bits: NDArray[np.uint8] | None, bad: _Mask) -> _Mask:
         """Count features that were not fresh; which requests no default took part in."""
-        if not any(flags):
+        unwell = _with(bits, UNWELL)
+        if unwell is not None:
+            for name in self.plan.health:
+                self._events(group, name, unwell)
+        defaulted = _with(bits, DEFAULTED)
+        if defaulted is None:
             return None
-        bits = np.array(flags)
-        at = np.flatnonzero(bits & UNWELL)
-        for name in self.plan.health:
-            self._put(group, at, self._memory(name), group.into.pile(name, group.arm))
-        defaulted = (bits & DEFAULTED) != 0
-        if bad is not None:  # those are excluded for that, or are errors all the same
-            defaulted &= ~bad
-        count = int(defaulted.sum())
-        if not count:
-            return None
-        group.into.exclude("defaulted", group.arm, count)
+        if bad is not None:
+            defaulted = defaulted & ~bad
+        for arm in (CANARY, PRODUCTION):
+            count = int((defaulted & (group.arms == arm)).sum())
+            if count:
+                group.into.exclude("defaulted", arm, count)
         return ~defaulted
 
-    def _latency(
-        self,
-        group: _Group,
-        seconds: NDArray[np.float64],
-        error: NDArray[np.bool_] | None,
-        fine: NDArray[np.bool_] | None,
-    ) -> None:
+    def _latency(self, group: _Group, took: NDArray[np.float64], error: _Mask, fine: _Mask) -> None:
         """A request is slow if it took longer, however it ended, or failed."""
-        for signal, bound in self.plan.slow:
-            slow = seconds > bound
+        if error is None and self.plan.slow:
+            longest = took.max()
+            if all(longest <= bound for _, bound in self.plan.slow):
+                return
+        for name, bound in self.plan.slow:
+            slow = took > bound
             if error is not None:
                 slow |= error
             if fine is not None:
                 slow &= fine
-            if slow.any():
-                at = np.flatnonzero(slow)
-                pile = group.into.pile(signal, group.arm)
-                self._put(group, at, self._memory(signal), pile)
+            self._events(group, name, slow)
 
     def _predicted(
         self,
         group: _Group,
         rule: PredictionRule,
-        values: Sequence[list[Any] | None],
-        fine: NDArray[np.bool_] | None,
+        outputs: Sequence[tuple[NDArray[Any] | None, ...] | None],
+        usable: _Mask,
     ) -> None:
         """A key's first prediction, by its bin; requests without a key are counted one by one."""
-        source = rule.source
-        known = [
-            at
-            for at, one in enumerate(values)
-            if one is not None and one[source] is not None and (fine is None or fine[at])
-        ]
-        if not known:
-            return
-        at = np.array(known)
-        cells = group.cells[at]
-        keyless = group.unkeyed[at] if group.unkeyed is not None else None
-        keyed = at if keyless is None else at[~keyless]
-        first = keyed[self._memory(rule.name).fresh(group.cells[keyed])]
-        names = self._bin_names(rule)
-        of_first = names([values[i][source] for i in first.tolist()])  # type: ignore[index]
-        cells = group.cells[first]
-        for name in dict.fromkeys(of_first):
-            same = np.array([one == name for one in of_first])
-            group.into.pile(name, group.arm).cells.append(cells[same])
-        if keyless is not None:
-            for name in names([values[i][source] for i in at[keyless].tolist()]):  # type: ignore[index]
-                group.into.pile(name, group.arm).unkeyed += 1
+        said = _values(outputs, rule.source, self.plan.sources[rule.source][1])
+        cells, arms, unkeyed = group.cells, group.arms, group.unkeyed
+        if usable is not None or None in said:
+            known = np.array([one is not None for one in said])
+            at = np.flatnonzero(known if usable is None else known & usable)
+            if not len(at):
+                return
+            said = [said[one] for one in at.tolist()]
+            cells, arms = cells[at], arms[at]
+            unkeyed = unkeyed[at] if unkeyed is not None else None
+        signal = group.into.binned.get(rule)
+        if signal is None:
+            signal = group.into.binned[rule] = _Signal()
+        if unkeyed is not None:
+            alone = np.flatnonzero(unkeyed)
+            codes = self._codes(rule, [said[one] for one in alone.tolist()])
+            for code, arm in zip(codes.tolist(), arms[alone].tolist(), strict=True):
+                signal.unkeyed.setdefault(code, [0, 0])[arm] += 1
+            keyed = np.flatnonzero(~unkeyed)
+            said = [said[one] for one in keyed.tolist()]
+            cells, arms = cells[keyed], arms[keyed]
+        fresh = self._memory(rule.name).fresh(cells)
+        if len(fresh):
+            codes = self._codes(rule, [said[one] for one in fresh.tolist()])
+            signal.add(cells[fresh], arms[fresh], codes)
 
-    def _bin_names(self, rule: PredictionRule) -> Callable[[list[Any]], list[str]]:
-        edges = rule.edges
-        if edges is None:
-            return lambda values: [f"{rule.name}:{self._label(value)}" for value in values]
+    def _codes(self, rule: PredictionRule, values: list[Any]) -> NDArray[np.int64]:
+        """The bin of each value."""
+        if rule.edges is None:
+            return np.array([self._label(value) for value in values], np.int64)
+        scores = np.array(values, np.float64)
+        codes = np.searchsorted(rule.edges, scores, side="right")
+        codes[~np.isfinite(scores)] = _NAN
+        return codes
 
-        def numbers(values: list[Any]) -> list[str]:
-            scores = np.array(values, np.float64)
-            bins = np.searchsorted(edges, scores, side="right").tolist()
-            if not np.isfinite(scores).all():
-                bins = [
-                    one if fine else "nan"
-                    for one, fine in zip(bins, np.isfinite(scores).tolist(), strict=True)
-                ]
-            return [f"{rule.name}:{one}" for one in bins]
-
-        return numbers
-
-    def _label(self, value: Any) -> str:
+    def _label(self, value: Any) -> int:
         label = label_of(value)
-        if label not in self._labels:
-            if len(self._labels) >= _LABELS:
-                return "other"
-            self._labels.add(label)
-        return label
+        code = self._labels.get(label)
+        if code is None:
+            code = len(self._labels)
+            if code >= _LABELS:
+                return _LABELS
+            self._labels[label] = code
+        return code
 
-    def _pile_of(self, outcome: str) -> _Pile:
-        pile = self._shadow.get(outcome)
-        if pile is None:
-            pile = self._shadow[outcome] = _Pile()
-        return pile
+    def _outcome(self, outcome: str) -> _Signal:
+        signal = self._shadow.get(outcome)
+        if signal is None:
+            signal = self._shadow[outcome] = _Signal()
+        return signal
 
-    def _sample(self, arm: int, seconds: NDArray[np.float64]) -> None:
-        """Keep some durations, evenly over the notes."""
-        room = _DURATIONS - len(self._seconds[arm])
-        if room > 0 and len(seconds):
-            self._seconds[arm].extend(seconds[:: -(-len(seconds) // room)].tolist())
+    def _sample(self, arms: NDArray[np.uint8], took: NDArray[np.float64]) -> None:
+        """Keep some durations of each arm, evenly over the notes."""
+        for arm, kept in enumerate(self._seconds):
+            room = _DURATIONS - len(kept)
+            if room > 0:
+                its = took[arms == arm]
+                if len(its):
+                    kept.extend(its[:: -(-len(its) // room)].tolist())
+
+
+def _values(
+    outputs: Sequence[tuple[NDArray[Any] | None, ...] | None], source: int, column: int
+) -> list[Any]:
+    """One value a request, of its first row, as the key is; None where there is none."""
+    try:
+        return [one[source].item(column) for one in outputs]  # type: ignore[index, union-attr]
+    except (TypeError, AttributeError, IndexError, ValueError):
+        return [_value(one, source, column) for one in outputs]
+
+
+def _value(one: tuple[NDArray[Any] | None, ...] | None, source: int, column: int) -> Any:
+    output = one[source] if one else None
+    return output.item(column) if output is not None and column < output.size else None
+
+
+def _with(bits: NDArray[np.uint8] | None, flag: int) -> _Mask:
+    """Which have a flag; None if nobody does."""
+    if bits is None:
+        return None
+    found: NDArray[np.bool_] = (bits & flag) != 0
+    return found if found.any() else None
+
+
+def _and_not(mask: _Mask, out: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    return ~out if mask is None else mask & ~out
+
+
+def _add_unkeyed(signal: _Signal, code: int, arms: NDArray[np.uint8]) -> None:
+    production = int(arms.sum())
+    if len(arms):
+        counts = signal.unkeyed.setdefault(code, [0, 0])
+        counts[CANARY] += len(arms) - production
+        counts[PRODUCTION] += production

@@ -31,7 +31,10 @@ __all__ = ["CLIENT_DEADLINE", "CLIENT_GONE", "ERROR", "Fault", "fault_of"]
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """Why a request was not answered. `reason` says why it does not count; empty: it is an error."""
+    """Why a request was not answered.
+
+    `reason` says why it does not count; empty: it is an error.
+    """
 
     reason: str = ""
     unwell: bool = False

@@ -22,6 +22,7 @@ from serving.traffic.table import Decision
 from serving.types import Call
 from serving.upstream import Inference
 from serving.worker.join import Joined
+from serving.worker.lane import Lane
 from serving.worker.table import LiveModel
 
 __all__ = ["BURST", "Budget", "Fallback", "given_up_at", "insist_on_shape"]
@@ -116,6 +117,13 @@ class Fallback:
             arrived=call.arrived,
             asked=self._now(),
             deadline=call.deadline,
+        )
+
+    def too_late(self, lane: Lane, call: Call, asked: float, answered: float) -> bool:
+        """Whether a canary of this model would have been given up before an answer came."""
+        fallback = lane.config.traffic.fallback
+        return fallback.on_canary_error == "production" and answered > given_up_at(
+            fallback.reserve, arrived=call.arrived, asked=asked, deadline=call.deadline
         )
 
     def takes(self, model: LiveModel, call: Call, error: Exception) -> bool:

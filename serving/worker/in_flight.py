@@ -1,11 +1,12 @@
 """Requests in flight for a rollout, in a file that outlives the process however it ends.
 
-One file a rollout and incarnation of a worker, locked while its worker lives. A slot is three
-words: the key's place on the line, the canary's probability, and whose request it is (0: nobody's).
-Whoever finds a file that nobody holds knows what the dead worker was at.
+One file a rollout and incarnation of a worker, locked while its worker lives. A slot is two
+words: the key's place on the line, and whose request it is (0: nobody's). Whoever finds a file
+that nobody holds knows what the dead worker was at.
 
 Layout (little-endian): 8 bytes magic; words of `Word`, u64; at `_WORDS` u32 length and JSON of
-`Owner`; from `_HEADER` on the slots. `OWNED` is written last, when the rest is there.
+`Owner`; at `_RHOS` the probabilities that there were, f8; from `_HEADER` on the slots. `OWNED` is
+written last, when the rest is there.
 """
 
 import fcntl
@@ -22,15 +23,17 @@ from numpy.typing import NDArray
 
 from serving.mapped import map_file
 
-__all__ = ["SLOT", "SUFFIX", "Found", "InFlight", "Owner", "Word", "find", "float_bits"]
+__all__ = ["SLOT", "SUFFIX", "Entry", "Found", "InFlight", "Owner", "Word", "find"]
 
 SUFFIX: Final = ".flight"
-SLOT: Final = 3
+SLOT: Final = 2
 """Words of a slot."""
 
 _MAGIC: Final = b"sluicef1"
 _WORDS: Final = 128
+_RHOS: Final = 4096
 _HEADER: Final = 8192
+_MOST_RHOS: Final = (_HEADER - _RHOS) // 8
 
 
 class Word(IntEnum):
@@ -42,14 +45,17 @@ class Word(IntEnum):
     NOTED = 2
     """Requests that ended and count."""
 
-    STANDING = 3
-    """Of those, how many are in batches that stand in the store or are confirmed."""
+    NUMBER = 3
+    """The last batch that was given to the store, whether or not it arrived."""
 
-    NUMBER = 4
-    """The last batch that stands in the store or is confirmed."""
+    SENT = 4
+    """Requests in that one and all before it."""
 
-    SPOKEN = 5
-    """The number under which somebody has begun to speak for a dead worker; 0: nobody has."""
+    STANDING = 5
+    """Requests in batches that have arrived."""
+
+    SPOKEN = 6
+    """The number under which somebody speaks for a dead worker; 0: nobody does."""
 
 
 class Owner(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,9 +71,13 @@ class Owner(msgspec.Struct, frozen=True, kw_only=True):
     step: int = 0
 
 
-def float_bits(value: float) -> int:
-    """A float64 as the word that holds it."""
-    return int(struct.unpack("<Q", struct.pack("<d", value))[0])
+class Entry(msgspec.Struct, frozen=True):
+    """One request that was in flight: of arm 0 the canary's, of arm 1 production's."""
+
+    rho: float
+    arm: int
+    place: int | None
+    """None: it has no key."""
 
 
 class InFlight:
@@ -84,6 +94,7 @@ class InFlight:
         first = _HEADER // 8
         self.free = list(range(first + (slots - 1) * SLOT, first - 1, -SLOT))
         """Slots that nobody has, by the place of their first word."""
+        self._rhos: list[float] = []
         self._map[:8] = _MAGIC
         self.describe(owner)
         self.words[Word.OWNED] = 1
@@ -91,11 +102,20 @@ class InFlight:
     def describe(self, owner: Owner) -> None:
         """Say anew what a request in flight counts as."""
         content = msgspec.json.encode(owner)
-        if len(content) > _HEADER - _WORDS - 4:
+        if len(content) > _RHOS - _WORDS - 4:
             content = msgspec.json.encode(msgspec.structs.replace(owner, signals=[]))
         struct.pack_into("<I", self._map, _WORDS, 0)  # nobody reads half of it
         self._map[_WORDS + 4 : _WORDS + 4 + len(content)] = content
         struct.pack_into("<I", self._map, _WORDS, len(content))
+
+    def code(self, rho: float, arm: int, *, keyed: bool) -> int:
+        """What stands in the slot of such a request; 0 if there is no room for its probability."""
+        if rho not in self._rhos:
+            if len(self._rhos) >= _MOST_RHOS:
+                return 0
+            struct.pack_into("<d", self._map, _RHOS + 8 * len(self._rhos), rho)
+            self._rhos.append(rho)
+        return 1 + 4 * self._rhos.index(rho) + 2 * (not keyed) + arm
 
     def close(self) -> None:
         """Leave in order: nothing is in flight, and nobody has to speak for it."""
@@ -124,10 +144,15 @@ class Found:
         struct.pack_into("<Q", self._map, Word.SPOKEN * 8, number)
         self._map.flush(0, mmap.PAGESIZE)
 
-    def slots(self) -> NDArray[np.uint64]:
-        """What was in flight: place, probability (bits of a float64) and whose, shape [n, 3]."""
-        table = np.frombuffer(self._map[_HEADER:], np.uint64).reshape(-1, SLOT)
-        return table[table[:, 2] != 0]
+    def entries(self) -> list[Entry]:
+        """What was in flight."""
+        rhos = np.frombuffer(self._map[_RHOS:_HEADER], "<f8")
+        table: NDArray[np.uint64] = np.frombuffer(self._map[_HEADER:], "<u8").reshape(-1, SLOT)
+        found = []
+        for place, code in table[table[:, 1] != 0].tolist():
+            rho, kind = divmod(code - 1, 4)
+            found.append(Entry(float(rhos[rho]), kind & 1, None if kind & 2 else place))
+        return found
 
     def remove(self) -> None:
         """Everything has been said."""

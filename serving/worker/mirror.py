@@ -25,6 +25,7 @@ from serving.tasks import end
 from serving.types import InferRequest
 from serving.upstream import Inference
 from serving.worker.admission import Admission
+from serving.worker.evidence_watch import Watch
 from serving.worker.first_tries import FirstTries, Freely
 from serving.worker.join import Joined
 from serving.worker.lane import Lane
@@ -43,18 +44,28 @@ class _Copy(msgspec.Struct, gc=False):
     lane: Lane
     request: InferRequest
     reading: Reading | None
-    answers: dict[str, NDArray[Any]]
+    answers: dict[str, NDArray[Any]] | None
     offered: float
     size: int
     entry: Entry | None
+    watch: Watch | None
+    place: int | None
+
+    def tell(self, outcome: str) -> None:
+        """Have a rollout count what came of it."""
+        if self.watch is not None:
+            self.watch.copied(self.place, outcome)
 
 
-def agree(ours: NDArray[Any], theirs: NDArray[Any]) -> bool:
-    """Whether two outputs say the same: equal, or numbers within 1e-5 (NaN equals NaN)."""
+def agree(ours: NDArray[Any], theirs: NDArray[Any], within: float = 1e-5) -> bool:
+    """Whether two outputs say the same: equal, or numbers that differ by no more than `within`.
+
+    A hundred-thousandth of the number itself is no difference either; NaN equals NaN.
+    """
     if ours.shape != theirs.shape:
         return False
     if ours.dtype.kind == "f" and theirs.dtype.kind == "f":
-        return bool(np.allclose(ours, theirs, rtol=1e-5, atol=1e-5, equal_nan=True))
+        return bool(np.allclose(ours, theirs, rtol=1e-5, atol=within, equal_nan=True))
     return bool(np.array_equal(ours, theirs))
 
 
@@ -100,20 +111,25 @@ class Mirror:
         self,
         lane: Lane,
         request: InferRequest,
-        answers: dict[str, NDArray[Any]],
+        answers: dict[str, NDArray[Any]] | None,
         reading: Reading | None = None,
         entry: Entry | None = None,
+        *,
+        watch: Watch | None = None,
+        place: int | None = None,
     ) -> None:
         """Take a copy of an answered request for the version behind `lane`.
+
+        `answers` is None if production failed on it; only `watch`, which is told what comes of
+        the copy of the key at `place`, wants such copies.
 
         `reading` is what the store said for the answer: the copy is joined with the same.
         `entry` is the record of the answer; the copy's row in the log bears its prediction id.
         """
         size = sum([tensor.data.nbytes for tensor in request.inputs])
-        size += sum([answer.nbytes for answer in answers.values()])
-        self._copies.append(
-            _Copy(lane, request, reading, answers, self._clock.monotonic(), size, entry)
-        )
+        size += sum([answer.nbytes for answer in (answers or {}).values()])
+        now = self._clock.monotonic()
+        self._copies.append(_Copy(lane, request, reading, answers, now, size, entry, watch, place))
         self._bytes += size
         while len(self._copies) > CAPACITY or self._bytes > CAPACITY_BYTES:
             self._drop(self._take())
@@ -161,7 +177,12 @@ class Mirror:
             if task is None or task.cancelling():
                 raise
             _LOG.error("a shadow copy failed unexpectedly", exc_info=error)
-            self._count(copy.lane, "sluice_mirrored_total", "failed")
+            self._failed(copy)
+
+    def _failed(self, copy: _Copy) -> None:
+        self._count(copy.lane, "sluice_mirrored_total", "failed")
+        if copy.answers is not None:  # else production failed on it too
+            copy.tell("failed")
 
     async def _answer(self, copy: _Copy) -> None:
         lane = copy.lane
@@ -181,18 +202,24 @@ class Mirror:
         except Overloaded:
             self._drop(copy)
         except SluiceError:
-            self._count(lane, "sluice_mirrored_total", "failed")
+            self._failed(copy)
         else:
             self._count(lane, "sluice_mirrored_total", "answered")
             if self._log.on and copy.entry is not None:
                 self._keep(copy, copy.entry, joined, inference)
-            answers = copy.answers
-            same = all(
-                agree(output, answers[name])
-                for name, output in zip(joined.outputs, inference.outputs, strict=True)
-                if name in answers
-            )
-            self._count(lane, "sluice_shadow_agreement_total", "equal" if same else "different")
+            self._compare(copy, dict(zip(joined.outputs, inference.outputs, strict=True)))
+
+    def _compare(self, copy: _Copy, outputs: dict[str, NDArray[Any]]) -> None:
+        answers = copy.answers
+        if answers is None:
+            copy.tell("production_failed")
+            return
+        pairs = [(output, answers[name]) for name, output in outputs.items() if name in answers]
+        same = all(agree(ours, theirs) for ours, theirs in pairs)
+        self._count(copy.lane, "sluice_shadow_agreement_total", "equal" if same else "different")
+        if copy.watch is not None:
+            within = copy.watch.within
+            copy.tell("agree" if all(agree(*pair, within) for pair in pairs) else "differ")
 
     def _keep(self, copy: _Copy, origin: Entry, joined: Joined, inference: Inference) -> None:
         """Leave the copy to the prediction log, under the prediction id of what it copies."""

@@ -10,23 +10,12 @@ import random
 from collections.abc import Callable
 from typing import Final
 
-import msgspec
-
 from feature_cache.cache import Batch, Reading
 from serving.clock import Clock
 from serving.config.schema import Limits
 from serving.errors import (
     ClientDisconnected,
     DeadlineExceeded,
-    FeaturesUnavailable,
-    InferenceFailed,
-    InvalidRequest,
-    ModelNotFound,
-    ModelNotReady,
-    Overloaded,
-    PermissionDenied,
-    ServingError,
-    Unauthenticated,
 )
 from serving.metrics import Counter, MetricsFile
 from serving.protocol.status import grpc_code
@@ -37,56 +26,21 @@ from serving.recording.recorder import Entry, Recorder
 from serving.recording.row_plan import RowPlan
 from serving.traffic.table import Decision
 from serving.types import Call, InferRequest, InferResponse, ParameterValue, Principal, Tensor
-from serving.upstream import Inference
 from serving.worker.admission import Admission
+from serving.worker.evidence_faults import fault_of
+from serving.worker.evidence_watch import Watch
 from serving.worker.fallback import Fallback, insist_on_shape
 from serving.worker.features import FeatureTally, summary
-from serving.worker.join import Joined, Wanted
+from serving.worker.join import Wanted
 from serving.worker.lane import Lane
 from serving.worker.mirror import Mirror
 from serving.worker.table import LiveModel, LiveTable
 from serving.worker.tracing import Trace, Tracing
+from serving.worker.trip import Trip, attributes, reason_of, spans
 
 __all__ = ["Pipeline"]
 
 UNKNOWN: Final = "_unknown"
-_REASON: Final[dict[type[ServingError], str]] = {
-    Unauthenticated: "unauthenticated",
-    PermissionDenied: "permission_denied",
-    ModelNotFound: "model_not_found",
-    ModelNotReady: "model_not_ready",
-    InvalidRequest: "invalid_request",
-    DeadlineExceeded: "deadline",
-    FeaturesUnavailable: "features_unavailable",
-}
-
-
-class _Trip(msgspec.Struct, gc=False):
-    """Where a request is; filled in as it goes, read when it ends.
-
-    `revision` is that of the table it began under: by its end another may be served.
-    """
-
-    revision: int
-    lane: Lane | None = None
-    decision: Decision | None = None
-    place: int | None = None
-    """Where the assignment key falls on the line, if there is one and somebody wants to know."""
-
-    joined: Joined | None = None
-    reading: Reading | None = None
-    inference: Inference | None = None
-    entry: Entry | None = None
-    canary_failed: Exception | None = None
-    """How the canary, which `decision` names, failed what was then asked of production."""
-
-    answering: Decision | None = None
-    """Who was asked then."""
-
-    admitted: float = 0.0
-    joined_at: float = 0.0
-    gave_up: float = 0.0
-    inferred: float = 0.0
 
 
 class Pipeline:
@@ -114,6 +68,7 @@ class Pipeline:
         self.mirror = mirror
         self.tracing = tracing
         self._default_deadline = float(limits.default_deadline)
+        self._longest_deadline = float(limits.max_deadline)
         self._metrics = metrics
         self._now: Callable[[], float] = clock.monotonic
         self._wall: Callable[[], float] = clock.wall
@@ -131,7 +86,7 @@ class Pipeline:
         """
         trace = self.tracing.begin(call)
         table = self.table
-        trip = _Trip(table.revision)
+        trip = Trip(table.revision)
         entered = False
         try:
             model = table.model(request.model)
@@ -139,7 +94,13 @@ class Pipeline:
                 request, call, model.deadline or self._default_deadline, self._now()
             )
             entered = True
-            trip.decision = decision = self._route(model, request, call, principal, trip)
+            decision = self._route(model, request, call, principal, trip)
+            watch = trip.watch = model.watch
+            if watch is not None:
+                if watch.stopped:
+                    decision = watch.around(decision)
+                trip.ticket = watch.enter(decision, trip.place)
+            trip.decision = decision
             if decision.fallback is not None:
                 lane, decision = await self._ask_canary(model, request, call, trip, decision)
             else:
@@ -164,13 +125,13 @@ class Pipeline:
             if entered:
                 self.admission.leave()
         if trace is not None:
-            trace.finish(_spans(call, trip, self._now()), _attributes(lane, decision, call), None)
+            trace.finish(spans(call, trip, self._now()), attributes(lane, decision, call), None)
         if decision.mirrors:
             self._mirror(model, request, trip, decision)
         return response
 
     def _mirror(
-        self, model: LiveModel, request: InferRequest, trip: _Trip, decision: Decision
+        self, model: LiveModel, request: InferRequest, trip: Trip, decision: Decision
     ) -> None:
         """Offer copies of an answered request."""
         joined, inference = trip.joined, trip.inference
@@ -180,7 +141,17 @@ class Pipeline:
         for version in decision.mirrors:
             shadow = model.lanes.get(version)
             if shadow is not None:
-                self.mirror.offer(shadow, request, answers, trip.reading, trip.entry)
+                watch = trip.watch
+                told = watch if watch is not None and watch.copies_to(version) else None
+                self.mirror.offer(
+                    shadow,
+                    request,
+                    answers,
+                    trip.reading,
+                    trip.entry,
+                    watch=told,
+                    place=trip.place,
+                )
 
     async def _read(self, lane: Lane, wanted: Wanted, deadline: float) -> Reading:
         lane.joining += 1
@@ -190,7 +161,7 @@ class Pipeline:
             lane.joining -= 1
 
     async def _ask_canary(
-        self, model: LiveModel, request: InferRequest, call: Call, trip: _Trip, drawn: Decision
+        self, model: LiveModel, request: InferRequest, call: Call, trip: Trip, drawn: Decision
     ) -> tuple[Lane, Decision]:
         """Ask the canary, and production if it fails in time; say who has answered.
 
@@ -211,7 +182,7 @@ class Pipeline:
             return await self._ask(model, request, call, trip, again), again
 
     async def _ask(
-        self, model: LiveModel, request: InferRequest, call: Call, trip: _Trip, decision: Decision
+        self, model: LiveModel, request: InferRequest, call: Call, trip: Trip, decision: Decision
     ) -> Lane:
         """Join and infer where there may be a second try; what was read is read once for both."""
         trip.lane = lane = model.answering(decision)
@@ -242,7 +213,7 @@ class Pipeline:
         request: InferRequest,
         call: Call,
         principal: Principal,
-        trip: _Trip,
+        trip: Trip,
     ) -> Decision:
         """Pick the version: asked for by name, overridden, or assigned."""
         route = model.route
@@ -256,15 +227,13 @@ class Pipeline:
             overridden = route.override(call.headers, principal, key)
             if overridden is not None:
                 return overridden
-        if route.only is not None:
-            return route.only
         if key is None:
-            return route.pick(None, random.getrandbits(64))
+            return route.only or route.pick(None, random.getrandbits(64))
         # Without a canary's weight every place is production's.
         return route.pick(trip.place or 0, route.copy_place_of(key) if route.copies else 0)
 
     def _answer(
-        self, request: InferRequest, call: Call, trip: _Trip, lane: Lane, decision: Decision
+        self, request: InferRequest, call: Call, trip: Trip, lane: Lane, decision: Decision
     ) -> InferResponse:
         """Put the answer together, take it down, and let the sockets have it."""
         joined, inference = trip.joined, trip.inference
@@ -309,6 +278,16 @@ class Pipeline:
             answered - arrived,
         )
         tally.answered(seconds, rows)
+        ticket, trip.ticket = trip.ticket, None
+        if ticket is not None:
+            assert trip.watch is not None
+            if self.fallback.too_late(lane, call, trip.joined_at, trip.inferred):
+                # The canary would have been given up by then, and blamed: both by one measure.
+                late = DeadlineExceeded("later than a canary may be")
+                fault = fault_of(late, hurried=self._hurried(lane, call))
+                trip.watch.failed(ticket, fault, answered - arrived, answered)
+            else:
+                trip.watch.answered(ticket, answered - arrived, answered, joined, inference)
         trip.entry = entry = (
             wall,
             prediction_id,
@@ -357,14 +336,14 @@ class Pipeline:
         error: BaseException,
         request: InferRequest,
         call: Call,
-        trip: _Trip,
+        trip: Trip,
         trace: Trace | None,
     ) -> None:
         """Count and keep what went wrong, whoever's fault it is."""
         if not isinstance(error, Exception):
             error = ClientDisconnected("the client left before the answer")
         model, code = self._take_down(error, request, call, trip)
-        reason = _reason(error)
+        reason = reason_of(error)
         if reason is not None:
             counter = self._rejected.get((model, reason))
             if counter is None:
@@ -376,12 +355,14 @@ class Pipeline:
             trace.finish((), {"sluice.model": model, "rpc.grpc.status": code}, code)
 
     def _take_down(
-        self, error: Exception, request: InferRequest, call: Call, trip: _Trip
+        self, error: Exception, request: InferRequest, call: Call, trip: Trip
     ) -> tuple[str, str]:
         """Keep that a version was asked and did not answer; give the model's label and the code."""
         code = grpc_code(error)
         now = self._now()
         lane, decision = trip.lane, trip.answering or trip.decision
+        if trip.watch is not None and decision is not None:
+            self._blame(error, request, call, trip, trip.watch)
         role = decision.role if decision is not None else ""
         if lane is not None:
             lane.failed(role, call.protocol, code, now - call.arrived)
@@ -408,7 +389,33 @@ class Pipeline:
             self._log_refused(entry, request, call, trip)
         return model, code
 
-    def _log_refused(self, entry: Entry, request: InferRequest, call: Call, trip: _Trip) -> None:
+    def _hurried(self, lane: Lane | None, call: Call) -> bool:
+        """Whether the caller gave less time than the model allows."""
+        own = lane.config.serve.deadline if lane is not None else None
+        allowed = min(own or self._default_deadline, self._longest_deadline)
+        return call.deadline < call.arrived + allowed
+
+    def _blame(
+        self, error: BaseException, request: InferRequest, call: Call, trip: Trip, watch: Watch
+    ) -> None:
+        """Tell a rollout of a request that the version it was given to did not answer."""
+        lane, decision = trip.lane, trip.decision
+        fault = fault_of(error, hurried=self._hurried(lane, call))
+        ticket, trip.ticket = trip.ticket, None
+        if ticket is not None:
+            now = self._now()
+            watch.failed(ticket, fault, now - call.arrived, now)
+        # The copy that it would have been given tells whether the new version does better.
+        if fault.counts and trip.joined is not None and decision is not None:
+            model = self.table.models.get(request.model)
+            for version in decision.mirrors:
+                shadow = model.lanes.get(version) if model is not None else None
+                if shadow is not None and watch.copies_to(version):
+                    self.mirror.offer(
+                        shadow, request, None, trip.reading, watch=watch, place=trip.place
+                    )
+
+    def _log_refused(self, entry: Entry, request: InferRequest, call: Call, trip: Trip) -> None:
         """Keep a refused request with what was known of it by then."""
         known = PredictionRecord(*entry)
         model, whole = known.model, known.seconds
@@ -431,39 +438,3 @@ class Pipeline:
                 plan.size_of(joined.rows if joined is not None else 1, feed or {}, ()),
             )
         )
-
-
-def _reason(error: BaseException) -> str | None:
-    """The metric label of a refusal; None for a failure that did reach the model."""
-    if isinstance(error, Overloaded):
-        return error.reason
-    if isinstance(error, InferenceFailed):
-        return None
-    return next((_REASON[kind] for kind in type(error).__mro__ if kind in _REASON), None)
-
-
-def _spans(call: Call, trip: _Trip, answered: float) -> list[tuple[str, float, float]]:
-    assert trip.inference is not None
-    decoded = call.decoded or call.arrived
-    asked = trip.gave_up or trip.joined_at
-    started = max(asked, trip.inferred - trip.inference.compute_seconds)
-    return [
-        ("decode", call.arrived, decoded),
-        ("admit", decoded, trip.admitted),
-        ("join", trip.admitted, trip.joined_at),
-        *([("canary", trip.joined_at, asked)] if trip.gave_up else ()),
-        ("queue", asked, started),
-        ("infer", started, trip.inferred),
-        ("answer", trip.inferred, answered),
-    ]
-
-
-def _attributes(lane: Lane, decision: Decision, call: Call) -> dict[str, str | int | float | bool]:
-    return {
-        "sluice.model": lane.model,
-        "sluice.version": lane.version,
-        "sluice.role": decision.role,
-        "sluice.reason": decision.reason,
-        "network.protocol.name": call.protocol,
-        "sluice.request_id": call.request_id,
-    }

@@ -32,6 +32,7 @@ from serving.upstream import Upstream
 from serving.upstream.inline import InlineUpstream
 from serving.worker.admission import Admission
 from serving.worker.departure import RELEASE, Departure
+from serving.worker.evidence import Evidence
 from serving.worker.features import Features
 from serving.worker.first_tries import FirstTries
 from serving.worker.gateway import Gateway
@@ -107,6 +108,15 @@ class Worker:
             worker=str(arguments.worker),
             log=self._predictions,
         )
+        self._evidence = Evidence(
+            store=arguments.store,
+            data=self._data,
+            worker=f"{self._name}-{arguments.pid}",
+            slots=limits.max_in_flight,
+            metrics=self._metrics,
+            clock=clock,
+            born=time.time_ns(),
+        )
         tracing = settings.gateway.tracing
         self._ledger = Ledger()
         self._gateway = Gateway(
@@ -175,6 +185,7 @@ class Worker:
         quarantine = loop.create_task(self._quarantine.follow(self._rebuild))
         node_metrics = NodeMetrics(self._data, self._arguments.store, self._log)
         telling = loop.create_task(node_metrics.run())
+        witness = loop.create_task(self._evidence.run())
         housekeeping = Housekeeping(self._settings.gateway.log, self._data)
         keeping = loop.create_task(housekeeping.run())
         stopping = loop.create_task(self._stop.wait())
@@ -188,7 +199,8 @@ class Worker:
                 feed.result()  # it never ends by itself: this raises
             await self._drain()
         finally:
-            await end(feed, pulse, quarantine, telling, keeping, stopping, serving)
+            await end(feed, pulse, quarantine, telling, witness, keeping, stopping, serving)
+            await self._evidence.finish()
             await self._features.close()
             await self._private.stop()
             self._ledger.settle()
@@ -294,6 +306,7 @@ class Worker:
     async def _replace_table(self, snapshot: Snapshot) -> None:
         old = self._pipeline.table
         new = await self._loader.build(snapshot, old)
+        self._evidence.follow(new)
         self._pipeline.table = new
         self._metrics.gauge("sluice_route_revision").set(new.revision)
         await self._loader.retire(old, new)

@@ -21,6 +21,7 @@ from serving.traffic.rolled import effective
 from serving.traffic.table import Decision, ModelRoute, RouteTable
 from serving.types import InferRequest
 from serving.upstream import Upstream
+from serving.worker.evidence_watch import Watch
 from serving.worker.join_compiler import compile_join
 from serving.worker.lane import Lane
 from serving.worker.quarantine import Shut, nobody
@@ -48,6 +49,7 @@ class LiveModel:
         "rollout",
         "route",
         "shut",
+        "watch",
     )
 
     def __init__(
@@ -70,6 +72,9 @@ class LiveModel:
         self.deadline = config.serve.deadline
         self.rollout = rollout
         """What its rollout has made of the plan, and what is counted for it."""
+
+        self.watch: Watch | None = None
+        """Where requests leave their evidence; None: no rollout counts."""
 
         self.places = route.weighs or (rollout is not None and rollout.counting)
         """Whether anybody wants to know where a key falls."""

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from serving.clock import ManualClock
+from serving.config.rollout import RolloutConfig, Step
 from serving.config.schema import (
     Canary,
     Configuration,
@@ -16,7 +18,8 @@ from serving.config.schema import (
     TrafficConfig,
     VersionSource,
 )
-from serving.config.snapshot import StagedVersion
+from serving.config.snapshot import RolloutTraffic, StagedVersion
+from serving.control.candidates import shadows, unseen
 from serving.control.compile import Compiled
 from serving.control.journal import Journal
 from serving.control.publisher import Publisher
@@ -102,3 +105,49 @@ async def test_another_file_under_the_name_was_no_shadow(bench: Bench) -> None:
 async def test_versions_that_are_no_candidates_are_asked_nothing(bench: Bench) -> None:
     """The rule is for what came out of a training."""
     assert await bench.apply(PROMOTED, candidate=False) == 2
+
+
+def rolling(*steps: Step) -> tuple[dict[str, ModelConfig], Compiled]:
+    """Models of which one has a rollout of v2 with these steps, and what was compiled."""
+    made = compiled(STEADY)
+    rollout = RolloutConfig(canary="v2", steps=list(steps))
+    return {"demo": replace(made.configuration.models["demo"], rollout=rollout)}, made
+
+
+def test_a_rollout_may_not_begin_with_a_candidates_answers() -> None:
+    """Whose first step gives it a share before it was a shadow."""
+    models, made = rolling(Step(weight=5), Step(weight=100))
+
+    assert unseen(models, made.staged, None) == {
+        ("demo", "2" * 64): (
+            "models/demo.yaml: `v2` is a candidate and was never a shadow, so it cannot be canary: "
+            "put it under traffic.shadow, apply that, and look at it first"
+        )
+    }
+
+
+def test_a_rollout_that_begins_with_a_shadow_step_may() -> None:
+    """That is what the rule wants."""
+    models, made = rolling(Step(shadow=10), Step(weight=100))
+
+    assert unseen(models, made.staged, None) == {}
+
+
+def test_the_new_version_of_a_rollout_answers_already() -> None:
+    """Naming it production in the file, when the rollout is done, asks nothing any more."""
+    promoted = compiled(PROMOTED)
+    done = RolloutTraffic(id="demo-r1", revision=9, canary="v2", production="v2")
+    current = replace(
+        compiled(STEADY).snapshot(revision=1, author="ada", at=0.0), rollouts={"demo": done}
+    )
+
+    assert unseen(promoted.configuration.models, promoted.staged, current) == {}
+
+
+def test_copies_of_a_rollout_count_as_a_shadow() -> None:
+    """Whatever the file says about it."""
+    step = RolloutTraffic(id="demo-r1", revision=1, canary="v2", production="v1", shadow=10.0)
+    snapshot = compiled(STEADY).snapshot(revision=1, author="ada", at=0.0)
+
+    assert list(shadows(snapshot)) == []
+    assert list(shadows(replace(snapshot, rollouts={"demo": step}))) == [("demo", "2" * 64)]

