@@ -11,7 +11,7 @@ are fixed: the same command prints the same tables.
   aborts     a version as good as production, for an hour; beside it the same traffic through the
              rules of other tools. Exit 1 if an upper end is above alpha.
   detection  a version that is worse. Exit 1 if a median is above what is promised.
-  stops      what hard stops do to a good version while everything fails more often for all
+  stops      what hard stops do to a good version while both versions fail more often
 """
 
 import argparse
@@ -26,7 +26,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from detection import detections, disagreement, tried
 from false_aborts import cases, interval, row
 from rivals import RIVALS
-from stops import stops
+from stops import incidents
+
+from serving.performance.intervals import wilson
 
 ALPHA: Final = 0.05
 TABLES: Final = ("aborts", "detection", "stops")
@@ -49,7 +51,7 @@ def main() -> int:
     if "detection" in wanted:
         broken += _detection(given.runs or (200 if given.quick else 1000))
     if "stops" in wanted:
-        _stops(given.runs or (200 if given.quick else 1000))
+        broken += _stops(given.runs or 100, quick=given.quick)
     _told(f"{time.monotonic() - started:.0f} s")
     print(f"\n{broken} of what is promised does not hold" if broken else "\nall promises hold")
     return 1 if broken else 0
@@ -100,13 +102,22 @@ def _detection(runs: int) -> int:
     return broken
 
 
-def _stops(runs: int) -> None:
+def _stops(runs: int, *, quick: bool) -> int:
     print("Stopped by a hard stop though as good: five minutes in which both versions fail\n")
-    print("| requests of the canary | share that fails | stopped, % |\n|---|---|---|")
-    for words, share, stopped in stops(runs):
-        _told(words)
-        print(f"| {words} | {share:.0%} | {interval(stopped, runs)} |", flush=True)
+    print(
+        "| weight | its requests | share that fails | stopped, % | a breaker without production |"
+    )
+    print("|---|---|---|---|---|")
+    broken = 0
+    for one in incidents(runs, quick=quick):
+        broken += wilson(one.stopped / runs, runs).high > ALPHA
+        print(
+            f"| {one.rho:.0%} | {one.per_second:g}/s | {one.share:.0%} "
+            f"| {interval(one.stopped, runs)} | {interval(one.plain, runs)} |",
+            flush=True,
+        )
     print()
+    return broken
 
 
 def _time(seconds: float | None) -> str:

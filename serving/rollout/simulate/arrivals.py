@@ -46,6 +46,10 @@ class Arrivals(Protocol):
         """Share of the canary's requests that have the event, shape [trials or 1, looks]."""
         ...
 
+    def failures(self, signal: Signal, offset: int, looks: int) -> Ints:
+        """All events of production, users counted as often as they come: [trials, looks]."""
+        ...
+
     def end(self, lasted: Ints) -> None:
         """The step has lasted so many looks, in each trial; what came after has not happened."""
         ...
@@ -111,6 +115,13 @@ class Requests:
         """See `Arrivals`."""
         level = spread(self._level, self._began, offset, looks)
         return np.minimum(1.0, signal.canary * level)
+
+    def failures(self, signal: Signal, offset: int, looks: int) -> Ints:
+        """See `Arrivals`."""
+        volume = spread(self._volume, self._began, offset, looks)
+        level = spread(self._level, self._began, offset, looks)
+        share = np.minimum(1.0, signal.production * level)
+        return self._drawn(volume * (1 - self._rho) * share, looks)
 
     def end(self, lasted: Ints) -> None:
         """Nothing is remembered."""

@@ -115,6 +115,16 @@ class Crowd:
         odd, usual = _shares(signal.canary, level)
         return prone[:, None] * odd + (1 - prone[:, None]) * usual
 
+    def failures(self, signal: Signal, offset: int, looks: int) -> Ints:
+        """See `Arrivals`."""
+        level = spread(self._level, self._began, offset, looks)
+        volume = spread(self._volume, self._began, offset, looks)
+        odd, usual = _shares(signal.production, level)
+        prone = (~self._taken & self._prone) @ self.activity
+        other = (~self._taken & ~self._prone) @ self.activity
+        found: Ints = self._random.poisson(volume * (prone[:, None] * odd + other[:, None] * usual))
+        return found
+
     def end(self, lasted: Ints) -> None:
         """See `Arrivals`."""
         for name, second in self._second.items():

@@ -136,6 +136,10 @@ class Replay:
         """Hard stops are not tried on a log: it does not say what each worker saw."""
         raise NotImplementedError
 
+    def failures(self, signal: Signal, offset: int, looks: int) -> Ints:
+        """See `failing`."""
+        raise NotImplementedError
+
     def end(self, lasted: Ints) -> None:
         """What has happened stays as it was."""
 

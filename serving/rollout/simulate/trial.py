@@ -158,7 +158,8 @@ class _Walk:
         ]
         if self._errors is not None:
             failing = self._arrivals.failing(self._errors, offset, looks)
-            found.append((HARD_STOP, self._stops.first(requests, failing)))
+            failures = self._arrivals.failures(self._errors, offset, looks)
+            found.append((HARD_STOP, self._stops.first(requests, failing, failures, rho)))
         for number, when in found:
             by = np.where(when < first, number, by)
             first = np.minimum(first, when)

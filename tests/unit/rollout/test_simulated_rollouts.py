@@ -163,7 +163,9 @@ def test_a_hard_stop_waits_for_so_many_failures_in_a_row() -> None:
     watch = HardStopWatch(HardStops(consecutive_errors=5), 1.0, 3, np.random.default_rng(1))
     requests = np.ones((3, 20), np.int64)
 
-    assert watch.first(requests, np.ones((1, 20))).tolist() == [4, 4, 4]
+    found = watch.first(requests, np.ones((1, 20)), np.zeros((3, 20), np.int64), 0.05)
+
+    assert found.tolist() == [4, 4, 4]
 
 
 def test_runs_of_failures_come_as_often_as_they_should() -> None:
@@ -171,9 +173,22 @@ def test_runs_of_failures_come_as_often_as_they_should() -> None:
     watch = HardStopWatch(
         HardStops(consecutive_errors=5, error_rate=1.0), 1.0, 4000, np.random.default_rng(1)
     )
-    first = watch.first(np.ones((4000, 1500), np.int64), np.full((1, 1500), 0.5))
+    shape = (4000, 1500)
+    none = np.zeros(shape, np.int64)
+    first = watch.first(np.ones(shape, np.int64), np.full((1, 1500), 0.5), none, 0.01)
 
     assert float(first.mean() + 1) == pytest.approx(62, rel=0.1)
+
+
+def test_a_hard_stop_does_not_trip_while_production_fails_as_often() -> None:
+    """Five minutes in which half of all requests fail, with either version."""
+    random = np.random.default_rng(1)
+    watch = HardStopWatch(HardStops(), 1.0, 100, random)
+    requests, failures = random.poisson(50, (100, 300)), random.poisson(475, (100, 300))
+
+    first = watch.first(requests, np.full((1, 300), 0.5), failures, 0.05)
+
+    assert (first >= 300).all()
 
 
 @pytest.mark.parametrize("keys", [None, 2000])
@@ -184,7 +199,7 @@ def test_a_good_version_is_stopped_no_more_often_than_alpha(
     """The upper end of the interval, over a ramp that is looked at every second."""
     found = ask(
         plan(1, 5, 25, 50, seconds=300.0),
-        scenario=scenario, keys=keys, hard_stops=False, runs=1000, seed=3,
+        scenario=scenario, keys=keys, runs=1000, seed=3,
     )  # fmt: skip
 
     assert found.stopped > 0, "a test that cannot fail: nothing is ever stopped"
