@@ -78,7 +78,6 @@ def row(case: Case, runs: int, told: Callable[[str], None]) -> Row:
         keys=case.keys,
         runs=runs,
         seed=SEED,
-        hard_stops=False,
     )
     return Row(case, answer(question), _others(case, world, runs))
 

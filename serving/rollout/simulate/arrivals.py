@@ -42,12 +42,19 @@ class Arrivals(Protocol):
         """Units that meet the canary for the first time, shape [trials, looks]."""
         ...
 
-    def failing(self, signal: Signal, offset: int, looks: int) -> Floats:
-        """Share of the canary's requests that have the event, shape [trials or 1, looks]."""
+    def failing(self, signal: Signal, offset: int, looks: int) -> tuple[Floats, Floats]:
+        """Share of the canary's and production's requests with the event: [trials or 1, looks]."""
         ...
 
-    def failures(self, signal: Signal, offset: int, looks: int) -> Ints:
-        """All events of production, users counted as often as they come: [trials, looks]."""
+    def affected(self, signal: Signal, trial: Ints, since: Ints, until: Ints) -> tuple[Ints, Ints]:
+        """Units of the canary and of production with an event in a stretch, however often.
+
+        Args:
+            signal: the event.
+            trial: which trials, shape [stretches].
+            since: first look of each stretch, of the step.
+            until: look after the last.
+        """
         ...
 
     def end(self, lasted: Ints) -> None:
@@ -111,17 +118,20 @@ class Requests:
         """Each request is a unit."""
         return self.requests(offset, looks)
 
-    def failing(self, signal: Signal, offset: int, looks: int) -> Floats:
+    def failing(self, signal: Signal, offset: int, looks: int) -> tuple[Floats, Floats]:
         """See `Arrivals`."""
         level = spread(self._level, self._began, offset, looks)
-        return np.minimum(1.0, signal.canary * level)
+        return np.minimum(1.0, signal.canary * level), np.minimum(1.0, signal.production * level)
 
-    def failures(self, signal: Signal, offset: int, looks: int) -> Ints:
+    def affected(self, signal: Signal, trial: Ints, since: Ints, until: Ints) -> tuple[Ints, Ints]:
         """See `Arrivals`."""
-        volume = spread(self._volume, self._began, offset, looks)
-        level = spread(self._level, self._began, offset, looks)
-        share = np.minimum(1.0, signal.production * level)
-        return self._drawn(volume * (1 - self._rho) * share, looks)
+        counts = []
+        for share, part in ((signal.canary, self._rho), (signal.production, 1 - self._rho)):
+            rate = self._volume * np.minimum(1.0, share * self._level) * part
+            passed = np.concatenate([[0.0], np.cumsum(rate)])
+            start, stop = (np.minimum(self._began[trial] + at, len(rate)) for at in (since, until))
+            counts.append(self._random.poisson(passed[stop] - passed[start]))
+        return counts[0], counts[1]
 
     def end(self, lasted: Ints) -> None:
         """Nothing is remembered."""

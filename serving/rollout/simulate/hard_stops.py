@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from serving.config.rollout import HardStops
 from serving.rollout.alone import LOG_ALONE
 from serving.rollout.evidence.relative_risk import log_breach_array
-from serving.rollout.simulate.arrivals import Floats, Ints
+from serving.rollout.simulate.arrivals import Arrivals, Floats, Ints
+from serving.rollout.simulate.world import Signal
 
 __all__ = ["HardStopWatch"]
 
@@ -42,33 +43,51 @@ class HardStopWatch:
         self._random = random
         self._seen = np.zeros(trials, np.int64)
 
-    def first(self, requests: Ints, failing: Floats, failures: Ints, rho: float) -> Ints:
+    def first(
+        self, arrivals: Arrivals, errors: Signal, requests: Ints, offset: int, rho: float
+    ) -> Ints:
         """The look at which a stop trips first, shape [trials]; a very late one for none.
 
         Args:
+            arrivals: where events come from.
+            errors: what is a failure.
             requests: of the canary, shape [trials, looks].
-            failing: share of them that fails, shape [trials or 1, looks].
-            failures: of production's requests, shape [trials, looks].
+            offset: looks of the step before these.
             rho: probability of the canary.
         """
-        failing = np.clip(failing, 0.0, 1.0)
+        looks = requests.shape[1]
+        failing, others = arrivals.failing(errors, offset, looks)
         failed = self._random.binomial(requests, np.broadcast_to(failing, requests.shape))
         runs = self._runs(requests, failing)
         # A run is failures that have happened.
         failed = np.maximum(failed, np.where(runs, self._stops.consecutive_errors, 0))
-        bad = _within(failed, self._window)
+        total, bad = _within(requests, self._window), _within(failed, self._window)
         obvious = runs
         if float(failing.max(initial=0.0)) * _FAR >= self._stops.error_rate > 0:
-            total = _within(requests, self._window)
             enough = total >= self._stops.min_requests
             obvious = obvious | (enough & (bad >= self._stops.error_rate * total))
-        trial, look = np.nonzero(obvious)
         first = np.full(len(requests), _NEVER)
+        throughout = (total >= 2 * self._stops.min_requests) & (bad >= 0.9 * total)
+        trial, look = np.nonzero(obvious & throughout & (others <= 0.1))
+        np.minimum.at(first, trial, look)
+        trial, look = self._asked(obvious)
         if len(trial):
-            others = _within(failures, self._window)[trial, look]
-            alone = log_breach_array({rho: (bad[trial, look], others)}, 1.0) >= LOG_ALONE
+            since = np.maximum(0, offset + look + 1 - self._window)
+            mine, theirs = arrivals.affected(errors, trial, since, offset + look + 1)
+            alone = log_breach_array({rho: (mine, theirs)}, 1.0) >= LOG_ALONE
             np.minimum.at(first, trial[alone], look[alone])
         return first
+
+    def _asked(self, obvious: NDArray[np.bool_]) -> tuple[Ints, Ints]:
+        """Looks at which production is asked: the first ten, then two in each window.
+
+        Others have nearly the same window before them, and it takes long to count its users.
+        """
+        looks = np.arange(obvious.shape[1])
+        rank = np.cumsum(obvious, axis=1)
+        chosen = obvious & ((rank <= 10) | (looks % max(1, self._window // 2) == 0))
+        trial, look = np.nonzero(chosen)
+        return trial, look
 
     def _runs(self, requests: Ints, share: Floats) -> NDArray[np.bool_]:
         """Whether so many failures one after another are there, shape [trials, looks].

@@ -132,11 +132,11 @@ class Replay:
         canary: Ints = self._counted(self._met, 1, offset, looks)[0][0]
         return canary
 
-    def failing(self, signal: Signal, offset: int, looks: int) -> Floats:
+    def failing(self, signal: Signal, offset: int, looks: int) -> tuple[Floats, Floats]:
         """Hard stops are not tried on a log: it does not say what each worker saw."""
         raise NotImplementedError
 
-    def failures(self, signal: Signal, offset: int, looks: int) -> Ints:
+    def affected(self, signal: Signal, trial: Ints, since: Ints, until: Ints) -> tuple[Ints, Ints]:
         """See `failing`."""
         raise NotImplementedError
 

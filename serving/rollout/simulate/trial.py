@@ -150,16 +150,15 @@ class _Walk:
         self, rho: float, blocks: dict[str, Block], requests: Ints, offset: int
     ) -> tuple[Ints, Ints]:
         """The first look of a breach, and the rule's number; shape [trials] each."""
-        trials, looks = requests.shape
+        trials = len(requests)
         first, by = np.full(trials, NEVER), np.full(trials, COMPLETED)
         found = [
             (number, rule.first_breach(self._before, rho, blocks))
             for number, rule in enumerate(self._rules)
         ]
         if self._errors is not None:
-            failing = self._arrivals.failing(self._errors, offset, looks)
-            failures = self._arrivals.failures(self._errors, offset, looks)
-            found.append((HARD_STOP, self._stops.first(requests, failing, failures, rho)))
+            watch = self._stops.first(self._arrivals, self._errors, requests, offset, rho)
+            found.append((HARD_STOP, watch))
         for number, when in found:
             by = np.where(when < first, number, by)
             first = np.minimum(first, when)
