@@ -1,7 +1,7 @@
 """How often a plan stops a good version, and how soon a bad one.
 
     python -m loadtests.rollout_sim                # every table, about ten minutes on one core
-    python -m loadtests.rollout_sim --quick        # a few rows, fewer runs: half a minute
+    python -m loadtests.rollout_sim --quick        # fewer rows: a minute
     python -m loadtests.rollout_sim --only detection,stops
 
 Traffic is made up second by second (`serving.rollout.simulate`), the evidence is looked at every
@@ -37,9 +37,13 @@ TABLES: Final = ("aborts", "detection", "stops")
 def main() -> int:
     """Print what was asked for; 1 if a promise is not kept."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, help="of a row [2000; 1000 with users; quick: 400]")
+    parser.add_argument(
+        "--runs",
+        type=int,
+        help="of a row [2000; 1000 with users or a worse version, 100 incidents]",
+    )
     parser.add_argument("--only", help=f"tables, by comma: {','.join(TABLES)}")
-    parser.add_argument("--quick", action="store_true", help="a few rows with fewer runs")
+    parser.add_argument("--quick", action="store_true", help="fewer rows")
     given = parser.parse_args()
     wanted = given.only.split(",") if given.only else list(TABLES)
     if unknown := [name for name in wanted if name not in TABLES]:
@@ -64,7 +68,7 @@ def _aborts(runs: int | None, *, quick: bool) -> int:
     broken = 0
     worst = 0.0
     for case in cases(quick=quick):
-        number = runs or (400 if quick else 2000 if case.keys is None else 1000)
+        number = runs or (2000 if case.keys is None else 1000)
         found = row(case, number, _told)
         worst = max(worst, found.ours.high)
         broken += found.ours.high > ALPHA

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
-from plans import ERRORS, RAMP, demo, plan
+from plans import ERRORS, RAMP, demo, plan, usual
 
 from serving.config.rollout import RolloutConfig, Rule
 from serving.config.units import Seconds
@@ -23,6 +23,8 @@ _TAIL = Rule(name="slow", metric="latency", exceeds=Seconds(0.05), tolerance=1.0
 _QUANTILES = Rule(name="slow", metric="latency", tolerance=1.0)
 _SCORES = Rule(name="scores", metric="prediction_shift", tolerance=1.0)
 _RARE = (0.979, 0.02, 0.001)
+_COARSE = 10.0
+"""Seconds between looks at a plan of many hours."""
 
 
 class Detection(NamedTuple):
@@ -76,17 +78,20 @@ def detections(runs: int) -> Iterator[Detection]:
         "2 % of predictions to a class of 0.1 %, tolerance 1.5, 5 %",
         ask(tolerant, flipped, world=rare, runs=few),
     )
-    if (own := demo()) is not None:
+    own = demo()
+    for name, rollout in (("the usual plan", usual()), ("the demo's plan", own)):
         for words, canary in (
+            ("as good", CANARIES["as-good"]),
             ("errors 0.5 → 1 %", twice),
             ("errors 0.5 → 2 %", fourfold),
             ("all errors", always),
             ("3 × as many slow", slow),
             ("2 % flipped", flipped),
         ):
-            yield Detection(
-                f"the demo's plan: {words}", ask(own, canary, hard_stops=True, runs=few)
-            )
+            if rollout is not None:
+                question = ask(rollout, canary, hard_stops=True, runs=few)
+                look = 1.0 if canary.always_fails else _COARSE
+                yield Detection(f"{name}: {words}", msgspec.structs.replace(question, look=look))
 
 
 def tried(detection: Detection) -> Answer:
