@@ -12,7 +12,7 @@ from serving.cli.output import CommandError, Unreachable
 from serving.cli.tls import ClientTls
 from serving.errors import InvalidConfig
 
-__all__ = ["AdminClient", "explain", "http_client", "message_of"]
+__all__ = ["AdminClient", "Refused", "explain", "http_client", "message_of"]
 
 _SECONDS: Final = 90.0
 """Longer than any wait the admin port itself would do."""
@@ -43,6 +43,14 @@ def message_of(answer: httpx.Response) -> str:
         return str(msgspec.json.decode(answer.content)["error"])
     except (msgspec.DecodeError, KeyError, TypeError):
         return ""
+
+
+class Refused(CommandError):
+    """The admin port's answer is no; `status` is the one of HTTP."""
+
+    def __init__(self, message: str, hint: str = "", *, status: int) -> None:
+        super().__init__(message, hint)
+        self.status = status
 
 
 class AdminClient:
@@ -124,17 +132,18 @@ def _refusal(answer: httpx.Response, url: str, role: str) -> CommandError | Inva
     if not message:
         return _not_ours(url, answer.status_code)
     if answer.status_code in {401, 403}:
-        return CommandError(
+        return Refused(
             message,
             hint=f"this needs a token with the role `{role}`: --token-file, $SLUICE_TOKEN, or "
             "`--data` with the gateway's data directory",
+            status=answer.status_code,
         )
     if answer.status_code == 409:
-        return CommandError(message, hint="`sluice plan DIR` shows what would change now")
+        return Refused(message, hint="`sluice plan DIR` shows what would change now", status=409)
     problems = msgspec.json.decode(answer.content).get("problems")
     if problems:
         return InvalidConfig(message, tuple(problems))
-    return CommandError(message)
+    return Refused(message, status=answer.status_code)
 
 
 def _not_ours(url: str, status: int) -> Unreachable:

@@ -11,13 +11,16 @@ from rich.text import Text
 from serving.cli.output import plain_table
 from serving.cli.overview import Overview
 from serving.cli.roll import progress_line
+from serving.cli.rollout.words import glance, is_over
+from serving.cli.span import age
 from serving.config.keys import node_name
 from serving.control.answers import ModelStatus, Status, VersionStatus, WorkerStatus
 from serving.drift.verdict import LEVELS
 from serving.engine.inspection import ProcessStatus
 from serving.engine.report import EngineReport
+from serving.rollout.standing import RolloutStanding
 
-__all__ = ["age", "memory", "render"]
+__all__ = ["memory", "render"]
 
 _COLOURS: Final = {
     "ready": "green",
@@ -30,6 +33,9 @@ _COLOURS: Final = {
     "inform": "cyan",
     "alert": "yellow",
     "trigger": "red",
+    "paused": "yellow",
+    "awaiting_approval": "yellow",
+    "aborting": "red",
 }
 _NOTHING: Final = "–"
 
@@ -49,17 +55,6 @@ def render(overview: Overview) -> RenderableType:
     else:
         parts += [_revision_line(control, now), "", _models(control)]
     return Group(*parts)
-
-
-def age(seconds: float) -> str:
-    """A span in its two largest units: `2 d 3 h`, `5 min`, `12 s`."""
-    left = max(0, int(seconds))
-    words = []
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")):
-        number, left = divmod(left, size)
-        if number:
-            words.append(f"{number} {unit}")
-    return " ".join(words[:2]) or "0 s"
 
 
 def memory(size: int | None) -> str:
@@ -132,6 +127,8 @@ def _revision_line(control: Status, now: float) -> Text:
     else:
         published = age(now - control.published_at)
         line = Text(f"revision {control.revision} by {control.author}, {published} ago")
+        if control.origin is not None:
+            line.append(f"\nfrom {control.origin}")
     if not control.store.up:
         line.append("\nthe store does not answer", style="red")
     if control.problem:
@@ -149,6 +146,7 @@ def _revision_line(control: Status, now: float) -> Text:
                 f"{worker.refused_reason}",
                 "red",
             )
+    _add_rollouts(line, control.rollouts)
     for one in control.quarantined:
         line.append(
             f"\n{one.model}/{one.version} is quarantined for {age(now - one.since)}: {one.reason}; "
@@ -156,6 +154,12 @@ def _revision_line(control: Status, now: float) -> Text:
             "red",
         )
     return line
+
+
+def _add_rollouts(line: Text, rollouts: Iterable[RolloutStanding]) -> None:
+    for one in rollouts:
+        if not is_over(one):
+            line.append(f"\nrollout of {glance(one)}", _COLOURS.get(one.phase, ""))
 
 
 def _models(control: Status) -> Table:

@@ -16,6 +16,7 @@ from serving.config.rules.models import check_models
 from serving.config.rules.monitoring import check_monitoring
 from serving.config.rules.overrides import check_overrides
 from serving.config.rules.retraining import check_retraining
+from serving.config.rules.rollout import check_rollouts
 from serving.config.rules.signatures import check_signatures
 from serving.config.rules.views import check_views
 
@@ -37,6 +38,7 @@ def check(loaded: Loaded, facts: Facts, *, insecure: bool = False) -> list[Probl
             *check_views(loaded, facts),
             *check_monitoring(loaded, facts),
             *check_retraining(loaded, facts),
+            *check_rollouts(loaded, facts),
         ]
     )
 

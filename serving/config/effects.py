@@ -6,7 +6,14 @@ from typing import Final
 from msgspec.structs import replace
 
 from serving.config.addresses import listener_parts
-from serving.config.schema import EngineConfig, GatewayConfig, ListenConfig, Listener, TlsConfig
+from serving.config.schema import (
+    EngineConfig,
+    GatewayConfig,
+    ListenConfig,
+    Listener,
+    NotifyReach,
+    TlsConfig,
+)
 
 __all__ = [
     "Effect",
@@ -39,6 +46,7 @@ class Effect(StrEnum):
 
 
 _ROLLING: Final = {"server_name", "limits", "auth", "features", "tracing", "log", "logs"}
+_LIVE: Final = {"notify"}
 
 
 def effect_of(subject: str) -> Effect:
@@ -46,6 +54,8 @@ def effect_of(subject: str) -> Effect:
     section, *more = subject.split(".")
     if section in _ROLLING:
         return Effect.ROLLS_WORKERS
+    if section in _LIVE:
+        return Effect.LIVE
     if section == "engine" and more[:1] == ["workers"]:
         return Effect.RESIZES
     if section == "listen" and more[1:2] == ["tls"]:
@@ -113,6 +123,7 @@ def _for_workers(gateway: GatewayConfig) -> GatewayConfig:
         listen=replace(gateway.listen, admin=""),
         engine=EngineConfig(),
         store="embedded",
+        notify=NotifyReach(),
     )
 
 

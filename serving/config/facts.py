@@ -33,6 +33,7 @@ __all__ = [
     "Facts",
     "ReferenceFact",
     "RetrainFact",
+    "SecretFact",
     "TlsFact",
     "TokensFact",
     "gather",
@@ -68,6 +69,13 @@ class RetrainFact(msgspec.Struct, frozen=True):
     secret_mode: int = 0o600
 
 
+class SecretFact(msgspec.Struct, frozen=True):
+    """What is wrong with a file that holds a secret; and who may read it."""
+
+    refusal: str = ""
+    mode: int = 0o600
+
+
 class TokensFact(msgspec.Struct, frozen=True):
     """The token file as read, or its own problems; and who may read it."""
 
@@ -81,7 +89,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
     `artifacts` is keyed by (model, version) and None where nobody looked; `tls` by listener;
     `tokens` is None without `auth`; `seeds` says by view why its seed cannot be read;
-    `references` and `retrains` are keyed by model.
+    `references` and `retrains` are keyed by model, `notices` by (model, position in its rollout's
+    `notify`).
     """
 
     artifacts: dict[tuple[str, str], ArtifactFact] | None = None
@@ -90,6 +99,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     seeds: dict[str, str] = {}
     references: dict[str, ReferenceFact] = {}
     retrains: dict[str, RetrainFact] = {}
+    notices: dict[tuple[str, int], SecretFact] = {}
 
 
 def gather(loaded: Loaded, *, artifacts: bool = True) -> Facts:
@@ -108,6 +118,7 @@ def gather(loaded: Loaded, *, artifacts: bool = True) -> Facts:
         seeds=dict(_seeds(loaded)) if artifacts else {},
         references=_references(loaded) if artifacts else {},
         retrains=_retrains(loaded) if artifacts else {},
+        notices=_notices(loaded) if artifacts else {},
     )
 
 
@@ -121,18 +132,31 @@ def _retrains(loaded: Loaded) -> dict[str, RetrainFact]:
 
 
 def _retrain(root: Path, retrain: RetrainConfig) -> RetrainFact:
-    secret, program, mode = "", "", 0o600
-    if retrain.secret_file:
-        path = root / retrain.secret_file
-        secret = _unreadable(path)
-        if not secret:
-            mode = stat.S_IMODE(path.stat().st_mode)
-            secret = "" if path.read_bytes().strip() else "is empty"
+    program = ""
+    secret = _secret(root / retrain.secret_file) if retrain.secret_file else SecretFact()
     if retrain.command:
         named = retrain.command[0]
         place = str(root / named) if "/" in named else named
         program = "" if shutil.which(place) else "there is no such program that may be run"
-    return RetrainFact(secret, program, mode)
+    return RetrainFact(secret.refusal, program, secret.mode)
+
+
+def _notices(loaded: Loaded) -> dict[tuple[str, int], SecretFact]:
+    root = loaded.root.absolute()
+    return {
+        (name, position): _secret(root / notice.secret_file)
+        for name, config in loaded.configuration.models.items()
+        if config.rollout is not None
+        for position, notice in enumerate(config.rollout.notify)
+        if notice.secret_file
+    }
+
+
+def _secret(path: Path) -> SecretFact:
+    if refusal := _unreadable(path):
+        return SecretFact(refusal)
+    refusal = "" if path.read_bytes().strip() else "is empty"
+    return SecretFact(refusal, stat.S_IMODE(path.stat().st_mode))
 
 
 def _references(loaded: Loaded) -> dict[str, ReferenceFact]:

@@ -8,6 +8,7 @@
 Reading does not judge: `serving.config.check` says whether the parts fit together.
 """
 
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from serving.config.schema import Configuration, GatewayConfig, ModelConfig, Tok
 __all__ = [
     "MAX_FILE_BYTES",
     "Loaded",
+    "content_digest",
     "load_directory",
     "load_gateway",
     "load_tokens",
@@ -45,7 +47,7 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     """A directory as it was read.
 
     `model_files` and `view_files` give each model's and view's file, relative to `root`;
-    `sources` the line of every value in it.
+    `sources` the line of every value in it, `digest` what `content_digest` says of these files.
     """
 
     root: Path
@@ -53,6 +55,7 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     sources: Sources
     model_files: dict[str, str]
     view_files: dict[str, str]
+    digest: str = ""
 
 
 def load_directory(path: Path) -> Loaded:
@@ -78,7 +81,20 @@ def load_directory(path: Path) -> Loaded:
         sources=reader.sources,
         model_files={name: file for name, (file, _) in models.items()},
         view_files={name: file for name, (file, _) in views.items()},
+        digest=_folded(reader.contents),
     )
+
+
+def content_digest(root: Path) -> str:
+    """SHA-256 of the names and contents of every file that `load_directory` would read.
+
+    Model files are not looked at: the YAML has their digests. A file that cannot be read is part
+    of it too, so that this never fails and changes when it can be read again.
+    """
+    reader = _Reader(root)
+    for file in (_GATEWAY, *reader.names("models"), *reader.names("features")):
+        reader.text(file)
+    return _folded(reader.contents)
 
 
 def load_gateway(root: Path) -> GatewayConfig:
@@ -140,6 +156,9 @@ class _Reader:
     def __init__(self, root: Path) -> None:
         self.problems: list[Problem] = []
         self.sources = Sources()
+        self.contents: dict[str, str] = {}
+        """By file, the digest of what was read; empty if it could not be."""
+
         self._root = root
 
     def gateway(self) -> GatewayConfig | None:
@@ -151,7 +170,7 @@ class _Reader:
     ) -> Iterator[tuple[str, tuple[str, T]]]:
         """Decode each YAML file of a folder: (name, (file, value)), one per name."""
         seen: dict[str, str] = {}
-        for file in self._names(folder):
+        for file in self.names(folder):
             value = self._file(file, kind)
             if value is None:
                 continue
@@ -163,7 +182,7 @@ class _Reader:
                 seen[name] = file
                 yield name, (file, value)
 
-    def _names(self, folder: str) -> list[str]:
+    def names(self, folder: str) -> list[str]:
         """The folder's YAML files, sorted; a folder that is not there holds none."""
         try:
             entries = sorted(entry.name for entry in (self._root / folder).iterdir())
@@ -184,11 +203,25 @@ class _Reader:
                 self.problems.append(Problem(file=file, message=message))
         return names
 
+    def text(self, file: str) -> str | Decoded:
+        """A file's text, or the one problem that keeps it from being read."""
+        text = _read(self._root / file, file)
+        self.contents[file] = (
+            hashlib.sha256(text.encode()).hexdigest() if isinstance(text, str) else ""
+        )
+        return text
+
     def _file(self, file: str, kind: type[T]) -> T | None:
-        decoded = _decode_file(self._root / file, file, kind)
+        text = self.text(file)
+        decoded = text if isinstance(text, Decoded) else decode(text, file, kind)
         self.problems += decoded.problems
         self.sources.merge(decoded.locations)
         return decoded.value if isinstance(decoded.value, kind) else None
+
+
+def _folded(contents: dict[str, str]) -> str:
+    lines = (f"{digest or '-'} {file}\n" for file, digest in sorted(contents.items()))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _decode_file(path: Path, file: str, kind: type[msgspec.Struct]) -> Decoded:

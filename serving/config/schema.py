@@ -32,6 +32,7 @@ __all__ = [
     "Listener",
     "LogsConfig",
     "ModelConfig",
+    "NotifyReach",
     "Override",
     "Section",
     "ServeConfig",
@@ -222,6 +223,18 @@ class LogsConfig(Section, frozen=True, kw_only=True):
     """`json` writes one object a line."""
 
 
+class NotifyReach(Section, frozen=True, kw_only=True):
+    """Where the gateway itself may send events to. Link-local addresses are never among it."""
+
+    hosts: list[Annotated[str, Meta(pattern=r"^(\*\.)?[A-Za-z0-9._:-]+$")]] = []
+    """Hosts that webhooks of `rollout.notify` and `monitoring.retrain` may name, `*.example.com`
+    for every one below it. Empty: any."""
+
+    private: bool = False
+    """Whether webhooks of `rollout.notify` may lead to loopback and private addresses. (Those of
+    `monitoring.retrain` may lead to private ones anyway.)"""
+
+
 class GatewayConfig(Section, frozen=True, kw_only=True):
     """`gateway.yaml`: one per configuration directory."""
 
@@ -258,6 +271,9 @@ class GatewayConfig(Section, frozen=True, kw_only=True):
 
     logs: LogsConfig = LogsConfig()
     """The processes' own logs."""
+
+    notify: NotifyReach = NotifyReach()
+    """Where the gateway itself may send events to."""
 
 
 # --- tokens.yaml ----------------------------------------------------------------------------

@@ -7,14 +7,18 @@ import msgspec
 from serving.control.harm_state import Harm
 from serving.control.journal import Summary
 from serving.control.monitoring_events import MonitoringEvent
+from serving.control.origin import Origin
 from serving.control.plan import Plan
 from serving.control.rates import Rate
 from serving.control.retraining import RetrainingStatus
 from serving.control.rolls import RollStatus
+from serving.control.traffic_seen import Assumed
 from serving.control.workers import Acknowledgement
 from serving.drift.standing import Watched
 from serving.drift.verdict import Level
 from serving.models.candidate import Brought
+from serving.rollout.forecast import Forecast
+from serving.rollout.standing import RolloutStanding
 from serving.rollout.state import Event
 from serving.types import Signature, TensorMetadata
 
@@ -62,20 +66,26 @@ __all__ = [
 # --- requests -------------------------------------------------------------------------------
 
 
-class PlanRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`directory` is an absolute path on the gateway's machine."""
+class PlanRequest(Assumed, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`directory` is an absolute path on the gateway's machine.
+
+    The rest replaces what was seen of the traffic, for the forecasts of rollouts.
+    """
 
     directory: str
 
 
-class ApplyRequest(PlanRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What to publish.
+class ApplyRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What to publish: `directory` is an absolute path on the gateway's machine.
 
-    `expected_revision` refuses if somebody else was faster; `dry_run` only plans;
+    `expected_revision` refuses if somebody else was faster, `expected_digest` if the files are not
+    those that were looked at (`origin.digest` of the history); `dry_run` only plans;
     `wait_seconds` bounds the wait for workers; `reason` is kept in the history.
     """
 
+    directory: str
     expected_revision: int | None = None
+    expected_digest: str = ""
     dry_run: bool = False
     reason: str = ""
     wait_seconds: float = 10.0
@@ -294,6 +304,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     drift: list[DriftLevel] = []
     """Of versions that are watched and have traffic."""
     roll: RollStatus = RollStatus()
+    rollouts: list[RolloutStanding] = []
+    """The last rollout of each model that has had one."""
+    origin: Origin | None = None
+    """Of the directory that is served; None if it was applied before this was recorded."""
 
 
 class StagedSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -334,6 +348,9 @@ class ApplyAnswer(msgspec.Struct, frozen=True, kw_only=True):
     workers: list[Acknowledgement] = []
     roll: RollStatus = RollStatus()
     """How far the engine is, if it was given something to do."""
+
+    forecasts: dict[str, Forecast] = {}
+    """Of a plan: what each model's rollout can be expected to see, step by step."""
 
 
 class CandidateAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -36,6 +36,8 @@ class Compiled(msgspec.Struct, frozen=True, kw_only=True):
     staged: Staged
     warnings: list[str]
     references: dict[str, Reference] = {}
+    loaded: Loaded | None = None
+    """What it was made of, to say in which line something is."""
 
     def snapshot(
         self, *, revision: int, author: str, at: float, before: Snapshot | None = None
@@ -104,6 +106,7 @@ def compile_configuration(root: Path, data: Path, *, insecure: bool = False) -> 
             for name, fact in (facts.references or {}).items()
             if fact.reference is not None
         },
+        loaded=loaded,
     )
 
 

@@ -12,8 +12,10 @@ from serving.control.operations import Ask, Operation, Parameter, json_response
 from serving.control.plane import ControlPlane
 from serving.control.publisher import Outcome
 from serving.control.status_routes import whole_number
+from serving.control.traffic_seen import Assumed
 from serving.control.workers import Acknowledgement
 from serving.errors import InvalidRequest, ModelNotReady
+from serving.rollout.forecast import Forecast, forecast
 
 __all__ = ["ConfigRoutes"]
 
@@ -99,7 +101,7 @@ class ConfigRoutes:
     async def _plan(self, ask: Ask) -> Response:
         request: answers.PlanRequest = ask.body
         outcome = await self._plane.publisher.plan(_absolute(request.directory))
-        return json_response(_answer(outcome, []))
+        return json_response(await self._planned(outcome, request))
 
     async def _apply(self, ask: Ask) -> Response:
         request: answers.ApplyRequest = ask.body
@@ -107,11 +109,13 @@ class ConfigRoutes:
         publisher = self._plane.publisher
         if request.dry_run:
             publisher.expect(request.expected_revision)
-            return json_response(_answer(await publisher.plan(directory), []))
+            outcome = await publisher.plan(directory)
+            return json_response(await self._planned(outcome, Assumed()))
         outcome = await publisher.apply(
             directory,
             author=ask.who.name,
             expected_revision=request.expected_revision,
+            expected_digest=request.expected_digest,
             reason=request.reason,
         )
         until = self._plane.clock.monotonic() + request.wait_seconds
@@ -123,6 +127,17 @@ class ConfigRoutes:
             workers = await self._plane.until_settled(outcome.revision, 0.0)
             answer = replace(answer, roll=roll, workers=workers)
         return json_response(answer)
+
+    async def _planned(self, outcome: Outcome, assumed: Assumed) -> answers.ApplyAnswer:
+        forecasts = await asyncio.to_thread(self._forecasts, outcome, assumed)
+        return replace(_answer(outcome, []), forecasts=forecasts)
+
+    def _forecasts(self, outcome: Outcome, assumed: Assumed) -> dict[str, Forecast]:
+        return {
+            name: forecast(model.rollout, self._plane.traffic(model, assumed))
+            for name, model in outcome.rollouts.items()
+            if model.rollout is not None
+        }
 
     async def _roll(self, ask: Ask) -> Response:
         request: answers.RollRequest = ask.body

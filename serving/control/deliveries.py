@@ -2,37 +2,23 @@
 
 import asyncio
 import contextlib
-import hashlib
-import hmac
 import os
 import signal
-import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
 import msgspec
 
-from serving.config.destinations import address_refusal, parse_destination
 from serving.config.monitoring import RetrainConfig
+from serving.control.outbound import DeliveryFailed, Reach, post, post_event, read_secret
 from serving.tasks import end
 
-__all__ = ["SIGNATURE", "Courier", "DeliveryFailed", "sign"]
+__all__ = ["Courier"]
 
-SIGNATURE: Final = "x-sluice-signature"
 _TAIL_BYTES: Final = 2048
 _PASSED_ON: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER")
 """Of our environment, what a program gets: no credential of the gateway's is among it."""
-
-
-class DeliveryFailed(Exception):
-    """This attempt came to nothing; the message says why, without any secret."""
-
-
-def sign(key: bytes, body: bytes) -> str:
-    """The value of `x-sluice-signature`: `sha256=` and the HMAC-SHA256 of the body, in hex."""
-    return "sha256=" + hmac.new(key, body, hashlib.sha256).hexdigest()
 
 
 class Courier:
@@ -40,10 +26,12 @@ class Courier:
 
     Args:
         loopback: whether loopback addresses are meant; see `serving.config.destinations`.
+        hosts: names that it may go to; empty: any.
     """
 
-    def __init__(self, *, loopback: bool) -> None:
+    def __init__(self, *, loopback: bool, hosts: Callable[[], Sequence[str]] = tuple) -> None:
         self._loopback = loopback
+        self._hosts = hosts
 
     async def deliver(
         self, retrain: RetrainConfig, directory: Path, identifier: str, event: bytes
@@ -64,21 +52,15 @@ class Courier:
             return await _run(retrain.command, directory, identifier, event, seconds)
         try:
             async with asyncio.timeout(seconds):
-                secret = await asyncio.to_thread(_secret, directory, retrain.secret_file)
+                secret = await asyncio.to_thread(read_secret, directory, retrain.secret_file)
                 if retrain.airflow:
                     return await self._airflow(retrain.airflow, secret, identifier, event)
-                return await self._webhook(retrain.webhook, secret, event)
+                return await post_event(retrain.webhook, secret, event, self._reach())
         except TimeoutError as error:
             raise DeliveryFailed(f"no answer within {seconds:g} s") from error
 
-    async def _webhook(self, url: str, key: bytes, event: bytes) -> str:
-        headers = {"content-type": "application/cloudevents+json; charset=utf-8"}
-        if key:
-            headers[SIGNATURE] = sign(key, event)
-        status = await self._post(url, headers, event)
-        if not 200 <= status < 300:
-            raise DeliveryFailed(f"the webhook answered {status}")
-        return f"the webhook answered {status}"
+    def _reach(self) -> Reach:
+        return Reach(hosts=self._hosts(), loopback=self._loopback)
 
     async def _airflow(self, url: str, token: bytes, identifier: str, event: bytes) -> str:
         # `logical_date` must be there and may be null; a field that Airflow does not know is a 422
@@ -94,38 +76,12 @@ class Courier:
         headers = {"content-type": "application/json", "accept": "application/json"}
         if token:
             headers["authorization"] = f"Bearer {token.decode('ascii', 'replace')}"
-        status = await self._post(url, headers, body)
+        status = await post(url, headers, body, self._reach())
         if status == 409:
             return "Airflow has this run already"
         if status not in (200, 201):
             raise DeliveryFailed(f"Airflow answered {status}{_meaning(status)}")
         return f"Airflow answered {status}"
-
-    async def _post(self, url: str, headers: Mapping[str, str], body: bytes) -> int:
-        await self._refuse_bad_address(url)
-        # No proxy and no redirect: it goes where the configuration says, or nowhere. The whole
-        # attempt has a time already; one for each step would only be another number.
-        async with httpx.AsyncClient(trust_env=False, timeout=httpx.Timeout(None)) as http:
-            try:
-                async with http.stream("POST", url, headers=headers, content=body) as answer:
-                    return answer.status_code
-            except (httpx.HTTPError, httpx.InvalidURL) as error:
-                raise DeliveryFailed(f"no answer: {str(error) or type(error).__name__}") from error
-
-    async def _refuse_bad_address(self, url: str) -> None:
-        """Look at every address of the name. One that changes right after is not noticed."""
-        try:
-            where = parse_destination(url)
-            found = await asyncio.get_running_loop().getaddrinfo(
-                where.host, where.port, type=socket.SOCK_STREAM
-            )
-        except ValueError as error:
-            raise DeliveryFailed(f"the address cannot be used: {error}") from error
-        except OSError as error:
-            raise DeliveryFailed(f"the host cannot be found: {error.strerror or error}") from error
-        for *_, address in found:
-            if refusal := address_refusal(str(address[0]), loopback=self._loopback):
-                raise DeliveryFailed(f"the address of the host {refusal}")
 
 
 def _meaning(status: int) -> str:
@@ -137,18 +93,6 @@ def _meaning(status: int) -> str:
         422: "it does not take this request; it must be Airflow 3",
     }
     return f": {words[status]}" if status in words else ""
-
-
-def _secret(directory: Path, name: str) -> bytes:
-    if not name:
-        return b""
-    try:
-        secret = (directory / name).read_bytes().strip()
-    except OSError as error:
-        raise DeliveryFailed(f"`secret_file` cannot be read: {error.strerror}") from error
-    if not secret:
-        raise DeliveryFailed("`secret_file` is empty")
-    return secret
 
 
 async def _run(

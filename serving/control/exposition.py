@@ -72,6 +72,7 @@ def own_families(
     label_outcomes: Mapping[tuple[str, str], int] | None = None,
     monitoring_events: Mapping[tuple[str, str], int] | None = None,
     retrainings: Mapping[tuple[str, str], int] | None = None,
+    notices: Mapping[tuple[str, str], int] | None = None,
 ) -> Iterator[Metric]:
     """What control knows beside the counters.
 
@@ -86,6 +87,7 @@ def own_families(
         label_outcomes: labels by model and outcome.
         monitoring_events: changes of level by model and new level.
         retrainings: what became of requests for training, by model and outcome.
+        notices: what became of notices of rollouts, by model and outcome.
     """
     build = GaugeMetricFamily("sluice_build_info", "The installation.", labels=("version",))
     build.add_metric((version,), 1)
@@ -148,6 +150,14 @@ def own_families(
     for model_outcome, count in sorted((retrainings or {}).items()):
         asked.add_metric(model_outcome, count)
     yield asked
+    told = CounterMetricFamily(
+        "sluice_rollout_notices_total",
+        "Notices of rollouts: told, delivered, failed (an attempt), given_up.",
+        labels=("model", "outcome"),
+    )
+    for model_outcome, count in sorted((notices or {}).items()):
+        told.add_metric(model_outcome, count)
+    yield told
 
 
 class _Once(Collector):

@@ -21,6 +21,7 @@ import msgspec
 from serving.config.schema import GatewayConfig
 from serving.config.snapshot import Snapshot
 from serving.config.snapshot_codec import dec_hook, enc_hook
+from serving.control.origin import Origin
 from serving.files import append_line, write_whole
 
 __all__ = ["Action", "Entry", "Journal", "Summary"]
@@ -37,6 +38,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     configuration came from, empty for load and unload. `rollout` is traffic that a rollout moved,
     `adopt` a revision found in the store.
     `generation` is that of the settings that came with it (`serving.config.applied`), 0 for none.
+    `origin` is what the directory's files were, and of which commit; None where there was none.
     """
 
     snapshot: Snapshot
@@ -47,6 +49,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     directory: str = ""
     generation: int = 0
+    origin: Origin | None = None
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +61,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     action: Action
     reason: str = ""
     changes: list[str] = []
+    origin: Origin | None = None
 
 
 class _Place(msgspec.Struct, frozen=True):

@@ -223,6 +223,7 @@ def history(entries: Sequence[Entry], limit: int) -> HistoryAnswer:
                 action=entry.action,
                 reason=entry.reason,
                 changes=plan.lines(),
+                origin=entry.origin,
             )
         )
     return HistoryAnswer(entries=newest)

@@ -10,6 +10,7 @@ import msgspec
 from serving.control import answers
 from serving.control.operations import Operation
 from serving.control.rates import Rate
+from serving.rollout.standing import RolloutStanding, RuleStanding
 
 __all__ = ["docs_page", "status_page"]
 
@@ -82,7 +83,7 @@ def status_page(status: answers.Status, now: float) -> str:
         f"<header><h1>Sluice {_text(status.version)}</h1>{badge}"
         f"<span>{_published(status, now)}</span><span>{_store(status.store)}</span></header>"
         f"{problem}"
-        f"<h2>Models</h2>{_models(status, rates)}"
+        f"<h2>Models</h2>{_models(status, rates)}{_rollouts(status.rollouts, now)}"
         f"<h2>Workers</h2>{_workers(status.workers)}"
         '<nav><a href="/docs">API</a> · <a href="/api/v1/history">history</a> · '
         '<a href="/metrics">metrics</a> · <a href="/api/v1/status">this page as JSON</a></nav>',
@@ -154,6 +155,51 @@ def _drift(level: answers.DriftLevel | None) -> str:
         f'<a class="{_text(level.level)}" title="{_text(level.reason)}" '
         f'href="/drift/{_text(quote(level.model, safe=""))}">{_text(level.level)}</a>'
     )
+
+
+def _rollouts(standings: Iterable[RolloutStanding], now: float) -> str:
+    """Where new versions are on their way; nothing where there are none."""
+    rows = [
+        f"<td>{_text(one.model)}</td><td>{_text(one.production)} → {_text(one.canary)}</td>"
+        f"<td>{_phase(one)}</td><td>{_step(one)}</td>"
+        f'<td class="share"><span class="bar"><i class="canary" style="width:{one.weight:g}%"></i>'
+        f"</span>{one.weight:g} %</td><td>{_verdicts(one.rules)}</td>"
+        f'<td class="n">{_ago(now - one.began)}</td>'
+        for one in standings
+    ]
+    if not rows:
+        return ""
+    head = (
+        "<th>model</th><th>versions</th><th>phase</th><th>step</th><th>weight</th>"
+        '<th>rules</th><th class="n">for</th>'
+    )
+    return f"<h2>Rollouts</h2>{_table(head, rows, '')}"
+
+
+def _phase(standing: RolloutStanding) -> str:
+    tone = {"done": "good", "aborting": "bad", "aborted": "bad", "progressing": ""}
+    words = _text(standing.phase.replace("_", " "))
+    shown = f'<span class="{tone.get(standing.phase, "passing")}">{words}</span>'
+    return f'{shown}<br><span class="dim">{_text(standing.reason)}</span>'
+
+
+def _step(standing: RolloutStanding) -> str:
+    """`2 of 4: weight 5 %`, and what it waits for."""
+    place = f"{standing.step + 1} of {len(standing.steps)}"
+    if standing.step < len(standing.steps):
+        place += f": {_text(standing.steps[standing.step])}"
+    waits = "; ".join(standing.waiting_for)
+    return f'{place}<br><span class="dim">{_text(f"waits for {waits}")}</span>' if waits else place
+
+
+def _verdicts(rules: Iterable[RuleStanding]) -> str:
+    tone = {"ok": "good", "regressed": "bad", "undecided": "passing", "no_data": "dim"}
+    shown = [
+        f'<span class="{tone[one.verdict]}" title="{_text(one.words)}">{_text(one.name)} '
+        f"{_text(one.verdict.replace('_', ' '))}</span>"
+        for one in rules
+    ]
+    return "<br>".join(shown) or '<span class="dim">–</span>'
 
 
 def _readiness(model: answers.ModelStatus, version: answers.VersionStatus) -> str:

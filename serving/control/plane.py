@@ -10,7 +10,7 @@ from prometheus_client.core import Metric
 
 from serving.clock import Clock
 from serving.config.keys import WorkerReport, node_name
-from serving.config.schema import GatewayConfig
+from serving.config.schema import GatewayConfig, ModelConfig
 from serving.config.snapshot import Snapshot
 from serving.control.audit import AuditLog
 from serving.control.deliveries import Courier
@@ -21,6 +21,8 @@ from serving.control.feature_writer import FeatureWriter
 from serving.control.harm import HarmMonitor
 from serving.control.label_desk import LabelDesk
 from serving.control.monitoring_events import MonitoringEvents
+from serving.control.notices import Notices
+from serving.control.outbound import Reach
 from serving.control.plan import without_secrets
 from serving.control.publisher import Publisher
 from serving.control.quarantine import QuarantineKeeper, configured_keys, is_everywhere
@@ -32,6 +34,7 @@ from serving.control.rollout_verbs import RolloutVerbs
 from serving.control.rollouts import Rollouts
 from serving.control.rolls import RollStatus
 from serving.control.store import Store
+from serving.control.traffic_seen import Assumed, rate_of, traffic_of
 from serving.control.workers import (
     FORGET_SECONDS,
     Acknowledgement,
@@ -44,6 +47,7 @@ from serving.metrics import Samples, total
 from serving.metrics_exchange import decode
 from serving.metrics_folder import fold, outliving, totals
 from serving.recording.ledger import DROPPED
+from serving.rollout.forecast import Traffic
 
 __all__ = ["ControlPlane"]
 
@@ -124,6 +128,15 @@ class ControlPlane:
             log=lambda: self._log_folder(data),
             clock=clock,
         )
+        self.notices = Notices(
+            data / "rollouts",
+            data=data,
+            directory=publisher.configured_in,
+            reach=self._reach,
+            source=lambda: self.address,
+            clock=clock,
+        )
+        publisher.busiest = self.busiest
         self.rollouts = Rollouts(
             RolloutLog(data / "rollouts", store),
             publisher=publisher,
@@ -133,6 +146,7 @@ class ControlPlane:
             audit=audit,
             clock=clock,
         )
+        self.rollouts.tell = self.notices.tell
         self.rollout_verbs = RolloutVerbs(self.rollouts)
         self._metrics_folder = data / "metrics"
         self._store = store
@@ -140,6 +154,11 @@ class ControlPlane:
 
     def _published(self) -> Snapshot | None:
         return self.publisher.current if self.publisher.started else None
+
+    def _reach(self) -> Reach:
+        """Where notices may be sent to."""
+        notify = self.publisher.running.gateway.notify
+        return Reach(hosts=notify.hosts, loopback=notify.private, private=notify.private)
 
     def _log_folder(self, data: Path) -> str:
         log = self.publisher.running.gateway.log
@@ -182,6 +201,16 @@ class ControlPlane:
 
     def _only_control(self, status: RollStatus) -> bool:
         return status.control and status.rolled == status.workers > 0
+
+    def traffic(self, model: ModelConfig, assumed: Assumed) -> Traffic:
+        """What a rollout of this model would meet now. Reads files."""
+        rate = rate_of(model.model, self.rates.now())
+        return traffic_of(model, rate, self._totals(), assumed)
+
+    def busiest(self, model: ModelConfig) -> Traffic | None:
+        """The most requests a second that a model had in the last day; None: it had none."""
+        rate = self.rates.busiest(model.model)
+        return Traffic(rate=rate) if rate else None
 
     async def workers(self) -> list[WorkerReport]:
         """The workers' latest reports; the last ones known while the store is away."""
@@ -282,5 +311,6 @@ class ControlPlane:
             label_outcomes=self.labels.counts,
             monitoring_events=self.drift.events.counts,
             retrainings=self.retraining.counts,
+            notices=self.notices.counts,
             quarantined=[(one.model, one.version) for one in self.quarantine.entries],
         )

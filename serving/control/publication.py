@@ -9,6 +9,7 @@ follow it. One caller at a time.
 import asyncio
 import logging
 from pathlib import Path
+from typing import Final
 
 from serving.clock import Clock
 from serving.config.applied import Applied
@@ -16,6 +17,7 @@ from serving.config.snapshot import Snapshot
 from serving.config.snapshot_codec import decode_snapshot, encode_snapshot
 from serving.control.host_list import HostList
 from serving.control.journal import Action, Entry, Journal
+from serving.control.origin import Origin
 from serving.control.plan import without_secrets
 from serving.control.rolls import Rolls
 from serving.control.store import Store
@@ -23,6 +25,8 @@ from serving.errors import Conflict, InvalidConfig, ServingError, StoreUnavailab
 from serving.files import write_whole
 
 __all__ = ["Publication"]
+
+_FROM_A_DIRECTORY: Final[frozenset[Action]] = frozenset({"start", "apply", "adopt"})
 
 
 class Publication:
@@ -120,6 +124,7 @@ class Publication:
         directory: str = "",
         must_reach: bool,
         settings: Applied | None = None,
+        origin: Origin | None = None,
     ) -> None:
         """Journal, then publish. With `must_reach` nothing happens while the store is away.
 
@@ -140,7 +145,14 @@ class Publication:
                     f"another writer has published revision {before.revision}; plan again",
                     before.revision,
                 )
-        await self._record(snapshot, action, reason=reason, directory=directory, settings=settings)
+        await self._record(
+            snapshot,
+            action,
+            reason=reason,
+            directory=directory,
+            settings=settings,
+            origin=origin,
+        )
         try:
             published = await self._store.publish(snapshot)
         except StoreUnavailable as error:
@@ -162,8 +174,11 @@ class Publication:
         reason: str = "",
         directory: str = "",
         settings: Applied | None = None,
+        origin: Origin | None = None,
     ) -> None:
         generation = self.generation
+        if action not in _FROM_A_DIRECTORY and self.journal.last is not None:
+            origin = self.journal.last.origin  # the same files, served another way
         try:
             if settings is not None and self._rolls is not None:
                 generation = await asyncio.to_thread(self._rolls.prepare, settings, generation)
@@ -176,6 +191,7 @@ class Publication:
                 reason=reason,
                 directory=directory,
                 generation=generation,
+                origin=origin,
             )
             await asyncio.to_thread(self.journal.append, entry)
         except OSError as error:

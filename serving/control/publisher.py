@@ -17,14 +17,18 @@ from msgspec.structs import replace
 from serving.clock import Clock
 from serving.config.applied import Applied
 from serving.config.effects import names_files, taken_over
-from serving.config.schema import GatewayConfig
+from serving.config.problems import raise_errors
+from serving.config.schema import GatewayConfig, ModelConfig
 from serving.config.snapshot import RolloutTraffic, Snapshot
 from serving.config.snapshot_codec import encode_snapshot
 from serving.control.candidates import shadows, unseen
 from serving.control.compile import Compiled
 from serving.control.journal import Action, Journal
+from serving.control.origin import Origin, origin_of
 from serving.control.plan import Plan, compare
 from serving.control.publication import Publication
+from serving.control.rollout_changes import LiveRollout, live_in, refused_changes
+from serving.control.rollout_reach import out_of_reach
 from serving.control.rolls import Rolls
 from serving.control.stock import Stock
 from serving.control.store import Store, Subscription
@@ -37,6 +41,7 @@ from serving.errors import (
     StoreUnavailable,
 )
 from serving.rollout.applied import same_traffic
+from serving.rollout.forecast import Traffic
 
 __all__ = ["Outcome", "Publisher"]
 
@@ -53,12 +58,16 @@ Gate = Callable[[str, str, float], Awaitable[list[str]]]
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What a verb did. `published`: `revision` is new; otherwise it is the one that was there."""
+    """What a verb did. `published`: `revision` is new; otherwise it is the one that was there.
+
+    `rollouts` are the models that have a rollout there.
+    """
 
     plan: Plan
     revision: int
     published: bool
     warnings: list[str] = []
+    rollouts: dict[str, ModelConfig] = {}
 
 
 class Publisher:
@@ -107,6 +116,12 @@ class Publisher:
         )
         self.gate: Gate | None = None
         """Compares a candidate with production before it answers anybody; None: nobody does."""
+
+        self.live: Callable[[], Mapping[str, LiveRollout]] = lambda: live_in(self.current)
+        """Rollouts that are under way, by model: what they are about must not change."""
+
+        self.busiest: Callable[[ModelConfig], Traffic | None] = lambda _: None
+        """The most traffic that a model has had lately; None: nobody has counted any."""
 
         self.started = False
         self.store_name = ""
@@ -198,7 +213,10 @@ class Publisher:
             self._log.warning("%s", warning)
         new = self._next(compiled, author="start")
         if self.current is None or not _same(self.current, new):
-            await self._commit(new, "start", directory=str(directory), must_reach=False)
+            origin = await self._origin(directory, compiled)
+            await self._commit(
+                new, "start", directory=str(directory), must_reach=False, origin=origin
+            )
 
     async def keep(self) -> None:
         """Compare the store with the journal for ever, and repair it; never returns.
@@ -244,6 +262,8 @@ class Publisher:
     async def plan(self, directory: Path) -> Outcome:
         """Say what applying the directory would change. Raises InvalidConfig."""
         compiled = await self._compared(await self._compiled(directory))
+        beyond = [str(one) for one in out_of_reach(compiled, self.current, self.busiest)]
+        compiled = replace(compiled, warnings=[*compiled.warnings, *beyond])
         new = self._next(compiled, author="")
         return self._outcome(compiled, new, self._plan(compiled, new, directory), published=False)
 
@@ -253,18 +273,22 @@ class Publisher:
         *,
         author: str,
         expected_revision: int | None = None,
+        expected_digest: str = "",
         reason: str = "",
     ) -> Outcome:
         """Publish the directory, unless it says what is served already.
 
         Raises:
             InvalidConfig: with every problem; nothing has changed.
-            Conflict: `expected_revision` is not the current one, or another writer was faster.
+            Conflict: `expected_revision` is not the current one, the files are not those of
+                `expected_digest`, or another writer was faster.
             StoreUnavailable: the store does not answer; nothing has changed.
         """
         async with self._one_at_a_time:
             self.expect(expected_revision)
             compiled = await self._compared(await self._compiled(directory))
+            self._expect_files(compiled, expected_digest)
+            raise_errors(out_of_reach(compiled, self.current, self.busiest))
             new = self._next(compiled, author=author)
             plan = self._plan(compiled, new, directory)
             settings = self._to_follow(compiled.configuration.gateway, str(directory))
@@ -277,6 +301,7 @@ class Publisher:
                     directory=str(directory),
                     must_reach=True,
                     settings=settings,
+                    origin=await self._origin(directory, compiled),
                 )
             self.problem = ""
             return self._outcome(compiled, new, plan, published=published)
@@ -377,20 +402,32 @@ class Publisher:
                 rollouts=rollouts,
             )
             last = self.journal.last
-            await self._commit(
-                new,
-                "rollout",
-                reason=reason,
-                directory=last.directory if last is not None else "",
-                must_reach=False,
-            )
+            directory = last.directory if last is not None else ""
+            try:
+                await self._commit(
+                    new, "rollout", reason=reason, directory=directory, must_reach=True
+                )
+            except StoreUnavailable:
+                await self._commit(
+                    new, "rollout", reason=reason, directory=directory, must_reach=False
+                )
             return True
 
     async def _compiled(self, directory: Path) -> Compiled:
         async with self._stock.staging:
             compiled = await asyncio.to_thread(self._compile, directory)
         await asyncio.to_thread(self._refuse_unseen, compiled)
+        raise_errors(refused_changes(compiled, self.current, self.live()))
         return compiled
+
+    async def _origin(self, directory: Path, compiled: Compiled) -> Origin | None:
+        if compiled.loaded is None:
+            return None
+        return await asyncio.to_thread(origin_of, directory, compiled.loaded.digest)
+
+    def _expect_files(self, compiled: Compiled, digest: str) -> None:
+        if digest and (compiled.loaded is None or compiled.loaded.digest != digest):
+            raise Conflict("the files have changed since they were looked at", self.revision)
 
     def _refuse_unseen(self, compiled: Compiled) -> None:
         """Refuse a candidate that gets answers to give before it was a shadow. Reads the disk."""
@@ -466,6 +503,11 @@ class Publisher:
             revision=new.revision if published else self.revision,
             published=published,
             warnings=compiled.warnings,
+            rollouts={
+                name: model
+                for name, model in compiled.configuration.models.items()
+                if model.rollout is not None
+            },
         )
 
     async def _commit(
@@ -477,6 +519,7 @@ class Publisher:
         reason: str = "",
         directory: str = "",
         settings: Applied | None = None,
+        origin: Origin | None = None,
     ) -> None:
         await self._publication.commit(
             snapshot,
@@ -485,6 +528,7 @@ class Publisher:
             directory=directory,
             must_reach=must_reach,
             settings=settings,
+            origin=origin,
         )
         self._stock.may_hold_leftovers = True
 

@@ -12,6 +12,9 @@ __all__ = ["Rate", "Rates"]
 _WINDOW_SECONDS: Final = 10.0
 _REQUESTS: Final = "sluice_requests_total"
 _COPIES: Final = "sluice_mirrored_total"
+_HOURS: Final = 24
+_HOUR_SECONDS: Final = 3600.0
+_ANSWERING: Final = ("production", "canary")
 
 
 class Rate(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,11 +47,15 @@ def _counted(family: str, labels: tuple[str, ...]) -> tuple[_Key, bool] | None:
 
 
 class Rates:
-    """Keeps a few samples of the counters, at most `window` seconds old."""
+    """Keeps a few samples of the counters, at most `window` seconds old.
+
+    And for each of the last 24 hours the busiest window of each model.
+    """
 
     def __init__(self, window: float = _WINDOW_SECONDS) -> None:
         self._window = window
         self._samples: deque[tuple[float, _Counts]] = deque()
+        self._hours: deque[tuple[float, dict[str, float]]] = deque(maxlen=_HOURS)
 
     def observe(self, samples: Samples, now: float) -> None:
         """Take a sample at `now`, monotonic seconds."""
@@ -63,6 +70,22 @@ class Rates:
         # One sample older than the window stays, or the window would always be cut short.
         while len(self._samples) > 2 and self._samples[1][0] <= now - self._window:
             self._samples.popleft()
+        self._remember(now)
+
+    def busiest(self, model: str) -> float:
+        """Requests a second that a model answered in its busiest window of the last 24 hours."""
+        return max((hour.get(model, 0.0) for _, hour in list(self._hours)), default=0.0)
+
+    def _remember(self, now: float) -> None:
+        if not self._hours or now - self._hours[-1][0] >= _HOUR_SECONDS:
+            self._hours.append((now, {}))
+        _, hour = self._hours[-1]
+        together: dict[str, float] = {}
+        for one in self.now():
+            if one.role in _ANSWERING:
+                together[one.model] = together.get(one.model, 0.0) + one.requests_per_second
+        for model, rate in together.items():
+            hour[model] = max(rate, hour.get(model, 0.0))
 
     def now(self) -> list[Rate]:
         """Rates over the window, one per version and role that was ever asked; none at first."""

@@ -20,9 +20,10 @@ from serving.clock import Clock
 from serving.config.monitoring import RetrainConfig
 from serving.config.snapshot import Snapshot
 from serving.control.audit import AuditLog
-from serving.control.deliveries import Courier, DeliveryFailed
+from serving.control.deliveries import Courier
 from serving.control.harm_state import Harm
 from serving.control.monitoring_events import Place
+from serving.control.outbound import DeliveryFailed
 from serving.control.retraining_event import (
     Results,
     RetrainingData,

@@ -78,9 +78,7 @@ class RolloutRoutes:
 
     async def _list(self, ask: Ask) -> Response:
         del ask
-        rollouts = self._plane.rollouts
-        found = [rollouts.standing(model) for model in rollouts.log.models]
-        return json_response([standing for standing in found if standing is not None])
+        return json_response(self._plane.rollouts.standings())
 
     async def _one(self, ask: Ask) -> Response:
         model = ask.path["model"]

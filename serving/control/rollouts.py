@@ -394,6 +394,11 @@ class Rollouts:
         """What is published; None before the start."""
         return self._publisher.current if self._publisher.started else None
 
+    def standings(self) -> list[RolloutStanding]:
+        """How each model's last rollout stands, of those that had one."""
+        found = [self.standing(model) for model in self.log.models]
+        return [standing for standing in found if standing is not None]
+
     def standing(self, model: str) -> RolloutStanding | None:
         """How a model's last rollout stands; None if it never had one."""
         told, snapshot = self.log.last(model), self.snapshot

@@ -127,6 +127,8 @@ async def status_of(plane: ControlPlane) -> answers.Status:
         quarantined=overview.quarantine_statuses(plane.quarantine.entries),
         drift=overview.drift_levels(plane.drift.watched.values()),
         roll=await plane.roll_status(),
+        rollouts=plane.rollouts.standings(),
+        origin=publisher.journal.last.origin if publisher.journal.last is not None else None,
     )
 
 

@@ -75,7 +75,7 @@ def _coverage(report: "PerformanceReport") -> "Table":
 
 
 def _delay(report: "PerformanceReport") -> "Table":
-    from serving.cli.status_tables import age
+    from serving.cli.span import age
 
     table = plain_table("LABELLED WITHIN", "SHARE", "95 % INTERVAL", "OF")
     for point in report.delay:

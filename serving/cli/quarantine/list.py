@@ -39,7 +39,7 @@ def list(*, where: Where, output: Output) -> None:  # noqa: A001 - the command's
 
 
 def _table(answer: "QuarantineAnswer") -> "Table":
-    from serving.cli.status_tables import age
+    from serving.cli.span import age
 
     table = plain_table("model", "version", "for", "crashes", "why")
     for one in answer.quarantined:

@@ -40,7 +40,7 @@ def show(status: "RetrainingStatus", output: Output) -> None:
 
 
 def _table(status: "RetrainingStatus") -> "Table":
-    from serving.cli.status_tables import age
+    from serving.cli.span import age
 
     table = plain_table("model", status.model)
     table.add_row("asks", status.asks)

@@ -4,12 +4,12 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from serving.config.addresses import listener_parts, parse_address
-from serving.config.destinations import address_refusal, parse_destination
+from serving.config.destinations import address_refusal, host_refusal, parse_destination
 from serving.config.facts import Facts, RetrainFact
 from serving.config.load import Loaded
 from serving.config.monitoring import MonitoringConfig, RetrainConfig
 from serving.config.problems import Path, Problem, Severity
+from serving.config.rules.loopback import admin_is_loopback
 
 __all__ = ["check_retraining"]
 
@@ -104,9 +104,10 @@ class _Retrain:
         except ValueError as error:
             yield self._problem(option, str(error))
             return
-        local = self._binds_loopback()
+        local = admin_is_loopback(self._gateway)
         host = "127.0.0.1" if where.host == "localhost" else where.host
-        if refusal := address_refusal(host, loopback=local):
+        refused = host_refusal(where.host, self._gateway.notify.hosts)
+        if refusal := refused or address_refusal(host, loopback=local):
             yield self._problem(option, f"`{where.host}` {refusal}")
         if option == "airflow" and not _AIRFLOW.search(url):
             message = "it does not end as Airflow 3's address of a DAG's runs does"
@@ -115,12 +116,6 @@ class _Retrain:
         if option == "airflow" and self._retrain.secret_file and not where.encrypted and beyond:
             message = "the bearer token would go over the network as it is"
             yield self._problem(option, message, "use https://", "warning")
-
-    def _binds_loopback(self) -> bool:
-        try:
-            return parse_address(listener_parts(self._gateway.listen.admin)[0]).is_loopback
-        except ValueError:
-            return False  # has a problem of its own
 
     def _secret(self) -> Iterator[Problem]:
         retrain = self._retrain

@@ -47,13 +47,13 @@ def agreement(case: Case, book: EventBook) -> RuleStanding:
             low=finite(share_interval(agree, copies, case.alpha).low),
             high=finite(share_interval(agree, copies, case.share / len(logs)).high),
         )
-    if log_e >= -math.log(case.share):
+    bound = -math.log(case.share)
+    if log_e >= bound:
         found.verdict = "regressed"
-        worse = []
-        if at_least is not None and logs[-1] > 0:
-            worse.append(f"less than {at_least:.4g} agree")
-        if logs[0] > 0:
-            worse.append("it fails where production does not")
+        # Of two whose mean is enough at least one is.
+        worse = ["it fails where production does not"] if logs[0] >= bound else []
+        if at_least is not None and logs[-1] >= bound:
+            worse.insert(0, f"less than {at_least:.4g} agree")
         end = f"proven: {' and '.join(worse)}"
     elif case.rule.prove is not None:
         end = _proof(case, found, (agree, copies), (failed, only_production))

@@ -1,10 +1,15 @@
+from collections.abc import Iterable
+
 import pytest
 from rich.console import Console
+from rollout_admin_kit import standing
 
 from serving.cli.overview import Overview
-from serving.cli.status_tables import age, memory, render
+from serving.cli.span import age
+from serving.cli.status_tables import memory, render
 from serving.control import answers
 from serving.drift.verdict import Level
+from serving.rollout.standing import RolloutStanding
 
 
 @pytest.mark.parametrize(
@@ -30,7 +35,7 @@ def test_memory_is_told_in_mebibytes(size: int | None, words: str) -> None:
     assert memory(size) == words
 
 
-def shown(*levels: answers.DriftLevel) -> str:
+def shown(*levels: answers.DriftLevel, rollouts: Iterable[RolloutStanding] = ()) -> str:
     """The tables of a gateway with one version in two roles."""
     roles = [answers.RoleShare(role=one, percent=50) for one in ("production", "shadow")]
     version = answers.VersionStatus(
@@ -40,6 +45,7 @@ def shown(*levels: answers.DriftLevel) -> str:
     status = answers.Status(
         version="1", ready=True, revision=1, author="a", published_at=0.0, workers=[], rates=[],
         store=answers.StoreStatus(name="Valkey", up=True), models=[model], drift=list(levels),
+        rollouts=list(rollouts),
     )  # fmt: skip
     console = Console(width=200)
     with console.capture() as captured:
@@ -64,3 +70,13 @@ def test_the_gravest_verdict_of_a_version_stands_in_its_line() -> None:
 def test_without_a_watched_model_there_is_no_column_for_it() -> None:
     """Nobody wonders what it means."""
     assert "drift" not in shown()
+
+
+def test_a_live_rollout_is_a_line() -> None:
+    """One that is over is not."""
+    text = shown(rollouts=[standing(), standing(model="old", phase="done")])
+
+    assert (
+        "rollout of demo: v1 → v2, progressing, step 2 of 4: weight 5 %, errors undecided" in text
+    )
+    assert "old" not in text

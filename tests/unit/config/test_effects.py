@@ -40,6 +40,7 @@ def gateway(**sections: Any) -> GatewayConfig:
         ("listen.http.address", Effect.NEEDS_RESTART),
         ("listen.grpc", Effect.NEEDS_RESTART),
         ("store", Effect.NEEDS_RESTART),
+        ("notify.hosts", Effect.LIVE),
         ("something.new", Effect.NEEDS_RESTART),
     ],
 )

@@ -3,6 +3,7 @@ from pathlib import Path
 import onnx_models
 import pytest
 from control_kit import ConfigDirectory
+from msgspec.structs import replace
 
 from serving.control.compile import compile_configuration
 from serving.errors import InvalidConfig
@@ -34,7 +35,9 @@ def test_model_files_are_staged_by_digest_with_their_signatures(
 ) -> None:
     """The snapshot names files under the data directory, and what they take and give."""
     compiled = compile_configuration(directory.root, data)
-    snapshot = compiled.snapshot(revision=3, author="ann", at=5.0, unloaded=["demo", "gone"])
+    first = compiled.snapshot(revision=2, author="ann", at=4.0)
+    before = replace(first, unloaded=["demo", "gone"])
+    snapshot = compiled.snapshot(revision=3, author="ann", at=5.0, before=before)
 
     staged = snapshot.staged["demo"]["v1"]
     assert staged.path == str(data / "artifacts" / f"{directory.digests['v1']}.onnx")

@@ -1,9 +1,11 @@
+import html
 import re
 from html.parser import HTMLParser
 
 import msgspec
 import pytest
 from msgspec.structs import replace
+from rollout_admin_kit import rule, standing
 
 from serving.control import answers
 from serving.control.operations import Ask, Operation, Parameter
@@ -107,6 +109,27 @@ def test_a_verdict_links_to_the_page_that_explains_it() -> None:
     assert '<a class="alert" title="`age` keeps drifting" href="/drift/demo">' in page
 
 
+def test_a_rollout_is_a_row_with_the_verdict_of_each_rule() -> None:
+    """Its words are data: nothing in them becomes part of the page."""
+    rules = [rule(words=HOSTILE), rule(name="slow", verdict="regressed")]
+    told = standing(
+        began=1_000.0 - 7200, rules=rules, reason=HOSTILE, waiting_for=["500 more keys"]
+    )
+    page = status_page(replace(STATUS, rollouts=[told]), 1_000.0)
+    escaped = html.escape(HOSTILE)
+
+    assert [
+        "demo", "v1 → v2", f"progressing{escaped}",
+        "2 of 4: weight 5 %waits for 500 more keys", "5 %", "errors undecidedslow regressed", "2 h",
+    ] in rows_of(page)  # fmt: skip
+    assert HOSTILE not in page
+
+
+def test_without_rollouts_the_page_has_no_room_for_them() -> None:
+    """Nobody wonders what is missing."""
+    assert "Rollouts" not in status_page(STATUS, 1_000.0)
+
+
 @pytest.mark.parametrize(
     ("status", "says"),
     [
@@ -192,6 +215,7 @@ def test_the_api_page_lists_parameters_and_fields_with_their_defaults() -> None:
         "?limit": "At most 9.",
         "directory": "string, required",
         "expected_revision": "integer, nothing if left out",
+        "expected_digest": "string, nothing if left out",
         "dry_run": "boolean, false if left out",
         "reason": "string, nothing if left out",
         "wait_seconds": "number, 10.0 if left out",
