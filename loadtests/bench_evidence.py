@@ -32,6 +32,7 @@ from serving.config.snapshot import RolloutTraffic, Snapshot, StagedVersion
 from serving.config.snapshot_codec import dec_hook
 from serving.metrics import MetricsFile
 from serving.recording.recorder import Recorder
+from serving.traffic.table import Decision
 from serving.types import Call, InferRequest, Signature, Tensor, TensorMetadata
 from serving.upstream import Inference
 from serving.worker.admission import Admission
@@ -160,12 +161,6 @@ def config() -> ModelConfig:
     return msgspec.convert(CONFIG, ModelConfig, dec_hook=dec_hook)
 
 
-def watch(folder: Path, name: str) -> Watch:
-    """One that has told nothing yet."""
-    owner = Owner(worker="w", incarnation=name, model="bench", rollout=ROLLOUT.id)
-    return Watch(config(), ROLLOUT, folder=folder, owner=owner, slots=1024)
-
-
 def requests(count: int) -> list[InferRequest]:
     """One row each, of keys drawn evenly."""
     draw = np.random.default_rng(4)
@@ -179,93 +174,110 @@ def requests(count: int) -> list[InferRequest]:
 Flush = Callable[[], Coroutine[Any, Any, Any]]
 
 
-async def through_pipeline(
-    served: Pipeline, asked: list[InferRequest], size: int, flush: Flush
-) -> float:
-    """Microseconds a request."""
+async def block(served: Pipeline, asked: list[InferRequest], flush: Flush) -> float:
+    """Microseconds a request, through the pipeline and to the end of its batch."""
     now = time.monotonic
     begun = time.thread_time()
-    for number, request in enumerate(asked, 1):
+    for request in asked:
         arrived = now()
         await served.infer(request, Call(protocol="internal", arrived=arrived, decoded=arrived))
-        if not number % size:
-            await flush()
+    await flush()
     return (time.thread_time() - begun) / len(asked) * 1e6
 
 
-async def alone(served: Pipeline, seen: Watch, count: int, size: int, flush: Flush) -> float:
-    """Microseconds a request of what is called for it."""
-    route = served.table.models["bench"].route
-    drawn = [(route.pick(place, 0), place) for place in places(route.place_of, count)]
-    answers = [await Instant().infer({}) for _ in range(64)]
+async def alone(
+    seen: Watch, drawn: list[tuple[Decision, int]], answer: Inference, flush: Flush
+) -> float:
+    """Microseconds a request of what is called for it, and of the batch."""
     joined = Joined({}, 1, ("label", "probabilities"))
     begun = time.thread_time()
-    for number, (decision, place) in enumerate(drawn, 1):
+    for decision, place in drawn:
         ticket = seen.enter(decision, place)
         if ticket is not None:
-            seen.answered(ticket, 0.001, 1.0, joined, answers[number & 63])
-        if not number % size:
-            await flush()
-    return (time.thread_time() - begun) / count * 1e6
+            seen.answered(ticket, 0.001, 1.0, joined, answer)
+    await flush()
+    return (time.thread_time() - begun) / len(drawn) * 1e6
 
 
-def places(place_of: Callable[[bytes], int], count: int) -> list[int]:
-    """Where drawn keys fall."""
-    keys = np.random.default_rng(5).integers(0, KEYS, count).tolist()
-    return [place_of(b"%d" % key) for key in keys]
+class Bench:
+    """Everything that is measured, block after block in turns."""
 
+    def __init__(self, served: Pipeline, folder: Path, url: str) -> None:
+        self.served = served
+        self.model = served.table.models["bench"]
+        owner = Owner(worker="w", incarnation="bench", model="bench", rollout=ROLLOUT.id)
+        self.watch = Watch(config(), ROLLOUT, folder=folder, owner=owner, slots=1024)
+        self.account = Account(self.watch, Outbox("w", "bench"))
+        self.client = connect(url)
+        metrics = MetricsFile(folder / "s")
+        self.sender = Sender(self.client, metrics, SystemClock(), logging.getLogger("evidence"))
+        self.costs: dict[str, list[float]] = {}
 
-async def nothing() -> None:
-    """Without a rollout nothing is flushed."""
+    async def turn(self) -> None:
+        """Whatever else is due in the loop is paid for in every way."""
+        await asyncio.sleep(0)
+
+    async def count(self) -> None:
+        """Close a batch."""
+        self.account.close(time.monotonic(), time.time())
+        self.account.outbox.confirm(1 << 40)
+        await asyncio.sleep(0)
+
+    async def send(self) -> None:
+        """Close a batch and have the store take it."""
+        await self.sender.send([self.account], at_once=True)
+        self.account.outbox.confirm(1 << 40)
+        await asyncio.sleep(0)
+
+    async def round(self, asked: list[InferRequest], size: int) -> None:
+        """Each block in every way."""
+        answer = await Instant().infer({})
+        for at in range(0, len(asked), size):
+            part = asked[at : at + size]
+            for name, watch, flush in (
+                ("without", None, self.turn),
+                ("counted", self.watch, self.count),
+                ("counted and sent", self.watch, self.send),
+            ):
+                self.model.watch = watch
+                self.keep(name, await block(self.served, part, flush))
+            places = [self.model.route.place_of(b"%d" % one.inputs[1].data[0]) for one in part]
+            drawn = [(self.model.route.pick(place, 0), place) for place in places]
+            self.keep("alone, counted", await alone(self.watch, drawn, answer, self.count))
+            self.keep("alone, counted and sent", await alone(self.watch, drawn, answer, self.send))
+
+    def keep(self, name: str, cost: float) -> None:
+        """One more measurement."""
+        self.costs.setdefault(name, []).append(cost)
+
+    def say(self, title: str) -> None:
+        """Print medians, what is paid for in pairs, and begin anew."""
+        print(title)
+        without = self.costs["without"]
+        for name, costs in self.costs.items():
+            line = f"  {name:26} {statistics.median(costs):7.2f} µs"
+            if name.startswith("counted"):
+                more = [a - b for a, b in zip(costs, without, strict=True)]
+                low, middle, high = statistics.quantiles(more, n=4)
+                ratios = [a / b for a, b in zip(costs, without, strict=True)]
+                line += f"  {middle:+.2f} µs (half of them {low:+.2f} to {high:+.2f}), "
+                line += f"ratio {statistics.median(ratios):.3f}"
+            print(line)
+        self.costs.clear()
 
 
 async def measure(options: argparse.Namespace, folder: Path, url: str) -> None:
-    """Run everything in turns and print it."""
-    served = await pipeline(folder)
-    model = served.table.models["bench"]
+    """Run everything and print it."""
+    bench = Bench(await pipeline(folder), folder, url)
     asked = requests(options.requests)
-    client = connect(url)
-    sender = Sender(client, MetricsFile(folder / "s"), SystemClock(), logging.getLogger("evidence"))
     settle_memory()  # as a worker does before it answers
-    seen: dict[str, list[float]] = {}
-    for number in range(options.rounds):
-        counted = watch(folder, f"round-{number}")
-        account = Account(counted, Outbox("w", f"round-{number}"))
-
-        async def count(account: Account = account) -> None:
-            account.close(time.monotonic(), time.time())
-            account.outbox.confirm(1 << 40)
-
-        async def send(account: Account = account) -> None:
-            await sender.send([account], at_once=True)
-            account.outbox.confirm(1 << 40)
-
-        ways: list[tuple[str, Watch | None, Flush]] = [
-            ("without", None, nothing),
-            ("counted", counted, count),
-            ("counted and sent", counted, send),
-        ]
-        for name, one, flush in ways:
-            model.watch = one
-            cost = await through_pipeline(served, asked, options.batch, flush)
-            seen.setdefault(name, []).append(cost)
-        for name, flush in (("alone, counted", count), ("alone, counted and sent", send)):
-            cost = await alone(served, counted, options.requests, options.batch, flush)
-            seen.setdefault(name, []).append(cost)
-        counted.flight.close()
-    await client.aclose()
-    without = seen["without"]
-    print(f"{options.rounds} rounds of {options.requests} requests, {options.batch} a batch")
-    for name, costs in seen.items():
-        line = f"{name:26} {statistics.median(costs):7.2f} µs (least {min(costs):.2f})"
-        if name.startswith("counted"):
-            more = [a - b for a, b in zip(costs, without, strict=True)]
-            ratios = [a / b for a, b in zip(costs, without, strict=True)]
-            line += (
-                f"  {statistics.median(more):+.2f} µs ({min(more):+.2f} to {max(more):+.2f}), "
-                f"ratio {statistics.median(ratios):.3f}"
-            )
-        print(line)
+    await bench.round(asked, options.batch)
+    bench.say(f"every key for the first time, {options.batch} requests a batch")
+    for _ in range(options.rounds):
+        await bench.round(asked, options.batch)
+    bench.say(f"keys that are known, {options.rounds} rounds of {len(asked)} requests")
+    await bench.client.aclose()
+    bench.watch.flight.close()
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """From ended requests to a `Batch`: every key once per signal, with numpy, many at a time. Pure.
 
-A request leaves one tuple behind (`Note`); several hundred are added up together, which costs
-about a microsecond each. Both arms are counted in one go and told apart when a batch is closed:
+A request leaves a note behind (`Notes`); several hundred are added up together, which costs about
+half a microsecond each. Both arms are counted in one go and told apart when a batch is closed:
 numpy's own cost a call is what a few hundred requests pay for.
 """
 
@@ -25,27 +25,67 @@ __all__ = [
     "PRODUCTION",
     "UNWELL",
     "Counting",
-    "Note",
+    "Notes",
     "Told",
 ]
 
 CANARY: Final = 0
 PRODUCTION: Final = 1
 
-UNWELL: Final = 1
+UNWELL: Final = 2
 """Flag: some view's status was not OK."""
 
-DEFAULTED: Final = 2
+DEFAULTED: Final = 4
 """Flag: a default stood for a value, so that the answer says nothing of the version."""
 
-KEYLESS: Final = 4
+KEYLESS: Final = 8
 """Flag: the request has no key; its place is 0."""
 
-FAULTY: Final = 8
-"""Flag: it was not answered, and the note says why."""
+FAULTY: Final = 16
+"""Flag: it was not answered; `Notes.faults` says why."""
 
-Note = tuple[int, int, float, int, Fault | None, tuple[NDArray[Any] | None, ...] | None]
-"""Place of the key, arm, seconds, flags, what went wrong, and outputs of the plan's `sources`."""
+_ARM: Final = 1
+
+
+class Notes:
+    """What requests of one probability have left behind, in the order they ended.
+
+    Columns, and no object a request: hundreds of those would wait for the next batch, out of the
+    processor's caches and in the garbage collector's way.
+    """
+
+    __slots__ = ("faults", "kinds", "place", "places", "seconds", "took", "value", "values")
+
+    def __init__(self) -> None:
+        self.places = array("Q")
+        """Where the key falls; 0 if there is none."""
+
+        self.seconds = array("d")
+        self.kinds = bytearray()
+        """Arm and flags."""
+
+        self.values: list[Any] = []
+        """Of the plan's only source, a tuple of several, None; empty if the plan has none."""
+
+        self.faults: list[tuple[int, Fault]] = []
+        """Which were not answered, by their number, and why."""
+
+        # Bound once: these are called for every request.
+        self.place = self.places.append
+        self.took = self.seconds.append
+        self.value = self.values.append
+
+    def __len__(self) -> int:
+        return len(self.kinds)
+
+    def clear(self) -> None:
+        """They are counted."""
+        del self.places[:]
+        del self.seconds[:]
+        del self.kinds[:]
+        self.values.clear()
+        self.faults.clear()
+
 
 _LABELS: Final = 64
 """Classes told apart; more are counted together, as `other`."""
@@ -189,24 +229,25 @@ class Counting:
         self._seconds: tuple[list[float], list[float]] = ([], [])
         self._labels: dict[str, int] = {}
 
-    def add(self, rho: float, notes: Sequence[Note]) -> None:
-        """Count requests of one probability in the order they ended."""
-        places, of_arm, seconds, flags, faults, outputs = zip(*notes, strict=True)
+    def add(self, rho: float, notes: Notes) -> None:
+        """Count requests of one probability."""
         into = self._open.get(rho)
         if into is None:
             into = self._open[rho] = _Open()
-        arms = np.frombuffer(bytes(of_arm), np.uint8)
-        took = np.frombuffer(array("d", seconds))
-        bits = np.array(flags, np.uint8) if any(flags) else None
-        unkeyed = _with(bits, KEYLESS)
-        group = _Group(into, self._cells(places), arms, unkeyed)
+        # Copies: an array cannot be emptied while somebody looks at its memory.
+        kinds = np.array(notes.kinds)
+        took = np.array(notes.seconds)
+        arms = kinds & np.uint8(_ARM)
+        bits = kinds if kinds.max() > _ARM else None
+        group = _Group(into, self._cells(notes.places), arms, _with(bits, KEYLESS))
         self._expose(group)
         bad = _with(bits, FAULTY)
-        error = self._faults(group, faults, bad)
+        error = self._faults(group, notes.faults, bad)
         fine = self._features(group, bits, bad)
         self._latency(group, took, error, fine)
         for rule in self.plan.predictions:
-            self._predicted(group, rule, outputs, fine if bad is None else _and_not(fine, bad))
+            usable = fine if bad is None else _and_not(fine, bad)
+            self._predicted(group, rule, notes.values, usable)
         self._sample(arms if bad is None else arms[~bad], took if bad is None else took[~bad])
 
     def aside(self, arm: int, rho: float, reason: str, count: int) -> None:
@@ -222,7 +263,7 @@ class Counting:
         keyed = [(place, outcome) for place, outcome in outcomes if place is not None]
         if not keyed:
             return
-        cells = self._cells([place for place, _ in keyed])
+        cells = self._cells(array("Q", [place for place, _ in keyed]))
         arm = np.zeros(1, np.uint8)
         for at in self._copied.fresh(cells).tolist():
             self._outcome(keyed[at][1]).add(cells[at : at + 1], arm)
@@ -266,10 +307,9 @@ class Counting:
 
     # --- one signal ---------------------------------------------------------------------
 
-    def _cells(self, places: Sequence[int]) -> NDArray[np.uint32]:
-        # `cell_of`, for many: unsigned words wrap around as its modulo does. Through an array of
-        # the standard library, since numpy takes four times as long to read large integers.
-        words = np.frombuffer(array("Q", places), np.uint64)
+    def _cells(self, places: "array[int]") -> NDArray[np.uint32]:
+        # `cell_of`, for many: unsigned words wrap around as its modulo does.
+        words = np.array(places, np.uint64)
         return ((words * self._scramble) >> np.uint64(40)).astype(np.uint32)
 
     def _memory(self, signal: str) -> Told:
@@ -302,15 +342,17 @@ class Counting:
         if len(fresh):
             signal.add(cells[fresh], arms[fresh])
 
-    def _faults(self, group: _Group, faults: Sequence[Fault | None], bad: _Mask) -> _Mask:
+    def _faults(self, group: _Group, faults: list[tuple[int, Fault]], bad: _Mask) -> _Mask:
         """Count requests that count, errors, and what is left out; which are errors."""
         into, arms = group.into, group.arms
         error = None
         if bad is not None:
-            error = np.array([fault is not None and fault.counts for fault in faults])
-            for fault, arm in zip(faults, group.arms.tolist(), strict=True):
-                if fault is not None and not fault.counts:
-                    into.exclude(fault.reason, arm, 1)
+            error = np.zeros(len(arms), np.bool_)
+            for at, fault in faults:
+                if fault.counts:
+                    error[at] = True
+                else:
+                    into.exclude(fault.reason, int(arms[at]), 1)
             for name in self.plan.errors:
                 self._events(group, name, error)
             arms = arms[~bad | error]
@@ -354,11 +396,12 @@ class Counting:
         self,
         group: _Group,
         rule: PredictionRule,
-        outputs: Sequence[tuple[NDArray[Any] | None, ...] | None],
+        said: list[Any],
         usable: _Mask,
     ) -> None:
         """A key's first prediction, by its bin; requests without a key are counted one by one."""
-        said = _values(outputs, rule.source, self.plan.sources[rule.source][1])
+        if len(self.plan.sources) > 1:
+            said = [one[rule.source] if one is not None else None for one in said]
         cells, arms, unkeyed = group.cells, group.arms, group.unkeyed
         if usable is not None or None in said:
             known = np.array([one is not None for one in said])
@@ -417,21 +460,6 @@ class Counting:
                 its = took[arms == arm]
                 if len(its):
                     kept.extend(its[:: -(-len(its) // room)].tolist())
-
-
-def _values(
-    outputs: Sequence[tuple[NDArray[Any] | None, ...] | None], source: int, column: int
-) -> list[Any]:
-    """One value a request, of its first row, as the key is; None where there is none."""
-    try:
-        return [one[source].item(column) for one in outputs]  # type: ignore[index, union-attr]
-    except (TypeError, AttributeError, IndexError, ValueError):
-        return [_value(one, source, column) for one in outputs]
-
-
-def _value(one: tuple[NDArray[Any] | None, ...] | None, source: int, column: int) -> Any:
-    output = one[source] if one else None
-    return output.item(column) if output is not None and column < output.size else None
 
 
 def _with(bits: NDArray[np.uint8] | None, flag: int) -> _Mask:

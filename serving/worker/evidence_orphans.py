@@ -94,12 +94,10 @@ async def _speak(found: Found, client: "redis.Redis", live: Container[str]) -> i
         return 0  # said, and not confirmed yet
     arrived = max([folded, *(batch.number for batch in standing)]) >= found.word(Word.NUMBER)
     lost = found.word(Word.NOTED) - found.word(Word.SENT if arrived else Word.STANDING)
-    last = last_batch(found, number, time.time(), lost)
-    await client.hset(
-        evidence,
-        owner.incarnation,
-        encode_unfolded(Unfolded(owner.worker, owner.incarnation, [*standing, last], ended=True)),
-    )
+    batches = [batch for batch in standing if batch.number > folded]
+    batches.append(last_batch(found, number, time.time(), lost))
+    words = Unfolded(owner.worker, owner.incarnation, batches, ended=True)
+    await client.hset(evidence, owner.incarnation, encode_unfolded(words))
     return lost
 
 

@@ -26,7 +26,7 @@ from serving.worker.evidence_counting import (
     PRODUCTION,
     UNWELL,
     Counting,
-    Note,
+    Notes,
 )
 from serving.worker.evidence_faults import Fault
 from serving.worker.evidence_rules import compile_plan
@@ -38,7 +38,7 @@ __all__ = ["HARD_STOP", "Ticket", "Watch", "Way"]
 
 HARD_STOP: Final = "hard_stop"
 _AT_ONCE: Final = 512
-"""Notes that are added up together at the latest: about a third of a millisecond."""
+"""So many requests are added up together at the latest: about a third of a millisecond."""
 
 _WAYS: Final = 256
 _FRESH: Final = frozenset({0, int(Status.OK), int(Status.OK | Status.CACHED)})
@@ -53,7 +53,7 @@ class Way(msgspec.Struct, eq=False):
     decision: Decision
     arm: int
     rho: float
-    notes: list[Note]
+    notes: Notes
     """Of this probability, waiting to be added up."""
 
     drawn: bool
@@ -111,12 +111,12 @@ class Watch:
         self._told_of_stop = False
         self._ways: dict[int, Way] = {}
         self._aside: list[Way] = []
-        self._notes: dict[float, list[Note]] = {}
+        self._notes: dict[float, Notes] = {}
         self._copies: list[tuple[int | None, str]] = []
         self._reads = bool(plan.sources)
         self._names: tuple[str, ...] = ()
-        self._spots: list[int] = []
-        self._spot = -1
+        self._spots: list[tuple[int, int]] = []
+        self._spot, self._column = -1, 0
         """Of the only output that is looked at, among `_names`; -1: there are several, or none."""
 
         self._instead: dict[tuple[str, ...], Decision] = {}
@@ -185,19 +185,19 @@ class Watch:
         words = self._words
         if way.counts:
             batch = joined.batch
-            flags = 0 if batch is None or batch.fine else _flags(batch)
+            kind = way.arm if batch is None or batch.fine else way.arm | _flags(batch)
             if place is None:
-                place, flags = 0, flags | KEYLESS
-            values: tuple[NDArray[Any] | None, ...] | None = None
+                place, kind = 0, kind | KEYLESS
+            notes = way.notes
             if self._reads:
                 if joined.outputs is not self._names:
                     self._look(joined.outputs)
-                spot = self._spot
-                said = inference.outputs
-                values = (said[spot],) if spot >= 0 else self._several(said)
-            way.notes.append((place, way.arm, seconds, flags, None, values))
+                notes.value(self._read(inference.outputs))
+            notes.place(place)
+            notes.took(seconds)
+            notes.kinds.append(kind)
             words[_NOTED] += 1
-            if len(way.notes) >= _AT_ONCE:
+            if len(notes.kinds) >= _AT_ONCE:
                 self.settle()
         words[slot + 1] = 0
         self._free.append(slot)
@@ -210,10 +210,16 @@ class Watch:
         """Give the slot back: the request was not answered by the version it was drawn for."""
         slot, way, place = ticket
         if way.counts:
-            flags = FAULTY | (UNWELL if fault.unwell else 0) | (KEYLESS if place is None else 0)
-            way.notes.append((place or 0, way.arm, seconds, flags, fault, None))
+            notes = way.notes
+            notes.faults.append((len(notes.kinds), fault))
+            if self._reads:
+                notes.value(None)
+            notes.place(place or 0)
+            notes.took(seconds)
+            kind = way.arm | FAULTY | (UNWELL if fault.unwell else 0)
+            notes.kinds.append(kind | (KEYLESS if place is None else 0))
             self._words[_NOTED] += 1
-            if len(way.notes) >= _AT_ONCE:
+            if len(notes.kinds) >= _AT_ONCE:
                 self.settle()
         self._words[slot + 1] = 0
         self._free.append(slot)
@@ -248,7 +254,7 @@ class Watch:
             way.aside = 0
         self._aside.clear()
         for rho, notes in self._notes.items():
-            if notes:
+            if len(notes):
                 self.counting.add(rho, notes)
                 notes.clear()
         if self._copies:
@@ -280,7 +286,7 @@ class Watch:
             decision=decision,
             arm=arm,
             rho=rho,
-            notes=self._notes.setdefault(rho, []),
+            notes=self._notes.setdefault(rho, Notes()),
             drawn=drawn and (counts or canary),
             counts=counts,
             keyed=self.flight.code(rho, arm, keyed=True) if counts else 0,
@@ -302,12 +308,21 @@ class Watch:
         """Find out where among these outputs are those that rules look at."""
         self._names = names
         self._spots = [
-            names.index(name) if name in names else -1 for name, _ in self.counting.plan.sources
+            (names.index(name) if name in names else -1, column)
+            for name, column in self.counting.plan.sources
         ]
-        self._spot = self._spots[0] if len(self._spots) == 1 else -1
+        self._spot, self._column = self._spots[0] if len(self._spots) == 1 else (-1, 0)
 
-    def _several(self, outputs: Sequence[NDArray[Any]]) -> tuple[NDArray[Any] | None, ...]:
-        return tuple([outputs[at] if at >= 0 else None for at in self._spots])
+    def _read(self, outputs: Sequence[NDArray[Any]]) -> Any:
+        """What rules look at, of the first row, as the key is."""
+        try:
+            if self._spot >= 0:
+                return outputs[self._spot].item(self._column)
+            if len(self._spots) > 1:
+                return [outputs[at].item(column) if at >= 0 else None for at, column in self._spots]
+        except (IndexError, ValueError):  # an output with fewer columns than the rule reads
+            pass
+        return None
 
 
 def _flags(batch: FeatureBatch) -> int:

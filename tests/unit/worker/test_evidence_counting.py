@@ -15,7 +15,7 @@ from serving.worker.evidence_counting import (
     KEYLESS,
     UNWELL,
     Counting,
-    Note,
+    Notes,
     Told,
 )
 from serving.worker.evidence_faults import CLIENT_DEADLINE, CLIENT_GONE, ERROR
@@ -23,6 +23,7 @@ from serving.worker.evidence_rules import compile_plan
 
 SCRAMBLE = scramble_of("m-r1")
 ARMS = ("canary", "production")
+Note = tuple[Any, ...]
 
 
 RULES: list[dict[str, Any]] = [
@@ -41,13 +42,26 @@ def counting_of(prediction: dict[str, Any] | None = None, **traffic: Any) -> Cou
     return Counting(compile_plan(model_of(RULES, prediction), rolled), SCRAMBLE)
 
 
+def left(notes: list[Note]) -> Notes:
+    """As requests leave them."""
+    made = Notes()
+    for number, (place, arm, seconds, flags, fault, value) in enumerate(notes):
+        made.place(place)
+        made.took(seconds)
+        made.kinds.append(arm | flags)
+        made.value(value)
+        if fault is not None:
+            made.faults.append((number, fault))
+    return made
+
+
 def some_notes(draw: random.Random, count: int) -> list[Note]:
     """Requests of few keys, so that most come again, with everything that can be the matter."""
     made: list[Note] = []
     for _ in range(count):
         key = draw.randrange(60)
         place = random.Random(key).getrandbits(64)
-        flags, fault, said = 0, None, (np.array([[0.0, draw.random()]], np.float32),)
+        flags, fault, said = 0, None, draw.random()
         if draw.random() < 0.2:
             place, flags = 0, flags | KEYLESS
         if draw.random() < 0.15:
@@ -56,7 +70,7 @@ def some_notes(draw: random.Random, count: int) -> list[Note]:
         elif draw.random() < 0.2:
             flags |= UNWELL | (DEFAULTED if draw.random() < 0.5 else 0)
         arm = draw.randrange(2) if flags & KEYLESS else key % 2
-        outputs: Any = None if fault else (None,) if draw.random() < 0.1 else said
+        outputs: Any = None if fault or draw.random() < 0.1 else said
         made.append((place, arm, draw.random() / 10, flags, fault, outputs))
     return made
 
@@ -97,8 +111,8 @@ class Slowly:
         for signal, bound in (("slow", 0.05), ("pace:0", 0.01), ("pace:1", 0.03)):
             if failed or seconds > bound:
                 self.tell(signal, signal, note)
-        if fault is None and outputs and outputs[0] is not None:
-            score = float(outputs[0][0, 1])
+        if fault is None and outputs is not None:
+            score = outputs
             self.tell(f"scores:{int(score * 4)}", "scores", note)
 
 
@@ -112,7 +126,7 @@ def test_counts_are_those_of_counting_one_by_one() -> None:
     for number in range(1, 9):
         for _ in range(draw.randrange(1, 4)):
             notes = some_notes(draw, draw.randrange(1, 90))
-            counting.add(0.5, notes)
+            counting.add(0.5, left(notes))
             for note in notes:
                 slowly.add(note)
         batch = counting.close(number, 0.0)
@@ -133,8 +147,8 @@ def test_counts_are_those_of_counting_one_by_one() -> None:
 def test_a_key_that_changes_its_arm_is_exposed_to_both() -> None:
     """A weight that rises takes keys from production; both meetings are told, each once."""
     counting = counting_of()
-    counting.add(0.1, [(1 << 62, 1, 0.001, 0, None, None)] * 2)
-    counting.add(0.5, [(1 << 62, 0, 0.001, 0, None, None)] * 2)
+    counting.add(0.1, left([(1 << 62, 1, 0.001, 0, None, None)] * 2))
+    counting.add(0.5, left([(1 << 62, 0, 0.001, 0, None, None)] * 2))
     batch = counting.close(1, 0.0)
     assert batch is not None
     cell = cell_of(1 << 62, SCRAMBLE)
@@ -147,10 +161,10 @@ def test_a_score_that_is_no_number_has_a_bin_of_its_own() -> None:
     """NaN and infinity are neither high nor low scores."""
     counting = counting_of()
     notes: list[Note] = [
-        (place, 0, 0.001, 0, None, (np.array([score], np.float32),))
+        (place, 0, 0.001, 0, None, score)
         for place, score in ((1 << 60, np.nan), (1 << 61, -np.inf), (1 << 62, 0.75), (1 << 63, 9.0))
     ]
-    counting.add(0.5, notes)
+    counting.add(0.5, left(notes))
     batch = counting.close(1, 0.0)
     assert batch is not None
 
@@ -162,11 +176,8 @@ def test_a_score_that_is_no_number_has_a_bin_of_its_own() -> None:
 def test_classes_are_bins_by_their_own_names() -> None:
     """Without edges each class that is decided is a bin; beyond 64 they share one."""
     counting = counting_of({"task": "multiclass", "decision": "label"}, bins={})
-    notes: list[Note] = [
-        (place << 40, 1, 0.001, 0, None, (np.array([b"c%d" % place], object),))
-        for place in range(70)
-    ]
-    counting.add(0.5, notes)
+    notes: list[Note] = [(place << 40, 1, 0.001, 0, None, b"c%d" % place) for place in range(70)]
+    counting.add(0.5, left(notes))
     batch = counting.close(1, 0.0)
     assert batch is not None
 
