@@ -81,8 +81,10 @@ def _aborts(runs: int | None, *, quick: bool) -> int:
 
 def _detection(runs: int) -> int:
     print("Worse than production: how many are stopped, and when\n")
-    print("| the new version | runs | stopped, % | median | p90 | its requests | by |")
-    print("|---|---|---|---|---|---|---|")
+    print(
+        "| the new version | runs | stopped, % | promoted, % | median | p90 | its requests | by |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
     broken = 0
     for one in detections(runs):
         _told(one.words)
@@ -93,6 +95,7 @@ def _detection(runs: int) -> int:
         promised = "" if one.most is None else f" (≤ {one.most:g} s{'' if kept else ': NOT KEPT'})"
         print(
             f"| {one.words} | {found.runs} | {interval(found.stopped, found.runs)} "
+            f"| {100 * found.completed / found.runs:.0f} "
             f"| {_time(found.median)}{promised} | {_time(found.p90)} "
             f"| {'–' if found.exposed is None else f'{found.exposed:.0f}'} | {by} |",
             flush=True,
@@ -100,7 +103,7 @@ def _detection(runs: int) -> int:
     seconds = disagreement(min(runs, 200))
     median, late = seconds[len(seconds) // 2], seconds[len(seconds) * 9 // 10]
     print(
-        f"| copies: 2 % differ, at_least 0.99, 25 a second | {len(seconds)} | 100 "
+        f"| copies: 2 % differ, at_least 0.99, 25 a second | {len(seconds)} | 100 | 0 "
         f"| {_time(median)} | {_time(late)} | 0 | agreement |\n"
     )
     return broken

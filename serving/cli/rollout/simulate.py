@@ -236,9 +236,14 @@ def _show(verdict: Verdict) -> "Group":
         good.add_row(name, f"{one.runs:,}", *_stopped(one), _time(one.duration))
     parts: list[object] = [good]
     if verdict.detection:
-        worse = plain_table("WORSE", "RUNS", "STOPPED", "95 % INTERVAL", "BY", "MEDIAN", "90 %")
+        worse = plain_table(
+            "WORSE", "RUNS", "STOPPED", "95 % INTERVAL", "BY", "MEDIAN", "90 %", "PROMOTED"
+        )
         for name, one in verdict.detection.items():
-            worse.add_row(name, f"{one.runs:,}", *_stopped(one), _time(one.median), _time(one.p90))
+            promoted = f"{one.completed / one.runs:.1%}"
+            worse.add_row(
+                name, f"{one.runs:,}", *_stopped(one), _time(one.median), _time(one.p90), promoted
+            )
         parts += ["", worse]
     return Group(*parts, "", *_words(verdict))  # type: ignore[arg-type]
 
