@@ -17,6 +17,7 @@ from serving.config.snapshot import Snapshot, StagedVersion
 from serving.config.snapshot_codec import dec_hook
 from serving.errors import ModelNotReady
 from serving.metrics import MetricsFile, Samples, read
+from serving.recording.no_log import PredictionSink
 from serving.recording.recorder import Recorder
 from serving.types import Call, InferRequest, Signature, Tensor, TensorMetadata
 from serving.upstream import Inference
@@ -82,6 +83,7 @@ class Kit:
         identity: IdentityTable | None = None,
         tracing: Tracing | None = None,
         serve: dict[str, Any] | None = None,
+        log: PredictionSink | None = None,
         **traffic: Any,
     ) -> None:
         self.clock = ManualClock()
@@ -98,6 +100,7 @@ class Kit:
             metrics=self.metrics,
             clock=self.clock,
             worker="0",
+            log=log,
         )
         self.ledger = Ledger()
         self.loader = Loader(self._load, self.metrics, self.ledger, self.clock)

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -21,6 +21,11 @@ __all__ = ["apply"]
 @click.command(short_help="Make the running gateway serve this configuration.")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--watch",
+    is_flag=True,
+    help="Go on until Ctrl-C, and apply each change that passes `check`, without asking.",
+)
 @click.option(
     "--expected-revision",
     type=click.IntRange(min=0),
@@ -42,6 +47,7 @@ def apply(
     directory: Path,
     *,
     yes: bool,
+    watch: bool,
     expected_revision: int | None,
     reason: str,
     wait: float,
@@ -59,16 +65,23 @@ def apply(
     does not serve it in the end, or if the new workers do not come to serve; what was served
     before then goes on there.
 
+    With `--watch` a change is applied once the files have stood still for two seconds. One with
+    mistakes is not: they are named once, and what was served before goes on. DIR may be a symbolic
+    link that is turned to another directory, as git-sync and Kubernetes do.
+
     \b
     Examples:
       sluice apply configs/demo
       sluice apply configs/demo --yes --reason "v2 for everybody"
+      sluice apply configs/demo --watch
     """  # noqa: D301  - \b keeps click from re-wrapping the examples
     from serving.cli.admin_address import find_admin
     from serving.cli.client import AdminClient
     from serving.cli.plan import plan_text
     from serving.control.answers import ApplyAnswer, ApplyRequest, PlanRequest
 
+    if watch:
+        _watch(directory, where, expected_revision, reason=reason, wait=wait, output=output)
     if not yes and (output.json or not sys.stdin.isatty()):
         raise click.UsageError("nobody is there to be asked; give --yes")
     where_from = str(directory.absolute())
@@ -103,6 +116,36 @@ def apply(
     if answer.workers:
         output.say(_table(answer))
     _insist(answer)
+
+
+def _watch(
+    directory: Path,
+    where: Where,
+    expected_revision: int | None,
+    *,
+    reason: str,
+    wait: float,
+    output: Output,
+) -> NoReturn:
+    """Apply each change until Ctrl-C; never returns."""
+    if expected_revision is not None:
+        raise click.UsageError("--watch applies more than once; leave out --expected-revision")
+    import asyncio
+
+    from serving.cli.watching import Watcher, keep_looking, through_control
+    from serving.clock import SystemClock
+
+    def say(words: str, wrong: bool) -> None:
+        if output.json:
+            output.machine({"applied": not wrong, "words": words})
+        elif wrong:
+            output.note(words)
+        else:
+            output.say(words)
+
+    apply_it = through_control(directory, where, reason=reason or "watch", wait=wait)
+    output.note(f"watching {directory}; Ctrl-C ends it")
+    asyncio.run(keep_looking(Watcher(directory, apply_it, say, SystemClock())))
 
 
 def _changes_anything(planned: "ApplyAnswer") -> bool:

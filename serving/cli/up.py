@@ -25,6 +25,7 @@ __all__ = ["Started", "run", "up"]
 
 _DRAIN_GRACE_SECONDS: Final = 2.0
 _REMIND_SECONDS: Final = 20.0
+_WATCH_WAIT_SECONDS: Final = 10.0
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +62,11 @@ class Started(msgspec.Struct, frozen=True, kw_only=True):
     help="Listen beyond this machine although TLS or tokens are missing.",
 )
 @click.option(
+    "--watch",
+    is_flag=True,
+    help="Apply each change in DIR that passes `check`, once its files stand still.",
+)
+@click.option(
     "--patience",
     callback=read_duration,
     metavar="TIME",
@@ -76,6 +82,7 @@ def up(
     workers: int | None,
     data: Path | None,
     insecure_bind: bool,
+    watch: bool,
     patience: float,
     output: Output,
 ) -> None:
@@ -86,11 +93,14 @@ def up(
     standard error. Exits with 1 if the configuration has mistakes, if a process keeps dying or
     every worker refuses a model, and if not everything is ready in time; nothing is left running.
 
+    With `--watch` a change in DIR is applied as `sluice apply DIR --watch` would.
+
     \b
     Examples:
       sluice up configs/demo
       sluice up configs/demo --workers 2
       sluice up configs/demo --engine ray
+      sluice up configs/demo --watch
       sluice up configs/demo --json > addresses.json     for a script
     """  # noqa: D301  - \b keeps click from re-wrapping the examples
     run(
@@ -99,6 +109,7 @@ def up(
         workers=workers,
         data=data,
         insecure_bind=insecure_bind,
+        watch=watch,
         patience=patience,
         output=output,
     )
@@ -112,6 +123,7 @@ def run(
     workers: int | None = None,
     data: Path | None = None,
     insecure_bind: bool = False,
+    watch: bool = False,
     patience: float = 300.0,
     programs: "Programs | None" = None,
 ) -> None:
@@ -140,7 +152,9 @@ def run(
         _announce(running, gateway, models, output, time.monotonic() - started)
 
     seeds = sum(view.seed is not None for view in loaded.configuration.views.values())
-    asyncio.run(_until_stopped(options, build, announce, output, patience, seeds=seeds))
+    asyncio.run(
+        _until_stopped(options, build, announce, output, patience, seeds=seeds, watch=watch)
+    )
 
 
 def _options(
@@ -208,6 +222,7 @@ async def _until_stopped(
     patience: float,
     *,
     seeds: int,
+    watch: bool,
 ) -> None:
     from serving.cli.progress import progress_for, stages
     from serving.engine.log_lines import LineQueue
@@ -231,11 +246,40 @@ async def _until_stopped(
                 ready = await _unless(stop, _until_ready(engine, seeding, lines, patience))
             if ready:
                 announce(engine)
-                await _unless(stop, engine.until_broken())
+                beside = _watching(options, lines) if watch else None
+                await _unless(stop, _until_broken(engine, beside))
         finally:
             await engine.stop()
     finally:
         await asyncio.to_thread(lines.close)
+
+
+async def _until_broken(engine: "Engine", beside: Coroutine[None, None, None] | None) -> None:
+    from serving.tasks import end
+
+    work = [asyncio.create_task(one) for one in (engine.until_broken(), beside) if one is not None]
+    try:
+        done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        await end(*work)
+
+
+async def _watching(options: "Options", lines: "LineSink") -> None:
+    """Apply each change in the configuration directory; never returns."""
+    from serving.cli.watching import Watcher, keep_looking, through_control
+    from serving.cli.where import Where
+    from serving.clock import SystemClock
+
+    def say(words: str, wrong: bool) -> None:
+        del wrong
+        for line in words.splitlines():
+            lines("watch", line)
+
+    where = Where(data=options.data)
+    apply = through_control(options.configuration, where, reason="watch", wait=_WATCH_WAIT_SECONDS)
+    await keep_looking(Watcher(options.configuration, apply, say, SystemClock()))
 
 
 def _stop_on_signals(engine: "Engine", output: Output) -> asyncio.Event:

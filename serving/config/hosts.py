@@ -82,9 +82,8 @@ def _is_wanted(config: ModelConfig, version: str, rollout: RolloutTraffic | None
     """
     if has_traffic(config, version):
         return True
-    return rollout is not None and (
-        version == rollout.production or (rollout.warm and version == rollout.canary)
-    )
+    # Both that it names: while it lasts, and what was stopped as long as control names it.
+    return rollout is not None and version in {rollout.production, rollout.canary}
 
 
 def host_id(model: str, version: str, staged: StagedVersion, serve: ServeConfig) -> str:

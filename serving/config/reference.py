@@ -34,7 +34,8 @@ FILES: Final[dict[str, type[msgspec.Struct]]] = {
 """The files of a configuration directory, with an example's name, and what each holds."""
 
 # What the reference shows where there is no default, or a default that shows nothing.
-# For mappings with free keys: the keys; one that is None is written out with every option.
+# For mappings with free keys: the keys; one that is None is written out with every option. For
+# lists of mappings: what follows the one that is written out.
 EXAMPLES: Final[dict[tuple[str, str], Any]] = {
     ("TlsConfig", "cert"): "tls/gateway.pem",
     ("TlsConfig", "key"): "tls/gateway.key",
@@ -65,6 +66,18 @@ EXAMPLES: Final[dict[tuple[str, str], Any]] = {
     ("Assignment", "key"): "person_id",
     ("Assignment", "header"): "x-user-id",
     ("TrafficConfig", "production"): "v1",
+    ("RolloutConfig", "canary"): "v2",
+    ("RolloutConfig", "steps"): [
+        {"weight": 5, "bake": {"min": Seconds(600.0), "max": Seconds(86400.0)}},
+        {"weight": 100},
+    ],
+    ("Approval", "group"): "fraud-ml",
+    ("Rule", "name"): "errors",
+    ("Rule", "metric"): "error_rate",
+    ("Rule", "tolerance"): 1.5,
+    ("Rule", "prove"): 2.0,
+    ("NotifyConfig", "webhook"): "https://ci.example/rollouts",
+    ("NotifyConfig", "secret_file"): "ci.key",
     ("RetrainConfig", "webhook"): "https://trainer.example/requests",
     ("RetrainConfig", "secret_file"): "trainer.key",
     ("FeatureView", "view"): "person_profile",
@@ -79,7 +92,7 @@ EXAMPLES: Final[dict[tuple[str, str], Any]] = {
 }
 
 # Written as a comment, because it excludes its neighbour.
-ALTERNATIVES: Final = frozenset({("Assignment", "header")})
+ALTERNATIVES: Final = frozenset({("Assignment", "header"), ("TrafficConfig", "canary")})
 
 _WIDTH: Final = 96
 _HEADING: Final = """\
@@ -133,7 +146,8 @@ class _Printer:
             yield from _comment(docs[field.encode_name], indent)
             yield from _comment(_summary(field), indent)
             if key in ALTERNATIVES:
-                yield f"{indent}# {field.encode_name}: {_flow(EXAMPLES[key])}"
+                for line in self._option(key, field, ""):
+                    yield f"{indent}# {line}"
             else:
                 yield from self._option(key, field, indent)
             if not indent:
@@ -167,6 +181,7 @@ class _Printer:
                 lines = [line for line in lines if line]
                 yield f"{inner}-"
                 yield from (f"{inner}  {line}" for line in lines)
+                yield from (f"{inner}- {_flow(one)}" for one in EXAMPLES.get(key, ()))
             case _:
                 value = EXAMPLES[key] if key in EXAMPLES else _default(field)
                 yield f"{indent}{name}: {_flow(value)}"

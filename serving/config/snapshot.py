@@ -55,10 +55,6 @@ class RolloutTraffic(msgspec.Struct, frozen=True, kw_only=True):
     salt: str = ""
     """What keys are placed with, so that each rollout draws a cohort of its own."""
 
-    warm: bool = True
-    """Whether both versions keep their processes whatever their share: while the rollout lasts, and
-    for `after_abort.keep_warm` after it. Without it only the plan counts."""
-
     step: int = 0
     counting: bool = False
     """Whether workers count evidence now."""

@@ -28,6 +28,7 @@ from serving.control.publisher import Publisher
 from serving.control.quarantine import QuarantineKeeper, configured_keys, is_everywhere
 from serving.control.rates import Rates
 from serving.control.retraining import RetrainingDesk
+from serving.control.rollout_changes import LiveRollout, live_of
 from serving.control.rollout_log import RolloutLog
 from serving.control.rollout_observer import Observer
 from serving.control.rollout_verbs import RolloutVerbs
@@ -146,6 +147,7 @@ class ControlPlane:
             audit=audit,
             clock=clock,
         )
+        publisher.live = self._live
         self.rollouts.tell = self.notices.tell
         self.rollout_verbs = RolloutVerbs(self.rollouts)
         self._metrics_folder = data / "metrics"
@@ -206,6 +208,11 @@ class ControlPlane:
         """What a rollout of this model would meet now. Reads files."""
         rate = rate_of(model.model, self.rates.now())
         return traffic_of(model, rate, self._totals(), assumed)
+
+    def _live(self) -> dict[str, LiveRollout]:
+        log = self.rollouts.log
+        last = (told.state for model in log.models if (told := log.last(model)) is not None)
+        return live_of(last, self.publisher.current)
 
     def busiest(self, model: ModelConfig) -> Traffic | None:
         """The most requests a second that a model had in the last day; None: it had none."""

@@ -4,7 +4,7 @@ The files of both versions, the plan, and who production is. Everything else may
 features, other models, the number of workers.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
@@ -12,8 +12,9 @@ from serving.config.problems import Path, Problem
 from serving.config.schema import ModelConfig
 from serving.config.snapshot import Snapshot
 from serving.control.compile import Compiled
+from serving.rollout.state import RolloutState
 
-__all__ = ["LiveRollout", "live_in", "refused_changes"]
+__all__ = ["LiveRollout", "live_in", "live_of", "refused_changes"]
 
 
 class LiveRollout(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +33,24 @@ def live_in(current: Snapshot | None) -> dict[str, LiveRollout]:
         for model, one in (current.rollouts if current is not None else {}).items()
         if one.canary != one.production and (one.counting or one.weight > 0 or one.shadow > 0)
     }
+
+
+def live_of(states: Iterable[RolloutState], current: Snapshot | None) -> dict[str, LiveRollout]:
+    """Those that can still move by what has happened in them, each model's last one.
+
+    A model of which nothing is known yet (control is starting) counts as its snapshot tells.
+    """
+    found = live_in(current)
+    for state in states:
+        found.pop(state.model, None)
+        if state.is_live:
+            found[state.model] = LiveRollout(
+                id=state.id,
+                canary=state.canary,
+                production=state.production,
+                phase=state.phase.replace("_", " "),
+            )
+    return found
 
 
 def refused_changes(

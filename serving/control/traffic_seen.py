@@ -17,8 +17,11 @@ __all__ = ["Assumed", "rate_of", "traffic_of"]
 
 _DURATIONS: Final = "sluice_request_duration_seconds"
 _REQUESTS: Final = "sluice_requests_total"
-_FAULTS: Final = frozenset({"INTERNAL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "UNKNOWN"})
-"""Codes that are a version's fault and not the caller's."""
+_FAULTS: Final = frozenset(
+    {"INTERNAL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "UNKNOWN"}
+)
+"""Codes that count against a version in a rollout (`serving.worker.evidence_faults`), nearly: why a
+request ended so is not in its code."""
 
 _Share = Annotated[float, Meta(ge=0, le=1)]
 

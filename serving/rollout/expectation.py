@@ -12,6 +12,7 @@ from typing import Final
 from serving.config.rollout import RolloutConfig, Rule
 from serving.rollout.evidence.power import divergence, shared
 from serving.rollout.evidence.relative_risk import FACTORS
+from serving.rollout.judge import deciding
 
 __all__ = ["Expectation", "expectations"]
 
@@ -136,12 +137,7 @@ def expectations(
 ) -> Sequence[Expectation]:
     """One for each rule that compares how often something happens."""
     guardrails = plan.guardrails
-    deciding = [
-        one
-        for one in guardrails.rules
-        if one.test == "relative" and one.name not in guardrails.dry_run
-    ]
-    spends = shared(guardrails.alpha, len(deciding)), guardrails.alpha
+    spends = shared(guardrails.alpha, len(deciding(plan))), guardrails.alpha
     found = []
     for rule in guardrails.rules:
         if rule.test != "relative" or rule.metric not in _EVENTS or rule.tolerance is None:

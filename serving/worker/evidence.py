@@ -22,13 +22,14 @@ from serving.worker.evidence_orphans import KILLED, speak_for_the_dead
 from serving.worker.evidence_outbox import Outbox
 from serving.worker.evidence_sender import PERIOD_SECONDS, Account, Sender, count_lost
 from serving.worker.evidence_watch import Watch
-from serving.worker.in_flight import Owner
+from serving.worker.in_flight import Owner, Word
 from serving.worker.snapshots import connect
 from serving.worker.table import LiveTable
 
 __all__ = ["Evidence"]
 
 _ORPHANS_SECONDS: Final = 1.0
+_AGAIN_SECONDS: Final = 1.0
 _FAREWELLS: Final = 2
 """How often a worker that leaves tries to have its last words taken."""
 
@@ -69,6 +70,7 @@ class Evidence:
         self._accounts: dict[str, Account] = {}
         self._live: frozenset[str] | None = None
         self._urgent = asyncio.Event()
+        self._orphans_due = 0.0
 
     # --- tables -------------------------------------------------------------------------
 
@@ -133,22 +135,30 @@ class Evidence:
         """Send until cancelled; then `finish`."""
         client = connect(self._store)
         sender = self._sender(client)
-        orphans_due = 0.0
         try:
             while True:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(PERIOD_SECONDS):
                         await self._urgent.wait()
-                at_once = self._urgent.is_set()
-                self._urgent.clear()
-                arrived = await sender.send(self._accounts.values(), at_once=at_once)
-                if arrived and self._live and self._clock.monotonic() >= orphans_due:
-                    orphans_due = self._clock.monotonic() + _ORPHANS_SECONDS
-                    await self._orphans(client)
-                self._publish()
+                try:
+                    await self._turn(client, sender)
+                except Exception as error:  # noqa: BLE001 - a rollout that is blind must not stay so
+                    _LOG.error("evidence could not be sent, trying again", exc_info=error)
+                    await asyncio.sleep(_AGAIN_SECONDS)
         finally:
             with contextlib.suppress(RedisError, OSError):
+                await sender.close()
                 await client.aclose()
+
+    async def _turn(self, client: "redis.Redis", sender: Sender) -> None:
+        at_once = self._urgent.is_set()
+        self._urgent.clear()
+        arrived = await sender.send(self._accounts.values(), at_once=at_once)
+        if arrived and self._live and self._clock.monotonic() >= self._orphans_due:
+            self._orphans_due = self._clock.monotonic() + _ORPHANS_SECONDS
+            await self._orphans(client)
+        held = sum(account.outbox.bytes for account in self._accounts.values())
+        self._metrics.gauge("sluice_evidence_held_bytes").set(held)
 
     async def finish(self) -> None:
         """Say the last words: nothing is in flight any more."""
@@ -164,12 +174,14 @@ class Evidence:
                     break
         finally:
             with contextlib.suppress(RedisError, OSError):
+                await sender.close()
                 await client.aclose()
-        if not arrived:  # the files stay: somebody will say that there was more
-            _LOG.error("the store did not take the last evidence of this worker")
-            return
         for account in self._accounts.values():
-            account.watch.flight.close()
+            words = account.watch.flight.words
+            if arrived and words[Word.SENT] == words[Word.NOTED]:
+                account.watch.flight.close()
+            else:  # the file stays: somebody will say that there was more
+                _LOG.error("the store did not take the last evidence for %s", account.watch.id)
 
     def _sender(self, client: "redis.Redis") -> Sender:
         return Sender(client, self._metrics, self._clock, _LOG)
@@ -183,7 +195,3 @@ class Evidence:
         for model, requests in lost.items():
             count_lost(self._metrics, model, {KILLED: requests})
             _LOG.error("%d requests of %s are lost with their worker", requests, model)
-
-    def _publish(self) -> None:
-        held = sum(account.outbox.bytes for account in self._accounts.values())
-        self._metrics.gauge("sluice_evidence_held_bytes").set(held)

@@ -431,7 +431,10 @@ class Counting:
         """The bin of each value."""
         if rule.edges is None:
             return np.array([self._label(value) for value in values], np.int64)
-        scores = np.array(values, np.float64)
+        try:
+            scores = np.array(values, np.float64)
+        except (TypeError, ValueError):  # text, say: the answer stands, whatever it is
+            scores = np.full(len(values), np.nan)
         codes = np.searchsorted(rule.edges, scores, side="right")
         codes[~np.isfinite(scores)] = _NAN
         return codes

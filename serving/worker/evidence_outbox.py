@@ -7,10 +7,13 @@ import msgspec
 
 from serving.rollout.wire import Batch
 
-__all__ = ["LONGEST_SECONDS", "MOST_BYTES", "Outbox"]
+__all__ = ["BODY_BYTES", "LONGEST_SECONDS", "MOST_BYTES", "Outbox"]
 
 MOST_BYTES: Final = 64 << 20
 LONGEST_SECONDS: Final = 3600.0
+BODY_BYTES: Final = 4 << 20
+"""Most that stands in the store at a time (control refuses more than 8 MiB): the oldest first, what
+is left when those are confirmed."""
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _TOO_MANY: Final = "too_many"
@@ -21,6 +24,7 @@ class _Kept(msgspec.Struct, frozen=True):
     number: int
     at: float
     requests: int
+    noted: int
     content: bytes
 
 
@@ -62,9 +66,9 @@ class Outbox:
         Returns:
             By reason: requests that had to be given up to make room.
         """
-        batch.lost = lost = self._make_room(now)
+        batch.lost = lost = self.give_up(now)
         content = _ENCODER.encode(batch)
-        self._kept.append(_Kept(batch.number, now, noted - self.noted, content))
+        self._kept.append(_Kept(batch.number, now, noted - self.noted, noted, content))
         self.bytes += len(content)
         self.noted = noted
         self.next_number = batch.number + 1
@@ -75,12 +79,28 @@ class Outbox:
         while self._kept and self._kept[0].number <= number:
             self._drop()
 
-    def body(self, *, ended: bool = False) -> bytes:
-        """Everything unconfirmed, as `Unfolded`."""
-        contents = [msgspec.Raw(one.content) for one in self._kept]
-        return _ENCODER.encode(_Whole(self._worker, self._incarnation, contents, ended))
+    def body(self, *, ended: bool = False) -> tuple[bytes, int, int]:
+        """What is to stand in the store, as `Unfolded`.
 
-    def _make_room(self, now: float) -> dict[str, int]:
+        Returns:
+            It; the number of its last batch (of the last there was, if there is none in it); and
+            how many requests are in that one and all before it.
+        """
+        size = 0
+        contents: list[msgspec.Raw] = []
+        number, noted = self.next_number - 1, self.noted
+        for one in self._kept:
+            size += len(one.content)
+            if contents and size > BODY_BYTES:
+                break
+            contents.append(msgspec.Raw(one.content))
+            number, noted = one.number, one.noted
+        whole = ended and len(contents) == len(self._kept)
+        encoded = _ENCODER.encode(_Whole(self._worker, self._incarnation, contents, whole))
+        return encoded, number, noted
+
+    def give_up(self, now: float) -> dict[str, int]:
+        """Let go of what is too old or too much; by reason: how many requests that were."""
         lost: dict[str, int] = {}
         while self._kept:
             if now - self._kept[0].at > LONGEST_SECONDS:

@@ -5,8 +5,8 @@ answer is asked again a second later; nothing is lost meanwhile but what an `Out
 """
 
 import logging
-from collections.abc import Callable, Iterable
-from typing import Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
 
 import msgspec
 import redis.asyncio as redis
@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from serving.clock import Clock
 from serving.metrics import MetricsFile
 from serving.rollout.wire import evidence_key, folded_key
-from serving.worker.evidence_outbox import Outbox
+from serving.worker.evidence_outbox import BODY_BYTES, Outbox
 from serving.worker.evidence_watch import Watch
 from serving.worker.in_flight import Word
 
@@ -23,6 +23,9 @@ __all__ = ["PERIOD_SECONDS", "Account", "Sender", "count_lost"]
 
 PERIOD_SECONDS: Final = 0.25
 _RETRY_SECONDS: Final = 1.0
+_AFTERWARDS_SECONDS: Final = 5.0
+"""Period of a rollout that counts no more, until control has taken the rest or an hour is over."""
+
 _BYTES_PER_SECOND: Final = 1 << 20
 """A backlog is written whole each time: the larger it is, the more seldom."""
 
@@ -46,17 +49,22 @@ class Account(msgspec.Struct, eq=False):
         """
         batch = self.watch.close_batch(self.outbox.next_number, wall)
         if batch is None:
-            return {}
+            return self.outbox.give_up(now)
         return self.outbox.put(batch, self.watch.flight.words[Word.NOTED], now)
 
 
 class Sender:
-    """Sends accounts. `client` makes the connection (`serving.worker.snapshots.connect`)."""
+    """Sends accounts, over a connection of its own made as `client` makes its (`connect`).
+
+    The connection is used without a client around it: pipelines and pools of redis-py cost more
+    than all requests of a batch do (`docs/decisions.md`).
+    """
 
     def __init__(
         self, client: "redis.Redis", metrics: MetricsFile, clock: Clock, log: logging.Logger
     ) -> None:
-        self._client = client
+        pool: Any = client.connection_pool  # whose methods have no types
+        self._connection = pool.make_connection()
         self._metrics = metrics
         self._now: Callable[[], float] = clock.monotonic
         self._wall: Callable[[], float] = clock.wall
@@ -74,7 +82,7 @@ class Sender:
             ended: nothing will follow.
 
         Returns:
-            Whether the store has everything.
+            Whether the store has what it was to have.
         """
         now = self._now()
         due = [one for one in accounts if at_once or now >= one.due]
@@ -84,16 +92,16 @@ class Sender:
         if not sending:
             return True
         try:
-            pipe = self._client.pipeline(transaction=False)
+            commands: list[tuple[str, str, str, bytes] | tuple[str, str, str]] = []
             for one in sending:
                 outbox, rollout = one.outbox, one.watch.id
                 incarnation = one.watch.owner.incarnation
-                # hset before hget: a confirmation is of what stood there, not of what is written.
-                pipe.hset(evidence_key(rollout), incarnation, outbox.body(ended=ended))
-                pipe.hget(folded_key(rollout), incarnation)
+                body, number, noted = outbox.body(ended=ended)
+                commands.append(("HSET", evidence_key(rollout), incarnation, body))
+                commands.append(("HGET", folded_key(rollout), incarnation))
                 words = one.watch.flight.words
-                words[Word.NUMBER], words[Word.SENT] = outbox.next_number - 1, outbox.noted
-            answers = await pipe.execute()
+                words[Word.NUMBER], words[Word.SENT] = number, noted
+            answers = await self._exchange(commands)
         except (RedisError, OSError) as error:
             if not self._silent:
                 self._log.warning("evidence waits for the store: %s", error)
@@ -106,12 +114,30 @@ class Sender:
             self._arrived(one, int(folded or 0), now)
         return True
 
+    async def close(self) -> None:
+        """Drop the connection."""
+        await self._connection.disconnect(nowait=True)
+
+    async def _exchange(self, commands: Sequence[tuple[str | bytes, ...]]) -> list[Any]:
+        """One round trip. The connection is made anew if it is not there, or this fails."""
+        connection = self._connection
+        try:
+            await connection.send_packed_command(
+                connection.pack_commands(commands), check_health=False
+            )
+            return [await connection.read_response() for _ in commands]
+        except BaseException:  # answers may still come: to nobody
+            await connection.disconnect(nowait=True)
+            raise
+
     def _arrived(self, account: Account, folded: int, now: float) -> None:
         outbox, words = account.outbox, account.watch.flight.words
         words[Word.STANDING] = words[Word.SENT]
         account.stands = len(outbox) > 0
         outbox.confirm(folded)
-        account.due = now + max(PERIOD_SECONDS, outbox.bytes / _BYTES_PER_SECOND)
+        counting = account.watch.rollout.counting
+        period = PERIOD_SECONDS if counting else _AFTERWARDS_SECONDS
+        account.due = now + max(period, min(outbox.bytes, BODY_BYTES) / _BYTES_PER_SECOND)
 
 
 def count_lost(metrics: MetricsFile, model: str, lost: dict[str, int]) -> None:

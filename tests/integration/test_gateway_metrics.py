@@ -22,8 +22,13 @@ def test_every_metric_in_the_table_is_emitted(tmp_path: Path) -> None:
     gateway_kit.write_model(folder, "m", versions, {"shadow": [{"version": "v2"}]})
     one = {"v1": onnx_models.doubler()}
     gateway_kit.write_model(folder, "far", one, {}, serve={"placement": "dedicated"})
+    failing = {"v1": onnx_models.picky(100), "v2": onnx_models.picky(10)}
+    plan = {"canary": {"version": "v2", "weight": 100}}
+    fallback = {"on_canary_error": "production"}
+    gateway_kit.write_model(folder, "falls", failing, {**plan, "fallback": fallback})
     with gateway_kit.running(folder) as gateway:
         assert gateway.infer("m", [ROW])[0] == 200
+        assert gateway.infer("falls", [{**ROW, "datatype": "INT64", "data": [50]}])[0] == 200
         assert gateway.infer("far", [ROW])[0] == 200
         assert gateway.infer("m", [{**ROW, "datatype": "FP64"}])[0] == 400
         found: dict[str, str] = {}

@@ -35,8 +35,8 @@ _THRESHOLD: Final[Mapping[str, frozenset[str]]] = {
     "prediction_shift": frozenset(),
     "feature_health": _ABSOLUTE,
     "shadow_agreement": frozenset({"at_least", "within", "sustained", "min_samples"}),
-    "label_loss": _ABSOLUTE | {"loss", "horizon"},
-    "slice_gap": frozenset(),
+    "label_loss": frozenset({"at_most", "min_samples", "loss", "horizon"}),
+    "slice_gap": frozenset({"at_most", "min_samples", "loss", "horizon"}),
 }
 _ALWAYS: Final = frozenset({"name", "metric", "test", "on_breach"})
 
@@ -155,7 +155,7 @@ class _Guardrails:
             yield self._problem(where, message, f"such as `at_most: {_example(rule)}`")
         if rule.metric == "latency":
             yield from self._of_durations(rule, where)
-        elif rule.metric != "label_loss":
+        elif rule.metric not in _OF_LABELS:
             yield from self._share(rule, where)
 
     def _of_durations(self, rule: Rule, where: Path) -> Iterator[Problem]:

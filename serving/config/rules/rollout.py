@@ -12,6 +12,7 @@ from serving.config.problems import Path, Problem, Severity, did_you_mean
 from serving.config.rollout import Bake, RolloutConfig, Step
 from serving.config.rules.guardrails import check_guardrails
 from serving.config.rules.notices import check_notices
+from serving.config.schema import VersionSource
 
 __all__ = ["check_rollouts", "step_words"]
 
@@ -72,18 +73,26 @@ class _Rollout:
             yield self._problem(
                 path, f"`{canary}` is none of `versions`", did_you_mean(canary, versions)
             )
-        elif canary == production and not self._rollout.aa_test:
+        elif canary == production:
             hint = (
-                f"if the rollout is over, take the section out; to try a plan out with "
-                f"`{production}` itself, write `aa_test: true`"
+                "if the rollout is over, take the section out; to try a plan out, name a second "
+                "version with the same file, and write `aa_test: true`"
             )
             yield self._problem(path, f"`{canary}` is production already", hint)
-        elif self._rollout.aa_test and production in versions:
-            one, other = versions[canary], versions[production]
-            if (one.sha256, sorted(one.urls)) != (other.sha256, sorted(other.urls)):
-                message = f"`{canary}` is another model file than production's, `{production}`"
-                hint = "an A/A test compares a file with itself; leave `aa_test` out"
-                yield self._problem(("rollout", "aa_test"), message, hint)
+        elif production in versions:
+            yield from self._same_file(versions[canary], versions[production])
+
+    def _same_file(self, canary: VersionSource, production: VersionSource) -> Iterator[Problem]:
+        """An A/A test is of one file, and nothing else is."""
+        one, other = ((file.sha256, sorted(file.urls)) for file in (canary, production))
+        if self._rollout.aa_test and one != other:
+            message = f"`{self._rollout.canary}` is another model file than production's"
+            hint = "an A/A test compares a file with itself; leave `aa_test` out"
+            yield self._problem(("rollout", "aa_test"), message, hint)
+        elif one == other and not self._rollout.aa_test:
+            message = f"`{self._rollout.canary}` is the same model file as production's"
+            hint = "to try a plan out with it, write `aa_test: true`"
+            yield self._problem(("rollout", "canary"), message, hint)
 
     def _beside(self) -> Iterator[Problem]:
         """What `traffic` says of the same version."""

@@ -30,6 +30,7 @@ def directory(tmp_path: Path) -> RolloutDirectory:
         "metric: label_loss, loss: brier, abs_tolerance: 0.01, horizon: 7d",
         "metric: label_loss, test: threshold, loss: brier, at_most: 0.2",
         "metric: slice_gap, loss: error, abs_tolerance: 0.05",
+        "metric: slice_gap, test: threshold, loss: error, at_most: 0.3",
     ],
 )
 def test_a_whole_rule_has_no_findings(directory: RolloutDirectory, rule: str) -> None:
@@ -87,6 +88,10 @@ def test_a_whole_rule_has_no_findings(directory: RolloutDirectory, rule: str) ->
         ("metric: shadow_agreement", "which share of copies must say the same as production?"),
         ("metric: shadow_agreement, at_least: 1", "at least 1 can never be proven"),
         ("metric: label_loss, abs_tolerance: 0.1", "rules[0]: which loss? (such as `loss: error`)"),
+        (
+            "metric: label_loss, test: threshold, loss: error, at_most: 0.2, sustained: 5m",
+            "sustained: means nothing for `label_loss` with `test: threshold`",
+        ),
         ("metric: label_loss, loss: error", "rules[0]: by how much may the mean loss grow?"),
         (
             "metric: label_loss, loss: squared_error, abs_tolerance: 0.1",

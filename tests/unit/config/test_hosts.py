@@ -50,13 +50,13 @@ def test_both_versions_of_a_live_rollout_are_kept(weight: float) -> None:
     assert busy(weight=weight) == {"v1", "v2"}
 
 
-def test_what_was_stopped_is_kept_until_it_is_no_longer_warm() -> None:
-    """To be looked at by name; then its processes may end."""
-    assert busy(weight=0.0, warm=True) == {"v1", "v2"}
-    assert busy(weight=0.0, warm=False) == {"v1"}
+def test_what_was_stopped_is_kept_as_long_as_it_is_named() -> None:
+    """To be looked at; once `keep_warm` is over control names only who is production."""
+    assert busy(canary="v2", production="v1") == {"v1", "v2"}
+    assert busy(canary="v1", production="v1") == {"v1"}
 
 
 def test_the_files_production_is_kept_after_a_rollout_is_done() -> None:
     """Whoever takes the rollout back meets it warm; once the file names the new one it may go."""
-    assert busy("v1", production="v2", warm=False) == {"v1", "v2"}
-    assert busy("v2", production="v2", warm=False) == {"v2"}
+    assert busy("v1", canary="v2", production="v2") == {"v1", "v2"}
+    assert busy("v2", canary="v2", production="v2") == {"v2"}

@@ -1,5 +1,6 @@
 """What must hold of the steps and the versions of a rollout."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -121,11 +122,26 @@ def test_labels_need_a_log_and_a_meaning(directory: RolloutDirectory) -> None:
 
 
 def test_production_cannot_be_its_own_canary(directory: RolloutDirectory) -> None:
-    """Unless it is meant as a trial of the plan."""
-    found = directory.findings(canary="v1")
+    """Not as a trial of the plan either: the two would be told apart by nothing."""
+    found = directory.findings(canary="v1", rollout="  aa_test: true")
 
     assert any("rollout.canary: `v1` is production already" in line for line in found)
-    assert directory.findings(canary="v1", rollout="  aa_test: true") == []
+
+
+def test_the_same_file_is_compared_only_if_that_is_meant(directory: RolloutDirectory) -> None:
+    """Otherwise somebody has forgotten to change the digest."""
+    (directory.root / "v2.onnx").write_bytes(b"v1")
+    digests = {v: hashlib.sha256(v.encode()).hexdigest() for v in ("v1", "v2")}
+    file = directory.root / "models" / "demo.yaml"
+    found = []
+    for aa_test in ("", "  aa_test: true"):
+        directory.write(rollout=aa_test)
+        file.write_text(file.read_text().replace(digests["v2"], digests["v1"]))
+        found.append([line for line in directory.judged() if "error" in line])
+
+    [[line], trial] = found
+    assert "rollout.canary: `v2` is the same model file as production's" in line
+    assert trial == []
 
 
 def test_a_trial_needs_the_same_file(directory: RolloutDirectory) -> None:

@@ -9,9 +9,10 @@ from msgspec.structs import replace
 
 from serving.config.snapshot import RolloutTraffic, Snapshot
 from serving.control.compile import Compiled, compile_configuration
-from serving.control.rollout_changes import LiveRollout, live_in, refused_changes
+from serving.control.rollout_changes import LiveRollout, live_in, live_of, refused_changes
 from serving.control.rollout_reach import out_of_reach
 from serving.rollout.forecast import Traffic
+from serving.rollout.state import RolloutState
 
 PLAN = {
     "canary": "v2",
@@ -132,6 +133,28 @@ def test_a_snapshot_tells_which_rollouts_are_live() -> None:
 
     assert sorted(live_in(current)) == ["at5", "shadow"]
     assert live_in(None) == {}
+
+
+def test_what_has_happened_in_a_rollout_counts_for_more() -> None:
+    """One that waits gives nobody anything yet; one that was just stopped is over."""
+    put = RolloutTraffic(id="demo-r1", revision=1, canary="v2", production="v1", weight=5.0)
+    current = Snapshot(
+        revision=1,
+        published_at=0.0,
+        author="",
+        models={},
+        views={},
+        staged={},
+        rollouts={"demo": put, "other": put},
+    )
+    states = [
+        RolloutState(id="demo-r1", model="demo", phase="aborted"),
+        RolloutState(id="new-r1", model="new", phase="awaiting_approval", canary="v2"),
+    ]
+    found = live_of(states, current)
+
+    assert sorted(found) == ["new", "other"]
+    assert found["new"].phase == "awaiting approval"
 
 
 # --- reach ----------------------------------------------------------------------------------

@@ -173,6 +173,16 @@ def test_a_score_that_is_no_number_has_a_bin_of_its_own() -> None:
     assert found == {"scores:nan": 2, "scores:3": 2}
 
 
+def test_a_score_that_is_text_fails_nobody() -> None:
+    """A version that answers something else than a number is a shift, and the answer stands."""
+    counting = counting_of()
+    counting.add(0.5, left([(1 << 60, 0, 0.001, 0, None, b"high")]))
+    batch = counting.close(1, 0.0)
+    assert batch is not None
+
+    assert list(batch.shares[0].events) == ["scores:nan"]
+
+
 def test_classes_are_bins_by_their_own_names() -> None:
     """Without edges each class that is decided is a bin; beyond 64 they share one."""
     counting = counting_of({"task": "multiclass", "decision": "label"}, bins={})

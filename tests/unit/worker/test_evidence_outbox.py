@@ -16,7 +16,7 @@ def batch(number: int, size: int = 0) -> Batch:
 
 def numbers(outbox: Outbox) -> list[int]:
     """What stands in the store."""
-    return [one.number for one in decode_unfolded(outbox.body()).batches]
+    return [one.number for one in decode_unfolded(outbox.body()[0]).batches]
 
 
 def test_what_is_written_is_what_control_reads() -> None:
@@ -25,7 +25,7 @@ def test_what_is_written_is_what_control_reads() -> None:
     first = batch(1, 3)
     outbox.put(first, 3, 0.0)
 
-    read = decode_unfolded(outbox.body(ended=True))
+    read = decode_unfolded(outbox.body(ended=True)[0])
     assert (read.worker, read.incarnation, read.ended) == ("n/w", "n/w:1", True)
     assert read.batches == [first]
 
@@ -53,7 +53,7 @@ def test_the_oldest_are_given_up_for_room(monkeypatch: pytest.MonkeyPatch) -> No
 
     assert outbox.put(batch(4), 22, 0.0) == {"too_many": 7}
     assert numbers(outbox) == [3, 4]
-    assert decode_unfolded(outbox.body()).batches[-1].lost == {"too_many": 7}
+    assert decode_unfolded(outbox.body()[0]).batches[-1].lost == {"too_many": 7}
 
 
 def test_what_is_too_old_is_given_up() -> None:
@@ -64,3 +64,20 @@ def test_what_is_too_old_is_given_up() -> None:
 
     assert outbox.put(batch(3), 12, LONGEST_SECONDS + 5) == {"too_old": 5}
     assert numbers(outbox) == [2, 3]
+
+
+def test_a_backlog_stands_in_the_store_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest first; the end is only said with the last piece."""
+    monkeypatch.setattr(evidence_outbox, "BODY_BYTES", 1500)
+    outbox = Outbox("n/w", "n/w:1")
+    for number in (1, 2, 3):
+        outbox.put(batch(number, 150), 7 * number, 0.0)
+
+    body, number, noted = outbox.body(ended=True)
+    first = decode_unfolded(body)
+    assert ([one.number for one in first.batches], first.ended) == ([1, 2], False)
+    assert (number, noted) == (2, 14)
+    outbox.confirm(2)
+    body, number, noted = outbox.body(ended=True)
+    assert decode_unfolded(body).ended
+    assert (number, noted) == (3, 21)

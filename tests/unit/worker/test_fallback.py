@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,12 @@ from serving.errors import (
     Overloaded,
     ServingError,
 )
+from serving.recording.offer import Offer
 from serving.recording.record import PredictionRecord
+from serving.types import Call
+from serving.upstream import Inference
 from serving.worker.fallback import BURST, Budget, given_up_at
+from serving.worker.trip import Trip, spans
 
 PLAN: dict[str, Any] = {
     "canary": {"version": "v2", "weight": 100},
@@ -173,6 +178,39 @@ async def test_both_calls_are_counted_and_recorded(tmp_path: Path) -> None:
     assert requests == {("canary", "INTERNAL"): 1, ("production", "OK"): 1}
 
 
+class Rows:
+    """A prediction log that keeps what it is offered."""
+
+    on = True
+
+    def __init__(self) -> None:
+        self.kept: list[Offer] = []
+
+    def offer(self, offer: Offer) -> None:
+        """Keep it."""
+        self.kept.append(offer)
+
+    def publish(self) -> None:
+        """Nothing is counted."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+async def test_both_calls_go_to_the_prediction_log(tmp_path: Path) -> None:
+    """With what each was given; only production's row has outputs."""
+    log = Rows()
+    kit = await serving(tmp_path, log=log)
+    await kit.infer(id="r1")
+
+    failed, answered = log.kept
+    assert [PredictionRecord(*one.head).version for one in log.kept] == ["v2", "v1"]
+    assert [PredictionRecord(*one.head).request_id for one in log.kept] == ["r1", "r1"]
+    assert failed.feed is not None
+    assert failed.outputs is None
+    assert answered.outputs is not None
+
+
 async def test_if_production_fails_too_the_caller_gets_its_error(tmp_path: Path) -> None:
     """The canary's is never shown."""
     kit = await serving(tmp_path)
@@ -287,6 +325,20 @@ async def test_a_failure_holds_on_to_nothing(tmp_path: Path) -> None:
     await kit.infer()
 
     assert failure.__traceback__ is None
+
+
+def test_the_canarys_time_is_a_span_of_its_own() -> None:
+    """A trace shows where the time went, without a gap between the stations."""
+    inference = Inference([], 0.5, 1.0, 1)
+    trip = Trip(1, inference=inference, admitted=1, joined_at=2, gave_up=5, inferred=7)
+
+    shown = spans(Call(protocol="http", arrived=0.0), trip, 8.0)
+
+    assert [name for name, *_ in shown] == [
+        "decode", "admit", "join", "canary", "queue", "infer", "answer",
+    ]  # fmt: skip
+    assert ("canary", 2, 5) in shown
+    assert all(before[2] == after[1] for before, after in pairwise(shown))
 
 
 @given(
