@@ -75,7 +75,8 @@ def answer(connection: duckdb.DuckDBPyConnection, log: Path, order: Order) -> An
         return Failed(words=str(error))
     except (duckdb.OutOfMemoryException, MemoryError) as error:
         sys.stderr.write(f"joiner: {error!r}\n")
-        return Failed(words=f"it needs more than {_MEMORY} of memory; ask for a shorter time")
+        words = f"it needs more than {_MEMORY} of memory; ask for a shorter time"
+        return Failed(words=words, large=True)
     except (duckdb.Error, OSError) as error:
         sys.stderr.write(f"joiner: {error}\n")
         return Failed(words="the log cannot be read; control's log says why", ours=True)

@@ -140,10 +140,11 @@ class LossesTold(msgspec.Struct, frozen=True, kw_only=True, tag="losses_told"):
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
-    """It could not be done. `ours`: not for anything the caller could change."""
+    """It could not be done. `ours`: no fault of the caller; `large`: for want of memory."""
 
     words: str
     ours: bool = False
+    large: bool = False
 
 
 Order = LookUp | Report | Losses | RolloutLosses

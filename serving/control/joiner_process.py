@@ -13,7 +13,7 @@ from serving.control.joiner_orders import Answer, Failed, Order
 from serving.errors import InvalidRequest, Overloaded, ServingError
 from serving.tasks import end
 
-__all__ = ["Joiner"]
+__all__ = ["Joiner", "TooLarge"]
 
 _LONGEST_LINE: Final = 64 << 20
 _SECONDS: Final = 120.0
@@ -21,6 +21,10 @@ _IDLE_SECONDS: Final = 60.0
 _WAITING: Final = 16
 
 T = TypeVar("T")
+
+
+class TooLarge(InvalidRequest):
+    """What is to be joined does not fit in the memory that the child may take."""
 
 
 class Joiner:
@@ -42,8 +46,8 @@ class Joiner:
         """Have something done over the log directory `log`.
 
         Raises:
-            InvalidRequest: it asks for something that is not there. Overloaded: too many wait,
-            it takes too long or too much memory. ServingError: the child failed.
+            InvalidRequest: it asks for something that is not there; TooLarge: it needs too much
+            memory. Overloaded: too many wait, or it takes too long. ServingError: the child failed.
         """
         if self._waiting >= _WAITING:
             raise Overloaded("too many reports and labels wait to be joined", reason="joiner")
@@ -54,6 +58,8 @@ class Joiner:
         finally:
             self._waiting -= 1
         if isinstance(answer, Failed):
+            if answer.large:
+                raise TooLarge(answer.words)
             raise ServingError(answer.words) if answer.ours else InvalidRequest(answer.words)
         assert isinstance(answer, kind)
         return answer

@@ -17,9 +17,9 @@ from serving.clock import Clock
 from serving.config.rollout import RolloutConfig, Rule
 from serving.config.schema import GatewayConfig, ModelConfig
 from serving.control.joiner_orders import LossRule, RolloutLosses, RolloutLossesTold
-from serving.control.joiner_process import Joiner
+from serving.control.joiner_process import Joiner, TooLarge
 from serving.control.label_desk import taken
-from serving.errors import SluiceError
+from serving.errors import Overloaded, SluiceError
 from serving.recording.joined import JoinPlan
 from serving.rollout.evidence.power import shared
 from serving.rollout.judge import deciding
@@ -31,6 +31,10 @@ __all__ = ["LabelEvidence", "RolloutLabels", "needs_labels", "order_of", "unfit_
 _SECONDS: Final = 30.0
 _REST: Final = 3
 """Seconds of rest after each second of joining."""
+
+_THINNER: Final = 4
+_THINNEST: Final = 4096
+"""Of a log that cannot be joined whole one of 4, 16 … entities is, one of 4096 at least."""
 
 _AHEAD_SECONDS: Final = 60.0
 """By how much a worker's clock may be ahead."""
@@ -74,6 +78,7 @@ class RolloutLabels:
         self._joiner = Joiner()
         self._known: dict[str, LabelEvidence] = {}
         self._due: dict[str, float] = {}
+        self._one_of: dict[str, int] = {}
         self._asking: dict[str, asyncio.Task[None]] = {}
 
     def latest(
@@ -96,8 +101,16 @@ class RolloutLabels:
             )
         return self._known.get(rollout, LabelEvidence(problem="not asked yet"))
 
-    async def losses(self, config: ModelConfig, *, production: str, began: float) -> LabelEvidence:
-        """Ask now; args as in `latest`.
+    async def losses(
+        self, config: ModelConfig, *, production: str, began: float, one_of: int = 1
+    ) -> LabelEvidence:
+        """Ask now.
+
+        Args:
+            config: as in `latest`.
+            production: likewise.
+            began: likewise.
+            one_of: of so many entities one is joined; labels are counted as so many times more.
 
         Raises:
             SluiceError: the log lacks what is needed, or cannot be joined now.
@@ -109,10 +122,13 @@ class RolloutLabels:
             return LabelEvidence(at=now)
         if log is None:
             return _without(config, "predictions are not logged: `log` is absent", now)
+        plan = msgspec.structs.replace(order.plan, one_of=one_of)
+        order = msgspec.structs.replace(order, plan=plan)
         told = await self._joiner.ask(self._data / log.path, order, RolloutLossesTold)
+        found = LabelEvidence(rules=told.results, labels=told.labels * one_of, at=now)
         if unfit := unfit_for_units(config):
-            return msgspec.structs.replace(_without(config, unfit, now), labels=told.labels)
-        return LabelEvidence(rules=told.results, labels=told.labels, at=now)
+            return msgspec.structs.replace(_without(config, unfit, now), labels=found.labels)
+        return found
 
     async def forget(self, rollout: str) -> None:
         """It has ended."""
@@ -121,6 +137,7 @@ class RolloutLabels:
             await end(task)
         self._known.pop(rollout, None)
         self._due.pop(rollout, None)
+        self._one_of.pop(rollout, None)
 
     async def close(self) -> None:
         """End what is being asked, and the child."""
@@ -131,9 +148,12 @@ class RolloutLabels:
     async def _ask(self, rollout: str, config: ModelConfig, production: str, began: float) -> None:
         begun = self._clock.monotonic()
         before = self._known.get(rollout, LabelEvidence())
+        one_of = self._one_of.get(rollout, 1)
         try:
-            found = await self.losses(config, production=production, began=began)
+            found = await self.losses(config, production=production, began=began, one_of=one_of)
         except SluiceError as error:
+            if isinstance(error, Overloaded | TooLarge):
+                self._one_of[rollout] = min(_THINNEST, one_of * _THINNER)
             found = self._failed(rollout, config, before, error.message)
         except Exception:  # noqa: BLE001 - labels are not worth the controller
             _LOG.exception("labels of %s cannot be asked for", rollout)

@@ -37,27 +37,52 @@ _SLICES: Final = 200
 def measure_rollout(
     connection: "duckdb.DuckDBPyConnection", log: Path, order: RolloutLosses
 ) -> RolloutLossesTold:
-    """Join once for each horizon, and compare. Raises LogLacks, OSError, duckdb.Error."""
-    sides = order.canary, order.production
+    """Join once for each horizon, and compare.
+
+    Raises:
+        LogLacks: an output or the key that the plan names is not in the log; a slice or a loss that
+            cannot be told is said in the result of its rule. OSError, duckdb.Error.
+    """
     results: dict[str, RuleResult] = {}
-    labels = 0
-    for horizon in sorted({rule.horizon or _NEVER for rule in order.rules} | {_NEVER}):
-        rules = [rule for rule in order.rules if (rule.horizon or _NEVER) == horizon]
-        plan = msgspec.structs.replace(order.plan, horizon=horizon)
-        join(connection, log, plan)
-        labelled, delay = labelled_rows(connection, order.canary)
-        labels = max(labels, labelled)  # the longest horizon has all of them
-        biased = ""
-        if rules and delay is not None:
-            before = plan.now - min(horizon, delay)
-            biased = _biased(labelled_units(connection, sides, before=before))
-        for rule in rules:
-            try:
-                results[rule.name] = _measured(connection, plan, rule, sides, biased)
-            except LogLacks as error:
-                results[rule.name] = RuleResult(missing=str(error))
-        forget(connection)
+    labels = _joined(connection, log, order, _NEVER, results)
+    for horizon in sorted({rule.horizon for rule in order.rules} - {0.0}):
+        _joined(connection, log, order, horizon, results)
     return RolloutLossesTold(results=results, labels=labels)
+
+
+def _joined(
+    connection: "duckdb.DuckDBPyConnection",
+    log: Path,
+    order: RolloutLosses,
+    horizon: float,
+    results: dict[str, RuleResult],
+) -> int:
+    """Fill in the rules of one horizon; returns how many rows of the canary have a label."""
+    rules = [rule for rule in order.rules if (rule.horizon or _NEVER) == horizon]
+    sides = order.canary, order.production
+    plain = msgspec.structs.replace(order.plan, horizon=horizon, slices=())
+    plan = msgspec.structs.replace(plain, slices=order.plan.slices)
+    lacking = ""
+    try:
+        join(connection, log, plan if any(rule.sliced for rule in rules) else plain)
+    except LogLacks as error:
+        lacking = str(error)
+        join(connection, log, plain)  # without the slices; what else is lacking is raised
+    labels, delay = labelled_rows(connection, order.canary)
+    biased = ""
+    if rules and delay is not None:
+        before = plan.now - min(horizon, delay)
+        biased = _biased(labelled_units(connection, sides, before=before))
+    for rule in rules:
+        if rule.sliced and lacking:
+            results[rule.name] = RuleResult(missing=lacking)
+            continue
+        try:
+            results[rule.name] = _measured(connection, plan, rule, sides, biased)
+        except LogLacks as error:
+            results[rule.name] = RuleResult(missing=str(error))
+    forget(connection)
+    return labels
 
 
 def _measured(

@@ -69,6 +69,10 @@ class JoinPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Entity key by which versions were drawn, empty if each request was drawn by itself; adds
     what a comparison of versions needs. None: it is not needed."""
 
+    one_of: int = 1
+    """Of so many entities (requests, where they have none) one is joined, whichever version it
+    met: of a log that is too large."""
+
     horizon: float
     since: float = 0.0
     until: float
@@ -197,10 +201,13 @@ def _answered(connection: "duckdb.DuckDBPyConnection", plan: JoinPlan) -> str:
     ]
     hours = hours_condition(columns, plan.since, plan.until)
     drawn = _drawn(plan, columns, empty=empty)
+    cluster = "hash(if(ek = '', stem, ek))"
+    # By entity, so that a label of one never lacks the row that it is of.
+    thinned = f"{cluster} % {plan.one_of} = 0" if plan.one_of > 1 else "true"
     stem = STEM.format("prediction_id")
     digest = "coalesce(digest, '')" if "digest" in columns else "''"
     return f"""
-        SELECT *, row_number() OVER () AS id, hash(if(ek = '', stem, ek)) AS c FROM (
+        SELECT *, row_number() OVER () AS id, {cluster} AS c FROM (
             SELECT {stem} AS stem, "row" AS prow, version, {digest} AS digest, role,
                 epoch(event_time) AS made,
                 coalesce(sample_weight, 1.0)::DOUBLE AS w, {entity} AS ek,
@@ -209,7 +216,7 @@ def _answered(connection: "duckdb.DuckDBPyConnection", plan: JoinPlan) -> str:
             FROM {quoted(plan.model)}
             WHERE code = 'OK' AND event_time >= to_timestamp({plan.since!r})
                 AND event_time <= to_timestamp({plan.until!r}) {hours}
-        )
+        ) WHERE {thinned}
     """  # noqa: S608 - names are quoted, numbers are numbers
 
 

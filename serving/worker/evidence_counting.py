@@ -334,6 +334,9 @@ class Counting:
         if not len(cells):
             return
         signal = group.into.signal(name)
+        if name in self.plan.each:
+            _add_unkeyed(signal, 0, arms)
+            return
         if group.unkeyed is not None:
             unkeyed = group.unkeyed[where]
             _add_unkeyed(signal, 0, arms[unkeyed])

@@ -45,6 +45,8 @@ class CountPlan(msgspec.Struct, frozen=True, kw_only=True):
     """By how much a copy's numbers may differ and still say the same."""
 
     stops: HardStops
+    each: frozenset[str] = frozenset()
+    """Rules that compare a share with a limit: each request counts, however often a key has it."""
 
     @property
     def failing(self) -> list[str]:
@@ -86,6 +88,7 @@ def compile_plan(config: ModelConfig, rollout: RolloutTraffic) -> CountPlan:
         sources=tuple(sources),
         within=next((rule.within for rule in rules if rule.metric == "shadow_agreement"), 1e-5),
         stops=guardrails.hard_stops if guardrails is not None else HardStops(),
+        each=frozenset(rule.name for rule in rules if rule.test == "threshold"),
     )
 
 

@@ -22,9 +22,15 @@ def log_slower(bounds: Sequence[Counts], tolerance: float) -> float:
     return average(log_breach(counts, tolerance) for counts in bounds)
 
 
-def log_not_slower(bounds: Sequence[Counts], prove: float) -> float:
-    """Natural logarithm of the e-value against "beyond one of them at least `prove` times"."""
-    return min((log_proof(counts, prove) for counts in bounds), default=0.0)
+def log_not_slower(bounds: Sequence[Counts], proves: Sequence[float]) -> float:
+    """Natural logarithm of the e-value against "beyond one of them at least so many times".
+
+    Args:
+        bounds: as in `log_slower`.
+        proves: for each, the ratio that must not be reached.
+    """
+    found = [log_proof(counts, prove) for counts, prove in zip(bounds, proves, strict=True)]
+    return min(found, default=0.0)
 
 
 def worst(bounds: Sequence[Counts], tolerance: float) -> int:

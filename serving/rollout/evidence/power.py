@@ -10,11 +10,15 @@ import math
 from collections.abc import Callable
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from serving.rollout.evidence.relative_risk import (
     FACTORS,
     Counts,
-    log_breach,
-    log_proof,
+    CountsArray,
+    log_breach_array,
+    log_proof_array,
     theta,
 )
 
@@ -33,7 +37,8 @@ __all__ = [
 _WORST: Final = 1000.0
 """No regression is looked for beyond this ratio."""
 
-_MOST: Final = 1 << 40
+_MOST_DOUBLINGS: Final = 41
+_POINTS: Final = 65
 
 
 def shared(alpha: float, deciding: int) -> float:
@@ -141,14 +146,14 @@ def missing_for_proof(counts: Counts, prove: float, rho: float, alpha: float) ->
         rho: probability of the canary now.
         alpha: the rollout's.
     """
-    return _missing(lambda more: log_proof(_with(counts, rho, more), prove), alpha)
+    return _missing(counts, rho, 1.0, alpha, lambda seen: log_proof_array(seen, prove))
 
 
 def missing_for_breach(
     counts: Counts, ratio: float, tolerance: float, rho: float, alpha: float
 ) -> int | None:
     """Events still needed if from now on the canary is `ratio` times as bad; see above."""
-    return _missing(lambda more: log_breach(_with(counts, rho, more, ratio), tolerance), alpha)
+    return _missing(counts, rho, ratio, alpha, lambda seen: log_breach_array(seen, tolerance))
 
 
 def _events(nats_each: float, alpha: float) -> float:
@@ -157,24 +162,30 @@ def _events(nats_each: float, alpha: float) -> float:
     return (math.log(1 / alpha) + math.log(len(FACTORS))) / nats_each
 
 
-def _with(counts: Counts, rho: float, more: int, ratio: float = 1.0) -> Counts:
-    """What is seen after so many more events, divided as they are on average."""
+def _missing(
+    counts: Counts,
+    rho: float,
+    ratio: float,
+    alpha: float,
+    log_e: Callable[[CountsArray], NDArray[np.float64]],
+) -> int | None:
+    """The first number of events, divided as they are on average, that is enough."""
+    share, limit = theta(ratio, rho), -math.log(alpha)
+    known = {one: (np.array(s), np.array(f)) for one, (s, f) in counts.items()}
     canary, production = counts.get(rho, (0, 0))
-    share = theta(ratio, rho)
-    return {**counts, rho: (canary + more * share, production + more * (1 - share))}
 
+    def enough(more: NDArray[np.float64]) -> NDArray[np.bool_]:
+        seen = {**known, rho: (canary + more * share, production + more * (1 - share))}
+        found: NDArray[np.bool_] = log_e(seen) >= limit
+        return found
 
-def _missing(log_e: Callable[[int], float], alpha: float) -> int | None:
-    limit = -math.log(alpha)
-    if log_e(0) >= limit:
-        return 0
-    high = 1
-    while log_e(high) < limit:
-        high *= 2
-        if high > _MOST:
+    points = np.concatenate(([0.0], np.exp2(np.arange(_MOST_DOUBLINGS))))
+    while True:
+        found = enough(points)
+        first = int(found.argmax())
+        if not found[first]:
             return None
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if log_e(middle) >= limit else (middle, high)
-    return high
+        if first == 0 or points[first] - points[first - 1] <= 1:
+            return int(points[first])
+        low, high = points[first - 1], points[first]
+        points = np.unique(np.round(np.linspace(low, high, _POINTS)))

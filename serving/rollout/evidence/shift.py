@@ -14,17 +14,23 @@ from collections.abc import Sequence
 from typing import Final
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from serving.drift.distributions import chi_square_tail
 from serving.rollout.evidence.relative_risk import (
     Counts,
+    CountsArray,
     average,
     estimate,
-    log_breach,
-    log_proof,
+    log_breach_array,
+    log_proof_array,
 )
 
-__all__ = ["Bin", "critical_psi", "log_shift", "moved", "psi"]
+__all__ = ["Bin", "critical_psi", "log_shift", "log_within", "moved", "psi"]
+
+_Floats = NDArray[np.float64]
+_HALF: Final = 0.5
 
 _SMOOTH: Final = 0.5
 """Added to each bin of an index, so that an empty one does not make it infinite."""
@@ -42,7 +48,7 @@ class Bin(msgspec.Struct, frozen=True):
 
 def log_shift(bins: Sequence[Counts], tolerance: float) -> float:
     """Natural logarithm of the e-value against "no bin differs by more than `tolerance`"."""
-    return average(log_e for counts in bins for log_e in _sides(counts, tolerance))
+    return average(np.concatenate(_sides(bins, tolerance)).tolist())
 
 
 def moved(bins: Sequence[Counts], tolerance: float, most: int = 3) -> list[Bin]:
@@ -53,12 +59,23 @@ def moved(bins: Sequence[Counts], tolerance: float, most: int = 3) -> list[Bin]:
         tolerance: ratio that is still fine, either way.
         most: so many at most.
     """
-    found = [
-        Bin(place, estimate(counts), max(_sides(counts, tolerance)))
-        for place, counts in enumerate(bins)
+    logs = np.maximum(*_sides(bins, tolerance))
+    strongest = sorted(range(len(bins)), key=lambda place: -logs[place])[:most]
+    return [
+        Bin(place, estimate(bins[place]), float(logs[place]))
+        for place in strongest
+        if logs[place] > 0
     ]
-    found.sort(key=lambda one: one.log_e, reverse=True)
-    return [one for one in found[:most] if one.log_e > 0]
+
+
+def log_within(bins: Sequence[Counts], prove: float) -> float:
+    """Natural logarithm of the e-value against "some bin differs by `prove` or more"."""
+    if not bins:
+        return 0.0
+    counts = _stacked(bins)
+    return float(
+        np.minimum(log_proof_array(counts, prove), log_breach_array(counts, 1 / prove)).min()
+    )
 
 
 def psi(canary: Sequence[int], production: Sequence[int]) -> float:
@@ -92,5 +109,20 @@ def critical_psi(canary: int, production: int, bins: int, alpha: float) -> float
     return high * (1 / canary + 1 / production)
 
 
-def _sides(counts: Counts, tolerance: float) -> tuple[float, float]:
-    return log_breach(counts, tolerance), log_proof(counts, 1 / tolerance)
+def _sides(bins: Sequence[Counts], tolerance: float) -> tuple[_Floats, _Floats]:
+    """Logarithms of evidence for too often and for too rarely, each of shape [bins]."""
+    if not bins:
+        return np.zeros(0), np.zeros(0)
+    counts = _stacked(bins)
+    return log_breach_array(counts, tolerance), log_proof_array(counts, 1 / tolerance)
+
+
+def _stacked(bins: Sequence[Counts]) -> CountsArray:
+    """All bins at once."""
+    rhos = dict.fromkeys(rho for counts in bins for rho in counts)
+    stacked = {}
+    for rho in rhos:
+        pairs = np.array([counts.get(rho, (0, 0)) for counts in bins])
+        stacked[rho] = pairs[:, 0], pairs[:, 1]
+    # A level without events keeps the shape where no bin has any.
+    return stacked or {_HALF: (np.zeros(len(bins), int), np.zeros(len(bins), int))}

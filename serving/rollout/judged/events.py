@@ -1,11 +1,12 @@
 """Errors, slow requests, features that were not fresh: how many times as often with the canary."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, Literal
 
 from msgspec.structs import replace
 
+from serving.rollout.evidence.first_events import ratio_of_users
 from serving.rollout.evidence.latency import log_not_slower, log_slower, worst
 from serving.rollout.evidence.power import missing_for_proof, seconds_to
 from serving.rollout.evidence.relative_risk import estimate, ratio_bounds, total
@@ -14,6 +15,9 @@ from serving.rollout.looks import EventBook
 from serving.rollout.standing import RuleStanding
 
 __all__ = ["crowded", "event_rule", "unit_of"]
+
+_LEAST_LEFT: Final = 0.05
+"""Of what `prove` allows above 1; with less left no number of events is a proof in practice."""
 
 _Counts = Mapping[float, tuple[int, int]]
 
@@ -47,7 +51,7 @@ def event_rule(case: Case, book: EventBook) -> RuleStanding:
         found.verdict = "regressed"
         end = f"proven worse than {_times(case.tolerance)}"
     elif case.rule.prove is not None:
-        end = _proof(case, found, bounds, case.rule.prove)
+        end = _proof(case, book, found, bounds, case.rule.prove)
     else:
         end = "nothing is proven against it"
     found.words = f"{_said(case, signals, shown, found)}: {end}"
@@ -76,18 +80,29 @@ def crowded(case: Case) -> RuleStanding:
     )
 
 
-def _proof(case: Case, found: RuleStanding, bounds: Sequence[_Counts], prove: float) -> str:
+def _proof(
+    case: Case, book: EventBook, found: RuleStanding, bounds: Sequence[_Counts], prove: float
+) -> str:
     """Fill in how far the proof is; returns words."""
-    log_proof = log_not_slower(bounds, prove)
+    log_proof = max(
+        log_not_slower(seen, [_null(prove, counts, found.unit, users) for counts in seen])
+        for seen, users in _steps(bounds, book)
+    )
+    nulls = [_null(prove, counts, found.unit, book.keys[1]) for counts in bounds]
     found.proof = reached(log_proof, case.alpha)
     if log_proof >= -math.log(case.alpha):
         found.needed_events, found.eta = 0, 0.0
         return f"proven below {_times(prove)}"
     found.verdict = "undecided"
     words = f"not yet proven below {_times(prove)}"
+    if min(nulls) < 1 + _LEAST_LEFT * (prove - 1):
+        return f"{words}, and too many keys have had it already for a proof to come"
     if case.rho is None:
         return words
-    missing = [missing_for_proof(counts, prove, case.rho, case.alpha) for counts in bounds]
+    missing = [
+        missing_for_proof(counts, null, case.rho, case.alpha)
+        for counts, null in zip(bounds, nulls, strict=True)
+    ]
     known = [one for one in missing if one is not None]
     if len(known) < len(missing):
         return words
@@ -100,6 +115,27 @@ def _proof(case: Case, found: RuleStanding, bounds: Sequence[_Counts], prove: fl
         )
     )
     return f"{words}; about {found.needed_events:,} more events if the versions are alike"
+
+
+def _steps(bounds: Sequence[_Counts], book: EventBook) -> Iterator[tuple[Sequence[_Counts], int]]:
+    """What was known at the end of each weight, and is now; with production's users until then.
+
+    A weight only rises, so the counts up to it are those of that time. What was proven by few
+    users with the event stays proven when nearly everybody has had it.
+    """
+    rhos = sorted({rho for counts in bounds for rho in counts})
+    met = book.exposures()
+    for last in rhos[:-1]:
+        users = sum(pair[1] for rho, pair in met.items() if rho <= last)
+        yield [{rho: c[rho] for rho in c if rho <= last} for c in bounds], users
+    yield bounds, book.keys[1]
+
+
+def _null(prove: float, counts: _Counts, unit: str, users: int) -> float:
+    """What has to be refuted: less than `prove` where users count once and many have had it."""
+    if unit == "requests":
+        return prove
+    return ratio_of_users(prove, total(counts)[1] / users) if users else 1.0
 
 
 def _said(case: Case, signals: Sequence[str], shown: int, found: RuleStanding) -> str:

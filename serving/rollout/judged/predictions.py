@@ -6,13 +6,15 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from serving.rollout.evidence.relative_risk import (
-    log_breach,
-    log_proof,
-    ratio_bounds,
-    total,
+from serving.rollout.evidence.relative_risk import ratio_bounds, total
+from serving.rollout.evidence.shift import (
+    Bin,
+    critical_psi,
+    log_shift,
+    log_within,
+    moved,
+    psi,
 )
-from serving.rollout.evidence.shift import Bin, critical_psi, log_shift, moved, psi
 from serving.rollout.judged.case import Case, finite, number, reached
 from serving.rollout.judged.events import crowded, unit_of
 from serving.rollout.looks import EventBook
@@ -60,7 +62,7 @@ def prediction_shift(case: Case, book: EventBook) -> RuleStanding:
         return found
     end = "nothing is proven against it"
     if (prove := case.rule.prove) is not None:
-        log = min(min(log_proof(one, prove), log_breach(one, 1 / prove)) for one in bins)
+        log = log_within(bins, prove)
         found.proof = reached(log, case.alpha)
         if log >= -math.log(case.alpha):
             end = f"every bin is proven within {number(prove)} × either way"

@@ -9,6 +9,7 @@ from rollout_judge_kit import Counted, plan
 
 from serving.config.rollout import RolloutConfig
 from serving.config.snapshot import RolloutTraffic
+from serving.rollout.evidence.first_events import ratio_of_users
 from serving.rollout.evidence.losses import MeanBounds
 from serving.rollout.evidence.relative_risk import estimate, log_breach, log_proof
 from serving.rollout.judge import judge, learns_in
@@ -62,7 +63,7 @@ def test_the_interval_never_contradicts_the_verdict(canary: int) -> None:
     assert found.low is not None
     assert found.high is not None
     assert (found.low > 1.5) == (found.verdict == "regressed")
-    assert (found.high < 2.0) == (found.proof == 1.0)
+    assert (found.high < ratio_of_users(2.0, 200 / 19_000)) == (found.proof == 1.0)
 
 
 def test_rules_that_decide_share_alpha() -> None:
@@ -176,6 +177,36 @@ def test_requests_without_keys_are_called_requests() -> None:
     book = Counted(signal={"errors": ALIKE}, requests=(50, 950), keys=(50, 950))
 
     assert only(plan(ERRORS), book).unit == "requests"
+
+
+def test_users_who_have_nearly_all_had_it_prove_nothing() -> None:
+    """Counted once, ten errors look like one: a canary twice as bad looks alike by then."""
+    counts = {0.5: (4_600, 4_500)}
+    users, requests = (
+        only(
+            plan(PROVEN), Counted(signal={"errors": counts}, requests=requests, keys=(5_000, 5_000))
+        )
+        for requests in ((50_000, 50_000), (5_000, 5_000))
+    )
+
+    assert users.verdict == "undecided"
+    assert users.needed_events is None
+    assert users.words.endswith("too many keys have had it already for a proof to come")
+    assert (requests.unit, requests.verdict) == ("requests", "ok")
+
+
+def test_what_a_step_has_proven_stays_proven() -> None:
+    """Also when nearly all keys have had the event at a later weight."""
+    early, late = {0.05: (25, 500)}, {0.5: (9_000, 9_000)}
+    met = {0.05: (1_000, 19_000), 0.5: (500, 500)}
+    keys = {"requests": (90_000, 90_000), "keys": (10_500, 19_500)}
+
+    def found(counts: dict[float, tuple[int, int]]) -> str:
+        return only(plan(PROVEN), Counted(signal={"errors": counts}, exposed=met, **keys)).verdict
+
+    assert found(early) == "ok"
+    assert found(late) == "undecided"
+    assert found(early | late) == "ok"
 
 
 def test_a_latency_of_three_bounds_is_judged_by_their_mean() -> None:
