@@ -17,6 +17,9 @@ Ints = NDArray[np.int64]
 class Arrivals(Protocol):
     """Where events come from: many trials at once, step by step, stretch by stretch."""
 
+    keyed: bool
+    """Whether users stay with a version and count once."""
+
     def begin(self, rho: float, began: Ints) -> None:
         """A step with this probability of the canary begins, at these looks: shape [trials]."""
         ...
@@ -80,6 +83,8 @@ class Requests:
         trials: how many at once.
         random: where chance comes from.
     """
+
+    keyed = False
 
     def __init__(
         self, traffic: Traffic, per_second: float, trials: int, random: np.random.Generator

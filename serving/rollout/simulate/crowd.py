@@ -43,6 +43,8 @@ class Crowd:
         random: where chance comes from.
     """
 
+    keyed = True
+
     def __init__(
         self,
         traffic: Traffic,

@@ -15,7 +15,7 @@ from serving.rollout.judge import judge
 from serving.rollout.looks import RuleLook, looked
 from serving.rollout.simulate.arrivals import Arrivals, Ints
 from serving.rollout.simulate.stages import Stage
-from serving.rollout.simulate.world import Signal
+from serving.rollout.simulate.world import USERS, Signal
 from serving.rollout.state import Event, RolloutState, after
 
 __all__ = ["Ending", "walk"]
@@ -43,13 +43,15 @@ class _Tally:
 
     @property
     def keys(self) -> tuple[int, int]:
-        return self.requests
+        """Users of production, where they are counted."""
+        met = self.exposures().values()
+        return (self.requests[0], sum(pair[1] for pair in met)) if met else self.requests
 
     def events(self, signal: str) -> dict[float, tuple[int, int]]:
         return self.counts.get(signal, {})
 
     def exposures(self) -> dict[float, tuple[int, int]]:
-        return {}
+        return self.counts.get(USERS, {})
 
     def signals(self, rule: str) -> list[str]:
         return sorted(name for name in self.counts if name.partition(":")[0] == rule)
@@ -76,7 +78,7 @@ def walk(
     Args:
         rollout: the plan; its rules need no labels and no copies.
         plan: its steps but the last, as `stages` has them.
-        signals: of its rules.
+        signals: of its rules; and `USERS`, where users count once.
         arrivals: of one trial.
         look: seconds between looks.
     """

@@ -20,7 +20,7 @@ from serving.rollout.simulate.stages import Stage, stages
 from serving.rollout.simulate.trial import run
 from serving.rollout.simulate.verdicts import Answer, summed
 from serving.rollout.simulate.watch import watches
-from serving.rollout.simulate.world import Canary, Signal, World
+from serving.rollout.simulate.world import USERS, Canary, Signal, World
 
 __all__ = ["Replay", "replayed", "shortened"]
 
@@ -94,6 +94,8 @@ class Replay:
         random: where chance comes from.
     """
 
+    keyed = True
+
     def __init__(
         self,
         requests: Happened,
@@ -119,8 +121,10 @@ class Replay:
     def events(self, signal: Signal, offset: int, looks: int) -> tuple[Ints, Ints]:
         """See `Arrivals`."""
         bins = len(signal.bins) or 1
-        found = self._counted(self._events[signal.name], bins, offset, looks)
-        return found[0], found[1]
+        if signal.name == USERS:
+            _, met = self._counted(self._met, 1, offset, looks)
+            return np.zeros_like(met), met
+        return self._counted(self._events[signal.name], bins, offset, looks)
 
     def requests(self, offset: int, looks: int) -> Ints:
         """See `Arrivals`."""

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from serving.config.rollout import RolloutConfig, Rule
 from serving.rollout.evidence import relative_risk
+from serving.rollout.evidence.first_events import ratio_of_users
 from serving.rollout.evidence.power import shared
 from serving.rollout.judge import deciding
 from serving.rollout.simulate.arrivals import Floats, Ints
-from serving.rollout.simulate.world import Canary, Signal, World, signals_of
+from serving.rollout.simulate.world import USERS, Canary, Signal, World, signals_of
 
-__all__ = ["NEVER", "Block", "Counted", "Watch", "block", "left_out", "watches"]
+__all__ = ["NEVER", "Block", "Counted", "Watch", "block", "left_out", "users_of", "watches"]
 
 NEVER: Final = np.iinfo(np.int64).max // 2
 """A look that does not come."""
@@ -50,15 +51,26 @@ class Watch(msgspec.Struct, frozen=True):
                 parts += list(relative_risk.log_proof_array(counts, 1 / null))
         return _averaged(parts)
 
-    def proof(self, counted: Counted) -> Floats:
-        """Logarithm of the evidence that `prove` is not reached; the least of all signals."""
-        assert self.rule.prove is not None
+    def proof(self, counted: Counted, users: Floats | None) -> Floats:
+        """Logarithm of the evidence that `prove` is not reached; the least of all signals.
+
+        Args:
+            counted: events.
+            users: of production, who have met it, in the counts' shape without bins; None: each
+                request counts by itself.
+        """
+        prove = self.rule.prove
+        assert prove is not None
         parts: list[Floats] = []
         for signal in self.signals:
-            counts, prove = counted[signal.name], self.rule.prove
-            parts += list(relative_risk.log_proof_array(counts, prove))
+            counts = counted[signal.name]
             if self.rule.metric == "prediction_shift":
+                parts += list(relative_risk.log_proof_array(counts, prove))
                 parts += list(relative_risk.log_breach_array(counts, 1 / prove))
+            else:
+                had = np.add.reduce([pair[1] for pair in counts.values()])
+                null = prove if users is None else _of_users(prove, had, users)
+                parts += list(relative_risk.log_proof_array(counts, null))
         found: Floats = np.minimum.reduce(parts)
         return found
 
@@ -97,20 +109,18 @@ class Watch(msgspec.Struct, frozen=True):
         self, before: Counted, rho: float, now: Mapping[str, "Block"], since: int
     ) -> NDArray[np.bool_]:
         """Whether `prove` is met at each look of a block from `since` on, shape [trials, looks]."""
+        names = [signal.name for signal in self.signals]
         counted = {
-            signal.name: {
+            name: {
                 **{
                     level: (pair[0][:, :, None], pair[1][:, :, None])
-                    for level, pair in before.get(signal.name, {}).items()
+                    for level, pair in before.get(name, {}).items()
                 },
-                rho: (
-                    now[signal.name].canary[:, :, since:],
-                    now[signal.name].production[:, :, since:],
-                ),
+                rho: (now[name].canary[:, :, since:], now[name].production[:, :, since:]),
             }
-            for signal in self.signals
+            for name in [*names, *([USERS] if USERS in now else ())]
         }
-        met: NDArray[np.bool_] = self.proof(counted) >= self.proven
+        met: NDArray[np.bool_] = self.proof(counted, users_of(counted)) >= self.proven
         return met
 
 
@@ -160,6 +170,21 @@ def left_out(rollout: RolloutConfig) -> list[str]:
     """
     seen = {watch.rule.name for watch in watches(rollout, World(), Canary())}
     return [rule.name for rule in rollout.guardrails.rules if rule.name not in seen]
+
+
+def users_of(counted: Counted) -> Floats | None:
+    """Users who have met production; None where nobody counts them."""
+    if USERS not in counted:
+        return None
+    found: Floats = np.asarray(sum(pair[1][0] for pair in counted[USERS].values()), np.float64)
+    return found
+
+
+def _of_users(prove: float, had: Ints, users: Floats) -> Floats:
+    """The ratio to refute: `serving.rollout.evidence.first_events`, of arrays."""
+    share = np.where(users > 0, had / np.maximum(users, 1.0), 1.0)
+    found: Floats = np.vectorize(ratio_of_users, otypes=[np.float64])(prove, share)
+    return found
 
 
 def _averaged(logs: Sequence[Floats]) -> Floats:

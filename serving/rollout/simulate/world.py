@@ -7,7 +7,10 @@ import msgspec
 
 from serving.config.rollout import Rule
 
-__all__ = ["CANARIES", "Canary", "Signal", "World", "signals_of"]
+__all__ = ["CANARIES", "USERS", "Canary", "Signal", "World", "signals_of"]
+
+USERS: Final = "users"
+"""Name of the signal that a user has met production."""
 
 TENTHS: Final = (0.1,) * 10
 QUANTILES: Final = (0.5, 0.1, 0.01)

@@ -12,7 +12,7 @@ from serving.rollout.simulate.scenarios import traffic
 from serving.rollout.simulate.stages import stages
 from serving.rollout.simulate.trial import COMPLETED, INCONCLUSIVE, run
 from serving.rollout.simulate.watch import watches
-from serving.rollout.simulate.world import CANARIES, World
+from serving.rollout.simulate.world import CANARIES, USERS, Signal, World
 
 WORLD = World(requests_per_second=30.0, error_rate=0.02, bins=(0.7, 0.2, 0.1))
 LOOK = 10.0
@@ -51,6 +51,7 @@ def test_both_end_at_the_same_look_for_the_same_reason(canary: str, prove: float
     steps = stages(plan, WORLD)
     rules = watches(plan, WORLD, CANARIES[canary])
     signals = [signal for rule in rules for signal in rule.signals]
+    signals.append(Signal("", USERS, 1.0, 0.0, shared=False))
     in_looks = [
         msgspec.structs.replace(s, at_least=s.at_least / LOOK, at_most=s.at_most / LOOK)
         for s in steps
