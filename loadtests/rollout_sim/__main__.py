@@ -41,7 +41,7 @@ def main() -> int:
     parser.add_argument(
         "--runs",
         type=int,
-        help="of a row [2000; 1000 with users or a worse version, 100 incidents]",
+        help="of a row [2000; 1000 with users or a worse version, 200 incidents]",
     )
     parser.add_argument("--only", help=f"tables, by comma: {','.join(TABLES)}")
     parser.add_argument("--row", default="", help="of `aborts`, only those with this text")
@@ -57,7 +57,7 @@ def main() -> int:
     if "detection" in wanted:
         broken += _detection(given.runs or (200 if given.quick else 1000))
     if "stops" in wanted:
-        broken += _stops(given.runs or 100, quick=given.quick)
+        broken += _stops(given.runs or 200, quick=given.quick)
     _told(f"{time.monotonic() - started:.0f} s")
     print(f"\n{broken} of what is promised does not hold" if broken else "\nall promises hold")
     return 1 if broken else 0
