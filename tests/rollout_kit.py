@@ -16,6 +16,8 @@ from serving.control.audit import AuditLog
 from serving.control.compile import Compiled
 from serving.control.journal import Journal
 from serving.control.publisher import Publisher
+from serving.control.rollout_announcer import Announcer
+from serving.control.rollout_changes import LiveRollout, live_of
 from serving.control.rollout_log import RolloutLog
 from serving.control.rollout_observer import NoObserver, Seen
 from serving.control.rollout_verbs import RolloutVerbs
@@ -39,7 +41,7 @@ PLAN: dict[str, Any] = {
 
 
 def compiled(
-    plan: dict[str, Any] | None = PLAN, production: str = "v1", **digests: str
+    plan: dict[str, Any] | None = PLAN, production: str = "v1", deadline: str = "1s", **digests: str
 ) -> Compiled:
     """A configuration with one model of three versions, read as from YAML."""
     files = {"v1": "1", "v2": "2", "v3": "3", **digests}
@@ -47,6 +49,7 @@ def compiled(
         "model": "demo",
         "versions": {v: {"path": f"{v}.onnx", "sha256": one * 64} for v, one in files.items()},
         "traffic": {"production": production},
+        "serve": {"deadline": deadline},
         "rollout": plan,
     }
     signature = Signature(inputs=[], outputs=[], batchable=True)
@@ -76,9 +79,10 @@ class Home:
         self.quarantined: list[Quarantined] = []
         self.told: list[str] = []
         self.observer = NoObserver()
-        self._build()
+        self.build()
 
-    def _build(self) -> None:
+    def build(self) -> None:
+        """Make it, as a process does that has just started."""
         self.publisher = Publisher(
             store=self.store,
             journal=Journal(self.folder / "journal"),
@@ -94,11 +98,16 @@ class Home:
             store=self.store,
             observer=self.observer,
             quarantined=lambda: self.quarantined,
-            audit=AuditLog(self.folder / "journal", self.clock),
+            announcer=Announcer(AuditLog(self.folder / "journal", self.clock)),
             clock=self.clock,
         )
+        self.publisher.live = self._live
         self.rollouts.tell = self._tell
         self.verbs = RolloutVerbs(self.rollouts)
+
+    def _live(self) -> dict[str, LiveRollout]:
+        told = self.rollouts.log.last("demo")
+        return live_of([told.state] if told is not None else [], self.publisher.current)
 
     async def _tell(self, event: Event, standing: RolloutStanding, plan: RolloutConfig) -> None:
         del plan
@@ -113,13 +122,27 @@ class Home:
 
     async def restart(self) -> "Home":
         """Another process on the same disk."""
-        self._build()
+        self.rollouts.log.close()
+        self.build()
         return await self.start()
 
     async def apply(self, file: Compiled) -> None:
         """A person applies another file; workers follow."""
         self.file = file
         await self.publisher.apply(Path("/file"), author="ann")
+        await self.heard()
+
+    async def found(self, file: Compiled) -> None:
+        """Another control process has published another file; this one goes on from there."""
+        await self.store.publish(
+            file.snapshot(
+                revision=self.publisher.revision + 1,
+                author="bob",
+                at=self.clock.wall(),
+                before=self.publisher.current,
+            )
+        )
+        await self.publisher.start(None)
         await self.heard()
 
     async def heard(self, revision: int | None = None, **more: Any) -> None:

@@ -7,15 +7,16 @@ from typing import Final
 
 from serving.clock import Clock
 from serving.rollout.book import Book
-from serving.rollout.wire import Unfolded, decode_unfolded
+from serving.rollout.wire import UNFOLDED_BYTES, Unfolded, decode_unfolded
 
 __all__ = ["Entries", "Read"]
 
-_MOST_BYTES: Final = 8 << 20
-"""Of one worker: hours of what it counts at 1,000 new keys a second. Above it is a fault."""
+_LOOK_BYTES: Final = UNFOLDED_BYTES
+"""Of all workers in one look; the rest is read by the next. At least the largest is read."""
 
-_LOOK_BYTES: Final = 64 << 20
-"""Of all workers in one look; the rest is read by the next."""
+_LOOK_BATCHES: Final = 1000
+"""And so many of what was read: a second or so. After control was away for long there are
+thousands, and what they say so far should be acted on in between."""
 
 _SILENT_SECONDS: Final = 86_400.0
 
@@ -70,8 +71,8 @@ class Entries:
                 entry = self._entries[name] = _Entry(size, self._clock.monotonic())
             elif entry.size != size:
                 entry.size, entry.since, entry.refused = size, self._clock.monotonic(), False
-            if size > _MOST_BYTES:
-                self._refuse(name, f"it takes {size} bytes, more than {_MOST_BYTES}")
+            if size > UNFOLDED_BYTES:
+                self._refuse(name, f"it takes {size} bytes, more than {UNFOLDED_BYTES}")
             elif not entry.refused and (room := room - size) >= 0:
                 names.append(name)
         return names
@@ -83,20 +84,20 @@ class Entries:
             book: what is known; it is not changed.
             contents: by incarnation, of those that are `wanted`.
         """
-        found = Read([], [])
+        found, most = Read([], []), max(1, _LOOK_BATCHES // max(1, len(contents)))
         for name, content in contents.items():
             try:
                 unfolded = decode_unfolded(content)
-                new = book.fresh(unfolded).unfolded
+                new = book.fresh(unfolded, most)
             except ValueError as error:
                 self._refuse(name, str(error))
                 continue
             if unfolded.incarnation != name:
                 self._refuse(name, "it names another incarnation")
                 continue
-            if new.batches:
-                found.added.append(new)
-            if unfolded.ended:
+            if new.unfolded.batches:
+                found.added.append(new.unfolded)
+            if unfolded.ended and not new.rest:
                 found.ended.append(name)
         return found
 

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from serving.config.effects import Effect, alike, effect_of, names_files
 from serving.config.schema import GatewayConfig, ModelConfig
-from serving.config.snapshot import Snapshot
+from serving.config.snapshot import RolloutTraffic, Snapshot
 from serving.config.snapshot_codec import enc_hook
 from serving.traffic.rolled import effective
 from serving.traffic.split import LINE, threshold
@@ -25,6 +25,7 @@ _SIGNS: Final[dict[str, str]] = {"added": "+", "removed": "-", "changed": "~"}
 _CREDENTIAL: Final = re.compile(r"^(\w+://)[^?]*@")
 _PASSWORD: Final = re.compile(r"([?&]password=)[^&]*")
 _ABSENT: Final = object()
+_NOTHING: Final = RolloutTraffic(id="", revision=0, canary="", production="")
 _SILENT: Final = {Effect.LIVE, Effect.RESIZES}
 
 
@@ -111,6 +112,7 @@ def compare(
             *_artifacts(old, new),
             *_views(old, new),
             *_unloaded(old, new),
+            *_rollouts(old, new),
             *(_gateway(*gateway, directories) if gateway else ()),
         ],
         loads=sorted(n for n, made in sessions_after.items() if sessions_before.get(n) != made),
@@ -187,6 +189,30 @@ def _unloaded(old: Snapshot | None, new: Snapshot) -> Iterator[Change]:
         if name in new.models:
             detail = "unloaded" if name in after else "loaded"
             yield Change(kind="changed", subject=name, detail=detail)
+
+
+def _rollouts(old: Snapshot | None, new: Snapshot) -> Iterator[Change]:
+    """What rollouts put in place, which the files do not say."""
+    before = old.rollouts if old else {}
+    for name in sorted(before.keys() | new.rollouts.keys()):
+        one, other = before.get(name), new.rollouts.get(name)
+        if one == other or name not in new.models:
+            continue
+        subject = f"{name}.{(other or one or _NOTHING).id}"
+        if one is None or other is None or one.id != other.id:
+            kind: Kind = "removed" if other is None else "added"
+            yield Change(kind=kind, subject=subject, detail=_put_words(other or one or _NOTHING))
+        elif (was := _put_words(one)) != (now := _put_words(other)):
+            yield Change(kind="changed", subject=subject, detail=f"{was} -> {now}")
+        else:
+            yield Change(kind="changed", subject=subject, detail="what is counted")
+
+
+def _put_words(put: RolloutTraffic) -> str:
+    if put.canary == put.production:
+        return f"production {put.production}"
+    copies = f", copies {put.shadow:g} %" if put.shadow else ""
+    return f"{put.canary} {put.weight:g} %{copies}"
 
 
 def _gateway(

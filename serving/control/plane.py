@@ -28,7 +28,9 @@ from serving.control.publisher import Publisher
 from serving.control.quarantine import QuarantineKeeper, configured_keys, is_everywhere
 from serving.control.rates import Rates
 from serving.control.retraining import RetrainingDesk
+from serving.control.rollout_announcer import Announcer
 from serving.control.rollout_changes import LiveRollout, live_of
+from serving.control.rollout_families import rollout_families
 from serving.control.rollout_log import RolloutLog
 from serving.control.rollout_observer import Observer
 from serving.control.rollout_verbs import RolloutVerbs
@@ -144,7 +146,7 @@ class ControlPlane:
             store=store,
             observer=observer,
             quarantined=lambda: self.quarantine.entries,
-            audit=audit,
+            announcer=Announcer(audit),
             clock=clock,
         )
         publisher.live = self._live
@@ -308,6 +310,7 @@ class ControlPlane:
     def _own_metrics(self) -> Iterator[Metric]:
         now = self.clock.wall()
         yield from drift_families(self.drift.watched.values())
+        yield from rollout_families(self.rollouts.standings())
         yield from own_families(
             version=self.version,
             revision=self.publisher.revision,

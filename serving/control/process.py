@@ -207,6 +207,7 @@ class Control:
             await self._features.close()
             await self._labels.close()
             await self._loss_labels.close()
+            self._plane.rollouts.log.close()
             await self._store.close()
             private_path.unlink(missing_ok=True)
         for task in (*listening, *work):

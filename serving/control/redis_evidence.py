@@ -43,7 +43,7 @@ class RedisEvidence:
                 pipeline.hkeys(key)
                 pipeline.get(rollout_key(rollout, "mark"))
                 names, mark = await pipeline.execute()
-            names = [name for name in names if name.isascii()]
+            names = [name for name in names if _is_text(name)]
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for name in names:
                     pipeline.hstrlen(key, name)
@@ -107,6 +107,14 @@ class RedisEvidence:
 
 def _number(stored: bytes | str | None) -> int:
     return int(stored) if stored and stored.isdigit() else 0
+
+
+def _is_text(name: bytes) -> bool:
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _plain(folded: dict[str, int]) -> dict[Any, Any]:

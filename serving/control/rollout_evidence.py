@@ -21,10 +21,11 @@ from serving.control.evidence_store import Confirmation
 from serving.control.rollout_evidence_log import RolloutEvidenceLog
 from serving.control.store import Store
 from serving.rollout.book import Book
+from serving.rollout.wire import Unfolded
 
 __all__ = ["COMPACT_BYTES", "Evidence"]
 
-COMPACT_BYTES: Final = 8 << 20
+COMPACT_BYTES: Final = 4 << 20
 """A log longer than this is replaced by a snapshot: minutes of traffic at 1,000 new keys a
 second, and a second to read again."""
 
@@ -33,6 +34,9 @@ _PICTURE_BYTES: Final = 32 << 20
 whose sets are half full; then only the disk has it."""
 
 _TOO_LARGE: Final = b"-"
+
+_AT_ONCE: Final = 20
+"""Batches that are added before the loop has its turn: about 10 ms."""
 
 
 class Evidence:
@@ -64,27 +68,22 @@ class Evidence:
         self._log = log
         self._compact_bytes = compact_bytes
         self._open: dict[str, _Rollout] = {}
+        self._opening = asyncio.Lock()
 
     async def open(self, model: str, rollout_id: str, rules: list[Rule]) -> Book:
-        """Take a rollout's book up where the disk has it; a new one is empty. Raises OSError."""
-        if found := self._open.get(rollout_id):
-            return found.disk.book
-        folder = self._folder / model / rollout_id
-        disk = await asyncio.to_thread(RolloutEvidenceLog, folder, rules)
-        if disk.damage:
-            self._log.error(
-                "rollout %s: its evidence on this disk is damaged (%s); the store's copy is taken "
-                "if it has more, else what is missing is counted as lost",
-                *(rollout_id, disk.damage),
-            )
-        elif disk.cut:
-            self._log.warning(
-                "rollout %s: the last %d bytes of its evidence log were not written to their end "
-                "and are cut off; workers tell of them again",
-                *(rollout_id, disk.cut),
-            )
-        self._open[rollout_id] = _Rollout(disk, Entries(rollout_id, self._clock, self._log))
-        return disk.book
+        """Take a rollout's book up where the disk has it; a new one is empty. Raises OSError.
+
+        Again for one that is open: with the rules as they are now.
+        """
+        async with self._opening:
+            if found := self._open.get(rollout_id):
+                found.disk.follow(rules)
+                return found.disk.book
+            folder = self._folder / model / rollout_id
+            disk = await asyncio.to_thread(RolloutEvidenceLog, folder, rules)
+            self._tell(rollout_id, disk)
+            self._open[rollout_id] = _Rollout(disk, Entries(rollout_id, self._clock, self._log))
+            return disk.book
 
     async def look(self, rollout_id: str) -> Book:
         """Add what workers have written since the last look, keep it and confirm it.
@@ -137,14 +136,32 @@ class Evidence:
         """
         await self._store.forget(rollout_id)
 
+    def _tell(self, rollout_id: str, disk: RolloutEvidenceLog) -> None:
+        """What the files could not give back."""
+        if disk.damage:
+            self._log.error(
+                "rollout %s: its evidence on this disk is damaged (%s); the store's copy is taken "
+                "if it has more, else what is missing is counted as lost",
+                *(rollout_id, disk.damage),
+            )
+        elif disk.cut:
+            self._log.warning(
+                "rollout %s: the last %d bytes of its evidence log were not written to their end "
+                "and are cut off; workers tell of them again",
+                *(rollout_id, disk.cut),
+            )
+
     async def _look(self, rollout_id: str, rollout: "_Rollout") -> None:
         disk, entries = rollout.disk, rollout.entries
         index = await self._store.index(rollout_id)
         if index.mark > disk.position:
             await self._adopt(rollout_id, disk)
         wanted = entries.wanted(index.sizes)
-        read = entries.read(disk.book, await self._store.unfolded(rollout_id, wanted))
-        frame = await asyncio.to_thread(disk.append, read.added) if read.added else b""
+        contents = await self._store.unfolded(rollout_id, wanted)
+        read, frame = await asyncio.to_thread(_take, disk, entries, contents)
+        if frame:
+            await _add(disk.book, read.added)
+            disk.advance(frame)
         confirmation = _confirmation(disk, read, frame, entries.silent())
         behind = index.mark != disk.position - bool(frame)
         if not behind and disk.size <= self._compact_bytes:
@@ -195,6 +212,23 @@ class _Rollout:
     disk: RolloutEvidenceLog
     entries: Entries
     looking: asyncio.Task[None] | None = None
+
+
+def _take(
+    disk: RolloutEvidenceLog, entries: Entries, contents: dict[str, bytes]
+) -> tuple[Read, bytes]:
+    """Find what is new and write it to the disk; the book is as it was."""
+    read = entries.read(disk.book, contents)
+    return read, disk.write(read.added) if read.added else b""
+
+
+async def _add(book: Book, added: list[Unfolded]) -> None:
+    """Add to the book, in this thread because others read it here, and let them in between."""
+    for unfolded in added:
+        for begin in range(0, len(unfolded.batches), _AT_ONCE):
+            batches = unfolded.batches[begin : begin + _AT_ONCE]
+            book.add(msgspec.structs.replace(unfolded, batches=batches))
+            await asyncio.sleep(0)
 
 
 def _confirmation(

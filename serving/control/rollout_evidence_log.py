@@ -5,7 +5,7 @@ confirmed to anybody, so it is cut off here too: workers still have it. The log 
 snapshot has been put in its place whole; if a crash comes between the two, the log begins with
 frames that are in the snapshot, and they are skipped.
 
-Everything here waits for the disk: call it in a thread, one call at a time.
+Whatever waits for the disk is to be called in a thread, one call at a time.
 """
 
 import os
@@ -71,14 +71,29 @@ class RolloutEvidenceLog:
         """Bytes of the log."""
         return self._size
 
+    def follow(self, rules: Iterable[Rule]) -> None:
+        """Take the rules of a plan that was changed."""
+        self._rules = list(rules)
+        self.book.follow(self._rules)
+
     def append(self, added: list[Unfolded]) -> bytes:
-        """Write down what is `Book.fresh`, wait for the disk, and only then add it to the book.
+        """Write down what is new, add it to the book, and tell how it was written."""
+        frame = self.write(added)
+        for unfolded in added:
+            self.book.add(unfolded)
+        self.advance(frame)
+        return frame
+
+    def write(self, added: list[Unfolded]) -> bytes:
+        """Write down what is `Book.fresh`, and wait for the disk.
+
+        Then add it to the book, and `advance`; what is written next is written over it otherwise.
 
         Returns:
             The frame as it was written.
 
         Raises:
-            OSError: the book is as it was, and so is the log, as soon as the disk can be written.
+            OSError: the log is as it was, as soon as the disk can be written.
         """
         frame = encode_frame(Frame(self.position + 1, added))
         self._cut()
@@ -86,11 +101,12 @@ class RolloutEvidenceLog:
         while written < len(frame):
             written += os.pwrite(self._descriptor, frame[written:], self._size + written)
         os.fdatasync(self._descriptor)
+        return frame
+
+    def advance(self, frame: bytes) -> None:
+        """Count a frame as written: what is in it is in the book."""
         self._size += len(frame)
         self.position += 1
-        for unfolded in added:
-            self.book.add(unfolded)
-        return frame
 
     def picture(self) -> bytes:
         """The whole book, to be written down; up to 200 ms for each of its sets."""

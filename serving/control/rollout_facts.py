@@ -26,7 +26,7 @@ def is_everywhere(heard: Heard, revision: int, now: float) -> bool:
     if not heard.store_up:
         return False
     answers = acknowledgements(heard.reports, revision, now)
-    return is_settled(answers) and not any(one.refused for one in answers)
+    return is_settled(answers) and not any(one.refused and not one.applied for one in answers)
 
 
 def facts_of(

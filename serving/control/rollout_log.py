@@ -10,6 +10,7 @@ said that it had not taken it. A line that a crash cut off never happened.
 
 import asyncio
 import logging
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
@@ -18,13 +19,14 @@ import msgspec
 
 from serving.control.store import Store
 from serving.errors import Conflict, ServingError, StoreUnavailable
-from serving.files import append_line
+from serving.files import append_line, try_lock
 from serving.rollout.applied import number_of
 from serving.rollout.state import Event, IllegalEvent, RolloutState, after
 
 __all__ = ["EVENTS_FILE", "RolloutLog", "Told", "read_events"]
 
 EVENTS_FILE: Final = "events.jsonl"
+_LOCK_FILE: Final = "lock"
 _LOG = logging.getLogger("rollouts")
 
 
@@ -47,6 +49,7 @@ class RolloutLog:
         self._folder = folder
         self._store = store
         self._told: dict[str, Told] = {}
+        self._lock: int | None = None
 
     def of(self, model: str) -> list[Told]:
         """A model's rollouts, oldest first."""
@@ -65,7 +68,16 @@ class RolloutLog:
     # --- restoring ----------------------------------------------------------------------------
 
     async def load(self) -> None:
-        """Read what is on the disk. Raises OSError."""
+        """Read what is on the disk, and hold it: of two processes one writes.
+
+        Raises:
+            Conflict: another process holds it; it is free when that has ended, however.
+            OSError: the disk cannot be used.
+        """
+        if self._lock is None:
+            self._lock = await asyncio.to_thread(_hold, self._folder)
+        if self._lock is None:
+            raise Conflict("another control process moves the rollouts of this data directory", 0)
         found = await asyncio.to_thread(_read_all, self._folder)
         self._told = {}
         for rollout, events in found.items():
@@ -112,6 +124,12 @@ class RolloutLog:
             await asyncio.to_thread(_append, self._folder, rollout, event)
         _LOG.warning("%s: %d events were found in the store", rollout, len(new))
         self._keep(rollout, stored)
+
+    def close(self) -> None:
+        """Let go of the disk."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     # --- writing ------------------------------------------------------------------------------
 
@@ -183,6 +201,11 @@ class RolloutLog:
 def read_events(path: Path) -> list[Event]:
     """The events of one file in order, as far as they have no gap. Raises OSError."""
     return _in_order(map(_decoded, path.read_bytes().split(b"\n")))
+
+
+def _hold(folder: Path) -> int | None:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return try_lock(folder / _LOCK_FILE)
 
 
 def _read_all(folder: Path) -> Mapping[str, list[Event]]:

@@ -9,7 +9,7 @@ event if that had not come to it.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -19,8 +19,8 @@ from serving.clock import Clock
 from serving.config.rollout import RolloutConfig
 from serving.config.schema import ModelConfig
 from serving.config.snapshot import RolloutTraffic, Snapshot
-from serving.control.audit import AuditLog
 from serving.control.publisher import Publisher
+from serving.control.rollout_announcer import Announcer, Tell
 from serving.control.rollout_facts import Heard, facts_of, is_everywhere
 from serving.control.rollout_log import RolloutLog
 from serving.control.rollout_observer import Observer, Seen
@@ -35,19 +35,11 @@ from serving.rollout.freezing import bins, latency_bounds
 from serving.rollout.standing import RolloutStanding
 from serving.rollout.state import Event, IllegalEvent, RolloutState
 
-__all__ = ["Rollouts", "Tell", "nobody"]
+__all__ = ["Rollouts"]
 
 _LOOK_SECONDS: Final = 0.25
 _RECONCILE_SECONDS: Final = 5.0
 _LOG = logging.getLogger("rollouts")
-
-Tell = Callable[[Event, RolloutStanding, RolloutConfig], Awaitable[None]]
-"""Told of every event once it has been carried out, perhaps twice after a crash. Raises OSError."""
-
-
-async def nobody(event: Event, standing: RolloutStanding, config: RolloutConfig) -> None:
-    """Tell nobody."""
-    del event, standing, config
 
 
 class Rollouts:
@@ -59,7 +51,7 @@ class Rollouts:
         store: where workers report.
         observer: of what they count, and what that proves.
         quarantined: versions that crashed workers.
-        audit: told of every event with its evidence.
+        announcer: told of every event.
         clock: the time.
     """
 
@@ -71,17 +63,16 @@ class Rollouts:
         store: Store,
         observer: Observer,
         quarantined: Callable[[], list[Quarantined]],
-        audit: AuditLog,
+        announcer: Announcer,
         clock: Clock,
     ) -> None:
         self.log = log
-        self.tell: Tell = nobody
+        self._announcer = announcer
         self.one_at_a_time = asyncio.Lock()
         self._publisher = publisher
         self._store = store
         self._observer = observer
         self._quarantined = quarantined
-        self._audit = audit
         self._clock = clock
         self._began = clock.wall()
         self._restored = False
@@ -96,6 +87,15 @@ class Rollouts:
         self._problem = ""
         self.refused: dict[str, str] = {}
         """By model: why the rollout that its file asks for does not begin."""
+
+    @property
+    def tell(self) -> Tell:
+        """Who hears of every event, beside the audit log."""
+        return self._announcer.tell
+
+    @tell.setter
+    def tell(self, tell: Tell) -> None:
+        self._announcer.tell = tell
 
     # --- upkeep -------------------------------------------------------------------------------
 
@@ -129,9 +129,14 @@ class Rollouts:
             if snapshot is None:
                 return
             await self._restore()
-            if not (self.log.models or any(one.rollout for one in snapshot.models.values())):
+            for name, config in snapshot.models.items():
+                if config.rollout is not None:
+                    self._plans[name] = config.rollout
+            if not (self.log.models or self._plans):
                 return
             await self._hear()
+            if self._untold:
+                await self.carry_out()  # what an earlier process has left
             failed: Exception | None = None
             for model in sorted({*snapshot.models, *self.log.models}):
                 try:
@@ -160,13 +165,7 @@ class Rollouts:
             self._reconcile_at = now + _RECONCILE_SECONDS
         if not self._restored:
             last = [told for model in self.log.models if (told := self.log.last(model))]
-            places = {(told.state.id, told.state.revision) for told in last}
-            missing = await asyncio.to_thread(self._audit.missing, places)
-            self._untold += [
-                (told.state, told.events[-1])
-                for told in last
-                if (told.state.id, told.state.revision) in missing
-            ]
+            self._untold += await self._announcer.unannounced(last)
             self._restored = True
 
     async def _hear(self) -> None:
@@ -179,8 +178,6 @@ class Rollouts:
 
     async def _move(self, model: str, snapshot: Snapshot) -> None:
         config, staged = snapshot.models.get(model), snapshot.staged.get(model, {})
-        if config is not None and config.rollout is not None:
-            self._plans[model] = config.rollout
         self._note_in_place(model, snapshot)
         told = self.log.last(model)
         if told is not None and (over := superseded(config, staged, told.state)):
@@ -369,20 +366,8 @@ class Rollouts:
         return wanted
 
     async def _announce(self, state: RolloutState, event: Event) -> None:
-        told = "; ".join(f"{name}: {words}" for name, words in event.evidence.items())
-        try:
-            await self._audit.record(
-                who=event.who,
-                verb=f"rollout {event.kind}",
-                subject=state.id,
-                result=f"{event.reason} ({told})" if told else event.reason,
-                revision=event.revision,
-            )
-            if (plan := self._plans.get(state.model)) is not None:
-                standing = self.standing(state.model) or ended_standing(state)
-                await self.tell(event, standing, plan)
-        except OSError as error:
-            _LOG.critical("nobody is told of %s %s: %s", state.id, event.kind, error.strerror)
+        standing = self.standing(state.model) or ended_standing(state)
+        await self._announcer.announce(state, event, standing, self._plans.get(state.model))
         if not state.is_live:
             with suppress(OSError):  # what it had is in its log already
                 await self._observer.close(state.id)

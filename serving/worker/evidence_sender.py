@@ -14,8 +14,8 @@ from redis.exceptions import RedisError
 
 from serving.clock import Clock
 from serving.metrics import MetricsFile
-from serving.rollout.wire import evidence_key, folded_key
-from serving.worker.evidence_outbox import BODY_BYTES, Outbox
+from serving.rollout.wire import UNFOLDED_BYTES, evidence_key, folded_key
+from serving.worker.evidence_outbox import Outbox
 from serving.worker.evidence_watch import Watch
 from serving.worker.in_flight import Word
 
@@ -137,7 +137,7 @@ class Sender:
         outbox.confirm(folded)
         counting = account.watch.rollout.counting
         period = PERIOD_SECONDS if counting else _AFTERWARDS_SECONDS
-        account.due = now + max(period, min(outbox.bytes, BODY_BYTES) / _BYTES_PER_SECOND)
+        account.due = now + max(period, min(outbox.bytes, UNFOLDED_BYTES) / _BYTES_PER_SECOND)
 
 
 def count_lost(metrics: MetricsFile, model: str, lost: dict[str, int]) -> None:

@@ -408,3 +408,20 @@ async def test_a_cancelled_call_never_answers_the_next_one(valkey: Valkey) -> No
 
         assert await store.snapshot() is None
     await store.close()
+
+
+async def test_an_event_of_a_rollout_is_written_once(store: Store) -> None:
+    """Adding again is as good as once; another one under its revision is refused."""
+    events = {1: b'{"revision":1}', 2: b'{"revision":2}'}
+    assert await store.add_rollout_events("demo-r1", events)
+    assert await store.add_rollout_events("demo-r1", {2: events[2], 3: b"{}"})
+    assert not await store.add_rollout_events("demo-r1", {3: b"other"})
+
+    assert await store.rollout_events("demo-r1") == {**events, 3: b"{}"}
+    assert await store.rollouts() == {"demo-r1": 3}
+
+
+async def test_a_store_without_rollouts_has_none(store: Store) -> None:
+    """Neither a list nor events."""
+    assert await store.rollouts() == {}
+    assert await store.rollout_events("demo-r1") == {}

@@ -1,7 +1,7 @@
 """A worker that is killed under load: what its rollout counts, against what the client knows.
 
-Two workers behind one port, a rollout at half of the keys, and every request with a key of its
-own. The test does control's part: it publishes the rollout and reads what workers write.
+Two workers behind one port, a rollout at half of the keys, every request with a key of its own, and
+control, whose book is read when everything has ended.
 """
 
 import asyncio
@@ -10,36 +10,37 @@ import os
 import signal
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
 import gateway_kit
 import msgspec
+import numpy as np
 import onnx_models
 import pytest
-from evidence_kit import cells
 from ray_kit import eventually
 from store_kit import ValkeyServer
 
 from serving.config.keys import SNAPSHOT_KEY, WORKERS_KEY, WorkerReport
-from serving.config.rollout import RolloutConfig
 from serving.config.snapshot import RolloutTraffic
 from serving.config.snapshot_codec import decode_snapshot
-from serving.rollout.wire import (
-    Unfolded,
-    cell_of,
-    decode_unfolded,
-    evidence_key,
-    folded_key,
-    scramble_of,
-)
+from serving.control.rollout_evidence_log import RolloutEvidenceLog
+from serving.rollout.book import CANARY, PRODUCTION, Book
+from serving.rollout.wire import cell_of, decode_unfolded, evidence_key, scramble_of
 from serving.traffic.split import Splitter
 
 pytestmark = pytest.mark.timeout(180)
 
-ROLLOUT = "m-r1"
+PLAN = {
+    "canary": "v2",
+    "steps": [{"weight": 50, "bake": {"min": "1h"}}, {"weight": 100}],
+    "guardrails": {
+        "rules": [{"name": "errors", "metric": "error_rate", "tolerance": 1.5}],
+        "dry_run": ["errors"],
+        "hard_stops": {"consecutive_errors": 0, "min_requests": 1_000_000},
+    },
+}
 CONNECTIONS = 12
 LOST_SECONDS = 1.0
 """What a killed worker may take with it: what it had not sent for a quarter of a second, the round
@@ -109,66 +110,59 @@ async def _infer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, key
     return str(json.loads(content)["model_version"])
 
 
-class Control:
-    """What control does for a rollout, done by the test."""
+class Site:
+    """A gateway in the middle of a rollout."""
 
-    def __init__(self, store: ValkeyServer) -> None:
+    def __init__(self, running: gateway_kit.Running, store: ValkeyServer) -> None:
+        self.running = running
         self.store = store
-        place = Splitter(ROLLOUT).place
-        self._cell = lambda key: cell_of(place(b"%d" % key), scramble_of(ROLLOUT))
+        eventually(self._counts, "both workers serve a rollout that counts")
+        rollout = self._rollout()
+        assert rollout is not None
+        self.id = rollout.id
+        self._place = Splitter(rollout.salt).place
 
-    def begin(self) -> None:
-        """Publish a rollout at half of the keys, and wait until both workers serve it."""
-        with self.store.client() as client:
-            snapshot = decode_snapshot(client.get(SNAPSHOT_KEY))
-        rules = [{"name": "errors", "metric": "error_rate"}]
-        plan = {"canary": "v2", "steps": [{"weight": 50}, {"weight": 100}]}
-        rollout = msgspec.convert({**plan, "guardrails": {"rules": rules}}, RolloutConfig)
-        model = msgspec.structs.replace(snapshot.models["m"], rollout=rollout)
-        traffic = RolloutTraffic(
-            id=ROLLOUT,
-            revision=1,
-            canary="v2",
-            production="v1",
-            weight=50.0,
-            salt=ROLLOUT,
-            counting=True,
-        )
-        revision = snapshot.revision + 1
-        self.store.publish(
-            msgspec.structs.replace(
-                snapshot, revision=revision, models={"m": model}, rollouts={"m": traffic}
-            )
-        )
-        eventually(lambda: self._revisions() == [revision, revision], "both workers serve it")
-
-    def _revisions(self) -> list[int]:
+    def _counts(self) -> bool:
         with self.store.client() as client:
             reports = client.hgetall(WORKERS_KEY).values()
-        return [msgspec.json.decode(one, type=WorkerReport).revision for one in reports]
+        revisions = [msgspec.json.decode(one, type=WorkerReport).revision for one in reports]
+        rollout = self._rollout()
+        return rollout is not None and rollout.weight == 50 and revisions == [self._revision] * 2
 
-    def told(self) -> list[Unfolded]:
-        """What every worker that there ever was has told."""
+    def _rollout(self) -> RolloutTraffic | None:
         with self.store.client() as client:
-            return [decode_unfolded(one) for one in client.hvals(evidence_key(ROLLOUT))]
-
-    def confirm_some(self) -> dict[str, int]:
-        """Confirm what each worker has told so far but its last batch; keep what that was."""
-        confirmed = {}
-        with self.store.client() as client:
-            for one in self.told():
-                if len(one.batches) > 1:
-                    confirmed[one.incarnation] = one.batches[-2].number
-                    client.hset(folded_key(ROLLOUT), one.incarnation, one.batches[-2].number)
-        return confirmed
+            snapshot = decode_snapshot(client.get(SNAPSHOT_KEY))
+        self._revision = snapshot.revision
+        return snapshot.rollouts.get("m")
 
     def cell(self, key: int) -> int:
         """The cell of a key."""
-        return self._cell(key)
+        return cell_of(self._place(b"%d" % key), scramble_of(self.id))
+
+    def files_of(self, pid: int) -> list[Path]:
+        """What a worker has in flight, or had."""
+        return list((self.running.data / "run" / "evidence").glob(f"*-{pid}~*"))
+
+    def book(self) -> Book:
+        """What control has written down and, as it would at its next start, what waits for it."""
+        log = RolloutEvidenceLog(self.running.data / "rollouts" / "m" / self.id, [])
+        log.close()
+        with self.store.client() as client:
+            for body in client.hvals(evidence_key(self.id)):
+                log.book.fold(decode_unfolded(body))
+        return log.book
+
+
+def members(book: Book, name: str, cells: set[int]) -> set[int]:
+    """Which of these cells are in a set of the book."""
+    if name not in book.sets:
+        return set()
+    asked = np.array(sorted(cells), np.uint32)
+    return cells - set(book.sets[name].without(asked).tolist())
 
 
 @pytest.fixture
-def gateway(tmp_path: Path) -> Iterator[tuple[gateway_kit.Running, Control]]:
+def configured(tmp_path: Path) -> Iterator[tuple[Path, ValkeyServer]]:
     """Two workers whose answers take about ten milliseconds, so that something is in flight."""
     store = ValkeyServer(tmp_path / "store").start()
     folder = tmp_path / "conf"
@@ -177,65 +171,44 @@ def gateway(tmp_path: Path) -> Iterator[tuple[gateway_kit.Running, Control]]:
     gateway_kit.write_model(
         folder,
         "m",
-        {"v1": model, "v2": model},
+        {"v1": model, "v2": onnx_models.slow(10_001)},
         {"assignment": {"key": "key"}},
         entity={"key": "INT64"},
         serve={"deadline": "30s"},
+        rollout=PLAN,
     )
-    try:
-        with gateway_kit.running(folder) as running:
-            yield running, Control(store)
-    finally:
-        store.kill()
-
-
-def counted(told: list[Unfolded], signal_: str = "") -> dict[str, Counter[int]]:
-    """By version: cells that met it, or had a signal of it, each as often as it was told."""
-    found: dict[str, Counter[int]] = {"v2": Counter(), "v1": Counter()}
-    for one in told:
-        for batch in one.batches:
-            for share in batch.shares:
-                arms = share.events.get(signal_) if signal_ else share.exposed
-                if arms is not None:
-                    found["v2"].update(cells(arms.canary))
-                    found["v1"].update(cells(arms.production))
-    return found
-
-
-def met_by(told: list[Unfolded]) -> set[int]:
-    """Cells that met any version."""
-    return {cell for found in counted(told).values() for cell in found}
+    yield folder, store
+    store.kill()
 
 
 def test_a_killed_worker_loses_its_last_moment_and_nothing_else(
-    gateway: tuple[gateway_kit.Running, Control], record_property: Any
+    configured: tuple[Path, ValkeyServer], record_property: Any
 ) -> None:
     """Keys that were answered are counted, but for those of the last moment before the kill.
 
-    What was in flight is an error of its version, and what is lost is said.
+    What was in flight is an error of its version, nothing counts twice, and what is lost is said.
     """
-    running, control = gateway
-    control.begin()
-    with Client(running.http) as client:
-        eventually(lambda: len(client.sent) > 600, "some traffic")
-        [victim] = running.pids("worker-0")
-        killed = time.monotonic()
-        os.kill(victim, signal.SIGKILL)
-        eventually(lambda: any(one.ended for one in control.told()), "the dead are spoken for")
-        so_far = len(client.sent)
-        eventually(lambda: len(client.sent) > so_far + 300, "traffic after it")
-    wanted = {control.cell(one.key) for one in client.sent[-CONNECTIONS:] if one.version}
-    eventually(lambda: wanted <= met_by(control.told()), "the last requests are told of")
-    told = control.told()
+    folder, store = configured
+    with gateway_kit.running(folder) as running:
+        site = Site(running, store)
+        with Client(running.http) as client:
+            eventually(lambda: len(client.sent) > 600, "some traffic")
+            [victim] = running.pids("worker-0")
+            killed = time.monotonic()
+            os.kill(victim, signal.SIGKILL)
+            assert site.files_of(victim)
+            eventually(lambda: not site.files_of(victim), "control has heard of the dead")
+            so_far = len(client.sent)
+            eventually(lambda: len(client.sent) > so_far + 300, "traffic after it")
+    book = site.book()
 
-    exposed, errors = counted(told), counted(told, "errors")
-    met = met_by(told)
+    sent = {site.cell(one.key) for one in client.sent}
     answered = [one for one in client.sent if one.version]
-    failed = {control.cell(one.key) for one in client.sent if not one.version}
-    missing = [one for one in answered if control.cell(one.key) not in met]
-    dead = [one for one in told if one.ended]
-    lost = sum(sum(batch.lost.values()) for one in dead for batch in one.batches)
-    wrong = set(errors["v1"]) | set(errors["v2"])
+    failed = {site.cell(one.key) for one in client.sent if not one.version}
+    met = {"v2": members(book, CANARY, sent), "v1": members(book, PRODUCTION, sent)}
+    missing = [one for one in answered if site.cell(one.key) not in met[one.version]]
+    wrong = members(book, "errors", sent)
+    lost = book.counts.lost.get("killed", 0)
     record_property(
         "seen",
         f"{len(client.sent)} requests, {len(answered)} answered, {len(failed)} broken; "
@@ -243,42 +216,12 @@ def test_a_killed_worker_loses_its_last_moment_and_nothing_else(
         f"{len(wrong)} counted as errors",
     )
 
-    assert len(dead) == 1
     # Nothing that was answered before the last moment is missing, and what is missing was said.
     assert all(killed - LOST_SECONDS < one.ended < killed + LOST_SECONDS for one in missing)
     assert len(missing) <= lost
-    # Nothing was invented: whoever is counted has asked, and of his own version.
-    assert met <= {control.cell(one.key) for one in client.sent}
-    known = {control.cell(one.key): one.version for one in answered}
-    for version, found in exposed.items():
-        assert {known.get(cell, version) for cell in found} <= {version}
+    # Nothing was invented, and nothing counted twice: each request had a key of its own.
+    assert book.keys == (len(met["v2"]), len(met["v1"]))
+    assert sum(book.requests) == len(answered) - len(missing) + len(wrong)
     # What was in flight is an error, and only of those who got no answer.
     assert wrong
     assert wrong <= failed
-    assert wrong <= met
-    # Each worker told of each key once, whatever became of it.
-    for one in told:
-        assert {times for cells_ in counted([one]).values() for times in cells_.values()} == {1}
-
-
-def test_confirmed_batches_are_not_told_again_by_whoever_speaks_for_the_dead(
-    gateway: tuple[gateway_kit.Running, Control],
-) -> None:
-    """Every number of the dead worker stands in the store once, or was confirmed."""
-    running, control = gateway
-    control.begin()
-    with Client(running.http) as client:
-        eventually(lambda: len(client.sent) > 300 and len(control.told()) == 2, "some traffic")
-        confirmed = control.confirm_some()
-        seen = len(client.sent)
-        eventually(lambda: len(client.sent) > seen + 100, "more traffic")
-        [victim] = running.pids("worker-1")
-        os.kill(victim, signal.SIGKILL)
-        eventually(lambda: any(one.ended for one in control.told()), "the dead are spoken for")
-    [dead] = [one for one in control.told() if one.ended]
-
-    numbers = [batch.number for batch in dead.batches]
-    first = confirmed.get(dead.incarnation, 0) + 1
-    assert numbers[0] >= first
-    assert numbers == sorted(set(numbers))
-    assert numbers[-1] - numbers[0] + 1 - len(numbers) <= 1  # the one that was under way

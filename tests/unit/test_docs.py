@@ -9,6 +9,7 @@ from serving.cli.app import COMMANDS
 from serving.config import schema
 from serving.control.drift_families import drift_families
 from serving.control.exposition import own_families
+from serving.control.rollout_families import rollout_families
 from serving.metrics import FAMILIES
 from serving.protocol.status import STATUS
 
@@ -31,6 +32,7 @@ CONTROLS_OWN = {
             version="", revision=0, workers=[], store_up=True, feature_writes={}, stream_lag={}
         ),
         *drift_families([]),
+        *rollout_families([]),
     )
 }
 

@@ -6,7 +6,7 @@ import pytest
 
 from feature_cache.views import FeatureView
 from serving.config.schema import GatewayConfig, ModelConfig
-from serving.config.snapshot import Snapshot, StagedVersion
+from serving.config.snapshot import RolloutTraffic, Snapshot, StagedVersion
 from serving.config.snapshot_codec import dec_hook
 from serving.control.plan import Plan, compare, without_secrets
 from serving.traffic.table import ModelRoute
@@ -286,3 +286,32 @@ def test_a_changed_password_shows_as_a_change_without_the_password() -> None:
 def test_a_plan_can_be_written(written: Callable[[object], object]) -> None:
     """Plans travel as JSON and appear in logs."""
     assert written(plan(model(), traffic(production="v2")))
+
+
+def put(weight: float = 0.0, **more: Any) -> RolloutTraffic:
+    """What a rollout from v1 to v2 puts in place."""
+    known = {"id": "demo-r1", "revision": 1, "canary": "v2", "production": "v1"}
+    return RolloutTraffic(**{**known, "weight": weight, **more})
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "line"),
+    [
+        (None, put(), "+ demo.demo-r1: v2 0 %"),
+        (put(), put(shadow=25.0), "~ demo.demo-r1: v2 0 % -> v2 0 %, copies 25 %"),
+        (put(5.0), put(25.0), "~ demo.demo-r1: v2 5 % -> v2 25 %"),
+        (put(5.0), put(5.0, latency_bounds={"slow": [0.1]}), "~ demo.demo-r1: what is counted"),
+        (put(100.0), put(production="v2"), "~ demo.demo-r1: v2 100 % -> production v2"),
+        (put(), None, "- demo.demo-r1: v2 0 %"),
+    ],
+)
+def test_what_a_rollout_moves_is_a_change(
+    before: RolloutTraffic | None, after: RolloutTraffic | None, line: str
+) -> None:
+    """The history says what each of its steps put in place."""
+    one, other = (
+        snapshot(model(), rollouts={"demo": found} if found is not None else {})
+        for found in (before, after)
+    )
+
+    assert line in compare(one, other).lines()

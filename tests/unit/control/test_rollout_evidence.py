@@ -9,13 +9,15 @@ import pytest
 from rollout_book_kit import RULES, cells, errors, share, told
 
 from serving.clock import ManualClock
+from serving.config.rollout import Rule
 from serving.control import evidence_entries
 from serving.control.evidence_store import Confirmation, MemoryEvidence
 from serving.control.rollout_evidence import Evidence
 from serving.control.store import MemoryStore
 from serving.errors import StoreUnavailable
 from serving.rollout.book import Book
-from serving.rollout.wire import Arms, Batch, Cells, Unfolded, encode_unfolded
+from serving.rollout.counts import BATCHES
+from serving.rollout.wire import UNFOLDED_BYTES, Arms, Batch, Cells, Unfolded, encode_unfolded
 
 
 class Setting:
@@ -237,6 +239,14 @@ async def test_a_caller_that_leaves_does_not_stop_a_look(setting: Setting) -> No
     assert (await setting.store.evidence.book("r")).mark == 1
 
 
+async def test_a_rollout_is_opened_once(setting: Setting) -> None:
+    """However many ask for it at a time: its files have one writer."""
+    setting.started()
+    first, second = await asyncio.gather(setting.open(), setting.open())
+
+    assert first is second
+
+
 async def test_looks_that_overlap_are_one(setting: Setting) -> None:
     """So nothing is written twice."""
     setting.write(errors(1, 7))
@@ -319,7 +329,7 @@ async def test_an_entry_that_nobody_touches_for_a_day_is_removed(setting: Settin
         (b"\xff" * 100, "no evidence of this release"),
         (encode_unfolded(Unfolded("w", "other", [])), "another incarnation"),
         (encode_unfolded(Unfolded("w", "bad", [errors(1, 1 << 24)])), "no cell 16777216"),
-        (bytes(evidence_entries._MOST_BYTES + 1), "more than 8388608"),
+        (bytes(UNFOLDED_BYTES + 1), "more than 8388608"),
     ],
 )
 async def test_what_cannot_be_evidence_harms_nobody_else(
@@ -364,3 +374,49 @@ async def test_more_than_one_look_can_read_is_read_by_the_next(
             setting.write(worker=worker)
 
     assert setting.memory.folded["r"] == dict.fromkeys("abcd", 1)
+
+
+async def test_a_backlog_is_added_over_several_looks(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is known so far can be acted on; a worker that ended goes when all of it is added."""
+    monkeypatch.setattr(evidence_entries, "_LOOK_BATCHES", 4)
+    backlog = [errors(number, number) for number in range(1, 6)]
+    setting.write(*backlog, ended=True)
+    setting.write(*backlog[:1], worker="b")
+
+    assert await setting.look() == {0.25: (2, 0)}
+    assert await setting.look() == {0.25: (4, 0)}
+    assert "a" in setting.memory.written["r"]
+    assert await setting.look() == {0.25: (5, 0)}
+    assert "a" not in setting.memory.written["r"]
+    assert setting.evidence.lost("r") == {}
+
+
+async def test_without_disk_and_store_what_is_gone_is_said(
+    setting: Setting, tmp_path: Path
+) -> None:
+    """Workers go on with the next number, so control sees how many came before."""
+    setting.write(errors(1, 7), errors(2, 8))
+    await setting.look()
+    setting.store.clear()
+    setting.folder = tmp_path / "new"
+    setting.started()
+    await setting.open()
+    setting.write(errors(3, 9))
+
+    assert await setting.look() == {0.25: (1, 0)}
+    assert setting.evidence.lost("r") == {BATCHES: 2}
+
+
+async def test_rules_of_a_plan_that_was_changed_hold_from_then_on(setting: Setting) -> None:
+    """A rule that came later has its bins too."""
+    later = Rule(name="later", metric="prediction_shift")
+    book = await setting.evidence.open("m", "r", [*RULES, later])
+    both = {"later:0": Arms(cells(7), Cells()), "later:1": Arms(cells(7), Cells())}
+    batch = errors(1, 7)
+    batch.shares.append(share(events=both))
+    setting.write(batch)
+    await setting.look()
+
+    assert book.signals("later") == ["later:0"]

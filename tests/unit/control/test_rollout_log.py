@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -31,6 +31,12 @@ class Home:
         self.folder = folder
         self.store = MemoryStore()
         self.log = RolloutLog(folder, self.store)
+        self._logs = [self.log]
+
+    def close(self) -> None:
+        """Let go of the disk."""
+        for log in self._logs:
+            log.close()
 
     async def write(self, *revisions: int) -> None:
         """Write the usual events of demo-r1."""
@@ -42,10 +48,12 @@ class Home:
 
     async def again(self) -> RolloutLog:
         """What another process makes of the same disk and store."""
-        log = RolloutLog(self.folder, self.store)
-        await log.load()
-        await log.reconcile()
-        return log
+        for log in self._logs:
+            log.close()
+        self._logs.append(RolloutLog(self.folder, self.store))
+        await self._logs[-1].load()
+        await self._logs[-1].reconcile()
+        return self._logs[-1]
 
     @property
     def file(self) -> Path:
@@ -54,9 +62,11 @@ class Home:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
+def home(tmp_path: Path) -> Iterator[Home]:
     """An empty one."""
-    return Home(tmp_path)
+    made = Home(tmp_path)
+    yield made
+    made.close()
 
 
 def revisions(log: RolloutLog) -> list[int]:
@@ -131,6 +141,7 @@ async def test_a_torn_line_never_happened(home: Home, cut: int) -> None:
     whole = home.file.read_bytes()
     lines = whole.splitlines(keepends=True)
     home.file.write_bytes(b"".join(lines[:2]) + lines[2][: -1 - cut])
+    home.log.close()
     log = RolloutLog(home.folder, home.store)
     await log.load()
     assert revisions(log) == [1, 2]
@@ -146,6 +157,7 @@ async def test_of_two_lines_with_one_revision_the_later_counts(home: Home) -> No
         for reason in ("refused", "written"):
             file.write(msgspec.json.encode(event(3, reason=reason)) + b"\n")
 
+    home.log.close()
     log = RolloutLog(home.folder, home.store)
     await log.load()
     told = log.last("demo")
@@ -208,6 +220,7 @@ async def test_of_two_at_the_same_moment_the_store_decides(home: Home, tmp_path:
     told = late.last("demo")
     assert told is not None
     assert (told.state.phase, told.state.reason) == ("paused", "first")
+    late.close()
     again = RolloutLog(tmp_path / "late", MemoryStore())
     await again.load()
     assert again.last("demo") == told
@@ -231,4 +244,16 @@ async def test_what_is_not_ours_in_the_store_is_left_alone(home: Home) -> None:
     await home.store.add_rollout_events("demo-r1", {1: b"no event"})
 
     assert (await home.again()).models == []
-    assert list(home.folder.rglob("*")) == []
+    assert [path.name for path in home.folder.rglob("*")] == ["lock"]
+
+
+async def test_of_two_processes_on_one_disk_the_second_waits(home: Home) -> None:
+    """Until the first has ended, however it did."""
+    await home.log.load()
+    second = RolloutLog(home.folder, home.store)
+    with pytest.raises(Conflict, match="another control process"):
+        await second.load()
+    home.log.close()
+    await second.load()
+
+    second.close()

@@ -230,7 +230,7 @@ def test_for_a_limit_each_request_counts() -> None:
     """A share of requests is compared, so a key that fails three times has failed three times."""
     rules = [{"name": "cap", "metric": "error_rate", "test": "threshold", "at_most": 0.1}, *RULES]
     counting = Counting(compile_plan(model_of(rules), TRAFFIC), SCRAMBLE)
-    counting.add(0.5, [(1 << 62, 0, 0.001, FAULTY, ERROR, None)] * 3)
+    counting.add(0.5, left([(1 << 62, 0, 0.001, FAULTY, ERROR, None)] * 3))
     batch = counting.close(1, 0.0)
     assert batch is not None
 

@@ -56,6 +56,21 @@ def test_the_oldest_are_given_up_for_room(monkeypatch: pytest.MonkeyPatch) -> No
     assert decode_unfolded(outbox.body()[0]).batches[-1].lost == {"too_many": 7}
 
 
+def test_more_than_control_reads_is_told_oldest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not told is not the end; it follows as the first is confirmed."""
+    monkeypatch.setattr(evidence_outbox, "UNFOLDED_BYTES", 1000 + evidence_outbox._SPARE_BYTES)
+    outbox = Outbox("n/w", "n/w:1")
+    for number in (1, 2, 3):
+        outbox.put(batch(number, 100), number, 0.0)
+    assert numbers(outbox) == [1, 2]
+    assert outbox.body()[1:] == (2, 2)
+    assert not decode_unfolded(outbox.body(ended=True)[0]).ended
+
+    outbox.confirm(2)
+    assert numbers(outbox) == [3]
+    assert decode_unfolded(outbox.body(ended=True)[0]).ended
+
+
 def test_what_is_too_old_is_given_up() -> None:
     """After an hour without control nobody decides by it any more."""
     outbox = Outbox("n/w", "n/w:1")
@@ -64,20 +79,3 @@ def test_what_is_too_old_is_given_up() -> None:
 
     assert outbox.put(batch(3), 12, LONGEST_SECONDS + 5) == {"too_old": 5}
     assert numbers(outbox) == [2, 3]
-
-
-def test_a_backlog_stands_in_the_store_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The oldest first; the end is only said with the last piece."""
-    monkeypatch.setattr(evidence_outbox, "BODY_BYTES", 1500)
-    outbox = Outbox("n/w", "n/w:1")
-    for number in (1, 2, 3):
-        outbox.put(batch(number, 150), 7 * number, 0.0)
-
-    body, number, noted = outbox.body(ended=True)
-    first = decode_unfolded(body)
-    assert ([one.number for one in first.batches], first.ended) == ([1, 2], False)
-    assert (number, noted) == (2, 14)
-    outbox.confirm(2)
-    body, number, noted = outbox.body(ended=True)
-    assert decode_unfolded(body).ended
-    assert (number, noted) == (3, 21)

@@ -6,6 +6,8 @@ import pytest
 from rollout_kit import PLAN, Home, breach, compiled
 
 from serving.config.keys import WorkerReport
+from serving.control.compile import Compiled
+from serving.errors import InvalidConfig
 from serving.quarantine.decision import Quarantined
 
 WEIGHTS = [{"weight": 5, "bake": {"min": "10s"}}, {"weight": 100, "bake": {"min": "10s"}}]
@@ -194,7 +196,7 @@ async def test_bounds_of_latency_are_frozen_once(tmp_path: Path) -> None:
 async def test_an_apply_of_the_same_plan_leaves_the_rollout_alone(home: Home) -> None:
     """Weight and step go on; another key of the file may change."""
     await to_weight(home)
-    await home.apply(compiled({**PLAN, "after_abort": {"keep_warm": "1h"}}))
+    await home.apply(compiled(deadline="2s"))
 
     assert home.put is not None
     assert home.put.weight == 5.0
@@ -202,23 +204,45 @@ async def test_an_apply_of_the_same_plan_leaves_the_rollout_alone(home: Home) ->
     assert home.kinds == ["started", "stepped", "stepped"]
 
 
-async def test_a_file_that_names_the_canary_as_production_supersedes(home: Home) -> None:
-    """At once with that file, and it is written down."""
+@pytest.mark.parametrize("steps", [0, 1])
+@pytest.mark.parametrize("file", [compiled(None), compiled(production="v2"), compiled(v2="9")])
+async def test_a_file_that_contradicts_a_live_rollout_is_refused(
+    home: Home, file: Compiled, steps: int
+) -> None:
+    """Its evidence is about what the file said, from the first moment; the rollout goes on."""
+    for _ in range(steps):
+        await to_weight(home)
+    before = home.put
+    with pytest.raises(InvalidConfig, match="demo-r1"):
+        await home.apply(file)
+    await home.look(follow=False)
+
+    assert home.state.is_live
+    assert before is not None
+    assert home.put is not None
+    assert home.put.weight == before.weight
+
+
+@pytest.mark.parametrize(
+    "file", [compiled(None), compiled(production="v2"), compiled(v2="9"), compiled(production="v3")]
+)
+async def test_a_file_that_is_served_all_the_same_supersedes(home: Home, file: Compiled) -> None:
+    """Another control published it: the canary gets nothing from that revision on."""
     await to_weight(home)
-    await home.apply(compiled(production="v2"))
+    await home.found(file)
     assert home.put is None
     await home.look()
 
-    assert home.kinds[-1] == "superseded"
-    assert home.state.phase == "aborted"
+    assert "superseded" in home.kinds or home.state.id == "demo-r2"
+    assert home.rollouts.log.of("demo")[0].state.phase == "aborted"
 
 
-async def test_another_canary_in_the_file_begins_another_rollout(home: Home) -> None:
-    """The old one gets nothing from the same revision on; the new one has a number of its own."""
+async def test_another_canary_that_is_served_begins_another_rollout(home: Home) -> None:
+    """The old one gets nothing from the same revision on; the new one has its own number."""
     await to_weight(home)
-    await home.apply(compiled({**PLAN, "canary": "v3"}))
+    await home.found(compiled({**PLAN, "canary": "v3"}))
     assert home.put is not None
-    assert home.put.weight == 0.0
+    assert (home.put.canary, home.put.weight) == ("v2", 0.0)
     await home.look()
 
     assert (home.state.id, home.state.canary) == ("demo-r2", "v3")
@@ -359,7 +383,7 @@ async def test_two_controls_on_one_store_move_it_once(home: Home, tmp_path: Path
     await to_weight(home)
     second = Home(tmp_path / "second", home.store)
     second.clock = home.clock
-    second._build()
+    second.build()
     second.see()
     await second.publisher.start(None)
     await second.rollouts.look()
