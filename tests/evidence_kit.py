@@ -65,9 +65,13 @@ def model_of(
     return msgspec.structs.replace(config, rollout=rollout_of(rules))
 
 
-def in_rollout(config: ModelConfig, rollout: RolloutConfig | None = None) -> ModelConfig:
+def in_rollout(
+    config: ModelConfig,
+    rollout: RolloutConfig | None = None,
+    prediction: dict[str, Any] | None = None,
+) -> ModelConfig:
     """A model of `Kit` with a rollout, that says what its output means."""
-    monitoring = msgspec.convert({"prediction": {"score": "sum"}}, MonitoringConfig)
+    monitoring = msgspec.convert({"prediction": prediction or {"score": "sum"}}, MonitoringConfig)
     return msgspec.structs.replace(config, rollout=rollout or rollout_of(), monitoring=monitoring)
 
 
@@ -80,8 +84,10 @@ class RolloutKit(Kit):
         *,
         rollout: RolloutConfig | None = None,
         traffic: RolloutTraffic | None = None,
+        prediction: dict[str, Any] | None = None,
         **plan: Any,
     ) -> None:
+        self.prediction = prediction
         super().__init__(folder, assignment={"key": "key"}, **plan)
         self.folder = folder
         self.rollout = rollout or rollout_of()
@@ -94,14 +100,14 @@ class RolloutKit(Kit):
         made = super().snapshot(revision, unloaded=unloaded, **traffic)
         return msgspec.structs.replace(
             made,
-            models={"m": in_rollout(made.models["m"], self.rollout)},
+            models={"m": in_rollout(made.models["m"], self.rollout, self.prediction)},
             rollouts={"m": self.rolled},
         )
 
     async def serve(self, revision: int = 1, **plan: Any) -> "RolloutKit":
         """Replace the table and have it watched, as a worker does."""
         await super().serve(revision, **plan)
-        config = in_rollout(self.pipeline.table.models["m"].config, self.rollout)
+        config = in_rollout(self.pipeline.table.models["m"].config, self.rollout, self.prediction)
         if self.watch is None:
             owner = Owner(worker="n/worker-0", incarnation="n/w:1", model="m", rollout="m-r1")
             self.watch = Watch(

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from serving.rollout.standing import RolloutStanding, RuleStanding
-from serving.rollout.state import Event, Kind, Phase
+from serving.rollout.state import Arms, Event, Kind, Phase
 
 STEPS = ["shadow 25 %", "weight 5 %", "approval of fraud-ml", "weight 100 %"]
 WHAT: dict[str, tuple[Kind, Phase]] = {
@@ -54,7 +54,10 @@ class Admin:
         self.coming: list[RolloutStanding] = []
         """What is answered next, one a look; then the last one for ever."""
         self.events = [
-            Event(revision=1, at=time.time() - 7200, kind="started", who="ada"),
+            Event(
+                revision=1, at=time.time() - 7200, kind="started", who="ada",
+                arms=Arms(canary="v2", production="v1", steps=STEPS),
+            ),
             Event(
                 revision=7, at=time.time() - 720, kind="stepped", who="controller", step=1,
                 reason="the step has what it asks for", evidence={"errors": "3 of 900"},

@@ -1,11 +1,11 @@
-"""A forecast for people: a table of steps and rules, and below it what they cannot see."""
+"""A forecast for people: steps, what rules see in them, and below it what they cannot see."""
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from serving.cli.output import plain_table
-from serving.rollout.forecast import Forecast, RuleForecast, StepForecast
+from serving.rollout.forecast import Forecast, RuleForecast
 from serving.rollout.forecast_words import span
 
 __all__ = ["render_forecast"]
@@ -15,7 +15,9 @@ def render_forecast(model: str, forecast: Forecast) -> Group:
     """The forecast of one model."""
     return Group(
         Text(_title(model, forecast), style="bold"),
-        _table(forecast),
+        _steps(forecast),
+        Text(),
+        _rules(forecast),
         *(Text(f"! {words}", style="yellow") for words in _warnings(forecast)),
     )
 
@@ -33,29 +35,34 @@ def _title(model: str, forecast: Forecast) -> str:
     )
 
 
-def _table(forecast: Forecast) -> Table:
-    table = plain_table(
-        "step", "lasts", "requests", "keys", "rule", "events", "proof after", "2 x found after",
-        "smallest found",
-    )  # fmt: skip
+def _steps(forecast: Forecast) -> Table:
+    table = plain_table("step", "lasts", "per s", "requests", "keys")
     for step in forecast.steps:
-        rules: list[RuleForecast | None] = [*step.rules] or [None]
-        for position, rule in enumerate(rules):
-            head = _head(step) if position == 0 else ("", "", "", "")
-            table.add_row(*head, *_rule(rule))
+        lasts = "?" if step.expected is None else span(step.expected)
+        if step.expected is not None and step.expected == step.at_most:
+            lasts = f"{lasts} (max)"
+        rate = step.canary_rate or step.copies_rate
+        table.add_row(
+            f"{step.step}  {step.words}",
+            lasts,
+            f"{rate:.3g}" if rate else "-",
+            _count(step.requests),
+            _count(step.keys),
+        )
     return table
 
 
-def _head(step: StepForecast) -> tuple[str, str, str, str]:
-    lasts = "?" if step.expected is None else span(step.expected)
-    if step.expected is not None and step.expected == step.at_most:
-        lasts = f"{lasts} (max)"
-    return f"{step.step}  {step.words}", lasts, _count(step.requests), _count(step.keys)
+def _rules(forecast: Forecast) -> Table:
+    table = plain_table(
+        "step", "rule", "events", "proof after", "2 x found after", "smallest found"
+    )
+    for step in forecast.steps:
+        for position, rule in enumerate(step.rules):
+            table.add_row(str(step.step) if position == 0 else "", *_rule(rule))
+    return table
 
 
-def _rule(rule: RuleForecast | None) -> tuple[str, ...]:
-    if rule is None:
-        return ("", "", "", "", "")
+def _rule(rule: RuleForecast) -> tuple[str, ...]:
     if rule.share is None:
         return (rule.rule, "not known", "", "", "")
     return (

@@ -36,7 +36,7 @@ def live_in(current: Snapshot | None) -> dict[str, LiveRollout]:
 
 
 def live_of(states: Iterable[RolloutState], current: Snapshot | None) -> dict[str, LiveRollout]:
-    """Those that can still move by what has happened in them, each model's last one.
+    """Those under way by what has happened in them, each model's last one.
 
     A model of which nothing is known yet (control is starting) counts as its snapshot tells.
     """

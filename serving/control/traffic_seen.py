@@ -17,6 +17,7 @@ __all__ = ["Assumed", "rate_of", "traffic_of"]
 
 _DURATIONS: Final = "sluice_request_duration_seconds"
 _REQUESTS: Final = "sluice_requests_total"
+_TENTHS: Final = 10
 _FAULTS: Final = frozenset(
     {"INTERNAL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "UNKNOWN"}
 )
@@ -64,14 +65,24 @@ def traffic_of(model: ModelConfig, rate: float, counted: Samples, assumed: Assum
             share = _share(rule, model, counted, assumed)
         if share is not None:
             shares[rule.name] = share
-    production = model.versions.get(model.traffic.production)
-    labels = production.labels if production is not None else []
     return Traffic(
         rate=rate if assumed.rps is None else assumed.rps,
         keys=assumed.keys,
         shares=shares,
-        classes=len(labels) or Traffic(rate=0.0).classes,
+        classes=_bins(model),
     )
+
+
+def _bins(model: ModelConfig) -> int:
+    """How many bins predictions are counted in (`serving.rollout.freezing`)."""
+    monitoring = model.monitoring
+    prediction = monitoring.prediction if monitoring is not None else None
+    if monitoring is None or prediction is None or (prediction.score and monitoring.reference):
+        return _TENTHS
+    if not prediction.decision:
+        return 2  # on either side of the threshold
+    production = model.versions.get(model.traffic.production)
+    return len(production.labels if production is not None else []) or _TENTHS
 
 
 def _share(rule: Rule, model: ModelConfig, counted: Samples, assumed: Assumed) -> float | None:

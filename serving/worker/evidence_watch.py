@@ -192,12 +192,20 @@ class Watch:
             if self._reads:
                 if joined.outputs is not self._names:
                     self._look(joined.outputs)
-                notes.value(self._read(inference.outputs))
+                spot = self._spot
+                if spot >= 0:  # inlined: this is on every request's way
+                    try:
+                        notes.value(inference.outputs[spot].item(self._column))
+                    except (IndexError, ValueError):  # fewer columns than the rule reads
+                        notes.value(None)
+                else:
+                    notes.value(self._several(inference.outputs))
             notes.place(place)
             notes.took(seconds)
-            notes.kinds.append(kind)
+            kinds = notes.kinds
+            kinds.append(kind)
             words[_NOTED] += 1
-            if len(notes.kinds) >= _AT_ONCE:
+            if len(kinds) >= _AT_ONCE:
                 self.settle()
         words[slot + 1] = 0
         self._free.append(slot)
@@ -313,16 +321,14 @@ class Watch:
         ]
         self._spot, self._column = self._spots[0] if len(self._spots) == 1 else (-1, 0)
 
-    def _read(self, outputs: Sequence[NDArray[Any]]) -> Any:
-        """What rules look at, of the first row, as the key is."""
+    def _several(self, outputs: Sequence[NDArray[Any]]) -> list[Any] | None:
+        """What rules look at, of the first row as the key is, if that is not one output."""
+        if len(self._spots) == 1:
+            return None  # the only one, and the caller did not ask for it
         try:
-            if self._spot >= 0:
-                return outputs[self._spot].item(self._column)
-            if len(self._spots) > 1:
-                return [outputs[at].item(column) if at >= 0 else None for at, column in self._spots]
-        except (IndexError, ValueError):  # an output with fewer columns than the rule reads
-            pass
-        return None
+            return [outputs[at].item(column) if at >= 0 else None for at, column in self._spots]
+        except (IndexError, ValueError):
+            return None
 
 
 def _flags(batch: FeatureBatch) -> int:

@@ -8,14 +8,16 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import gateway_kit
 import parquet_log
 import pytest
 import shipping_kit
+import yaml
 
 from serving.cli.app import app
 from serving.quarantine import register
@@ -23,10 +25,25 @@ from serving.quarantine.decision import Crash, Suspect
 
 DEMO = Path(__file__).parents[2] / "configs" / "demo"
 USUAL_ADMIN = "127.0.0.1:8002"
+VERBS = ("promote", "pause", "resume", "approve", "abort", "retry")
+MOVING = tuple(f"sluice rollout {verb}" for verb in (*VERBS, "status", "watch", "history"))
 ASKING = (
-    *("sluice apply", "sluice roll", "sluice features erase", "sluice quarantine lift"),
+    *("sluice apply", "sluice roll ", "sluice features erase", "sluice quarantine lift"),
     *("sluice log erase", "sluice retraining ask", "sluice retraining resume"),
+    *(f"sluice rollout {verb}" for verb in VERBS),
 )
+ROLLOUT = {
+    "canary": "v2",
+    "steps": [
+        {"shadow": 25, "bake": {"min": "1h"}},
+        {"weight": 5, "bake": {"min": "1h"}},
+        {"approve": {"group": "labour-desk"}},
+        {"weight": 100},
+    ],
+    "guardrails": {
+        "rules": [{"name": "failures", "metric": "error_rate", "tolerance": 1.5, "prove": 2.0}]
+    },
+}
 FOLLOWED_BY_WORDS = re.compile(r" {3,}[a-z].*")
 
 
@@ -65,7 +82,10 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[gateway_kit.Runni
     if "\nlog:" not in gateway.read_text():
         gateway.write_text(gateway.read_text() + "log: {}\n")
     model = copy / "models" / "employment.yaml"
-    model.write_text(model.read_text() + "  retrain: {command: ['true']}\n")
+    document = yaml.safe_load(model.read_text())
+    document["monitoring"]["retrain"] = {"command": ["true"]}
+    document["rollout"] = ROLLOUT
+    model.write_text(yaml.safe_dump(document))
     answered(folder, copy / ".sluice" / "predictions")
     # Stands for the usual ports, where `infer` and `plan` look if nothing is said.
     (folder / ".sluice").symlink_to(copy / ".sluice")
@@ -109,6 +129,73 @@ def training(demo: gateway_kit.Running, *, runs: bool) -> None:
         assert demo.ask(f"{url}/{verb}", body, token=demo.token)[0] == 200
 
 
+class Rollout:
+    """The demo's rollout, begun anew and brought to where an example expects it."""
+
+    def __init__(self, demo: gateway_kit.Running) -> None:
+        self._demo = demo
+        self._url = f"{demo.admin}/api/v1/rollouts/employment"
+        status, standing = demo.ask(self._url, token=demo.token)
+        phase = standing["phase"] if status == 200 else "pending"
+        if phase == "done":  # what it wanted is production; the file has to want it again
+            self._apply(None)
+            self._wait(
+                "/history", lambda told: told["rollouts"][0]["events"][-1]["kind"] == "superseded"
+            )
+            self._apply(ROLLOUT)
+        elif phase != "pending":
+            if phase != "aborted":
+                self.do("abort")
+                self.until("aborted")
+            self.do("retry")
+        self.until("progressing")
+
+    def until(self, phase: str) -> None:
+        """Wait until it is there."""
+        self._wait("", lambda standing: standing["phase"] == phase)
+
+    def _wait(self, what: str, holds: Callable[[Any], bool]) -> None:
+        deadline = time.monotonic() + 30
+        while True:
+            status, answer = self._demo.ask(f"{self._url}{what}", token=self._demo.token)
+            if status == 200 and holds(answer):
+                return
+            assert time.monotonic() < deadline, answer
+            time.sleep(0.05)
+
+    def do(self, verb: str, **body: object) -> None:
+        """As a person would."""
+        status, answer = self._demo.ask(
+            f"{self._url}/{verb}", {"reason": "an example", **body}, token=self._demo.token
+        )
+        assert status == 200, answer
+
+    def bring(self, verb: str) -> None:
+        """To where a verb means something."""
+        if verb == "resume":
+            self.do("pause")
+        elif verb == "approve":
+            self.do("promote")
+            self.do("promote")
+        elif verb == "retry":
+            self.do("abort")
+            self.until("aborted")
+
+    def _apply(self, rollout: object) -> None:
+        folder = self._demo.data.parent
+        model = folder / "models" / "employment.yaml"
+        document = yaml.safe_load(model.read_text())
+        document.pop("rollout", None)
+        if rollout is not None:
+            document["rollout"] = rollout
+        model.write_text(yaml.safe_dump(document))
+        status, answer = self._demo.ask(
+            f"{self._demo.admin}/api/v1/config/apply",
+            {"directory": str(folder.resolve())}, token=self._demo.token,
+        )  # fmt: skip
+        assert status == 200, answer
+
+
 def test_every_kind_of_example_was_found() -> None:
     """The list is not empty by some mistake of this file."""
     words = {line.split()[1] for line in ALL if line.startswith("sluice")}
@@ -116,6 +203,7 @@ def test_every_kind_of_example_was_found() -> None:
     assert words == {
         *("up", "check", "plan", "apply", "roll", "status", "infer", "quarantine", "features"),
         *("simulate", "tokens", "labels", "performance", "drift", "log", "retraining", "candidate"),
+        "rollout",
     }
 
 
@@ -137,17 +225,26 @@ def test_an_example_works_as_it_is_printed(demo: gateway_kit.Running, line: str)
         quarantine(demo, "employment", "v2")
     if line.startswith(("sluice retraining ask", "sluice retraining ended")):
         training(demo, runs="ended" in line)
+    rollout = Rollout(demo) if line.startswith(MOVING) else None
+    if rollout is not None:
+        rollout.bring(line.split()[2])
     if line.startswith(ASKING) and "--yes" not in line:
         line += " --yes"  # a person would answer the question
 
-    done = subprocess.run(
+    with subprocess.Popen(
         ["bash", "-o", "pipefail", "-c", line],
-        cwd=here, capture_output=True, text=True, timeout=90, check=False,
+        cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
-    )  # fmt: skip
+    ) as child:  # fmt: skip
+        if rollout is not None and line.startswith("sluice rollout watch"):
+            assert child.stdout is not None
+            if "--until step" in line:
+                child.stdout.readline()  # it has seen where it is; now another step begins
+            rollout.do("promote", full="--until step" not in line)
+        _, complaints = child.communicate(timeout=90)
 
-    assert done.returncode == 0, done.stderr
-    assert "error" not in done.stderr
+    assert child.returncode == 0, complaints
+    assert "error" not in complaints
 
 
 @pytest.mark.parametrize("line", [line for line in ALL if line.startswith("sluice up")])

@@ -13,13 +13,17 @@ from pathlib import Path
 
 import monitoring_kit
 import pytest
+import rollout_kit
 import trustme
 from monitoring_kit import Receiver
 from notice_kit import START, happened, notices, plan, standing
 
 from serving.clock import ManualClock
+from serving.config.rollout import RolloutConfig
 from serving.control.notice_log import GIVE_UP_SECONDS, Settled, read
 from serving.control.outbound import DeliveryFailed, Reach, post
+from serving.rollout.standing import RolloutStanding
+from serving.rollout.state import Event
 
 KEPT = "rollouts/demo/demo-r1/notices.jsonl"
 
@@ -238,6 +242,7 @@ from pathlib import Path
 
 import notice_kit
 from serving.clock import ManualClock
+from serving.config.rollout import RolloutConfig
 
 async def main():
     made = notice_kit.notices(Path(sys.argv[1]), ManualClock(wall=notice_kit.START))
@@ -278,3 +283,42 @@ async def test_a_killed_control_tells_everything_at_least_once_with_one_id(
     assert killed.returncode == -9
     assert ids(receiver) == came
     assert [one.outcome for one in settled(tmp_path)] == ["delivered", "delivered"]
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+@pytest.mark.parametrize("where", ["before the notice", "before the audit"])
+async def test_an_event_whose_control_died_before_it_was_told_is_told_by_the_next(
+    tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Wherever between the event on the disk and the audit log it died; and under one id."""
+    home = await rollout_kit.Home(tmp_path).start()
+    await home.look()
+    to = plan({"webhook": receiver.url})
+    told = notices(tmp_path, home.clock)
+
+    async def tell(event: Event, standing: RolloutStanding, _: RolloutConfig) -> None:
+        if where == "before the notice":
+            raise Killed
+        await told.tell(event, standing, to)
+
+    async def record(*_: object, **__: object) -> None:
+        raise Killed
+
+    home.rollouts.tell = tell
+    if where == "before the audit":
+        monkeypatch.setattr(home.rollouts._announcer._audit, "record", record)
+    with pytest.raises(Killed):
+        await home.verbs.act("demo", "pause", who="ann", reason="lunch")
+    home.rollouts.log.close()
+    home.build()
+    told = notices(tmp_path, home.clock)
+    home.rollouts.tell = lambda event, standing, _: told.tell(event, standing, to)
+    await home.start()
+    await told.look()
+    await told.sent()
+
+    assert ids(receiver) == ["demo-r1.3"]
+    assert receiver.body(0)["data"]["reason"] == "lunch"

@@ -23,6 +23,13 @@ REQUEST = re.search(r"^\$ (curl .*)\n(\{.*\})$", README, re.MULTILINE)
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[gateway_kit.Running]:
     """The demo on free ports."""
     folder = tmp_path_factory.mktemp("readme") / "demo"
+    copy_demo(folder)
+    with gateway_kit.running(folder) as running:
+        yield running
+
+
+def copy_demo(folder: Path) -> None:
+    """What the demo is made of, with a gateway of its own."""
     for part in ("models", "features", "artifacts"):
         (folder / part).mkdir(parents=True)
         for file in (ROOT / "configs" / "demo" / part).iterdir():
@@ -31,8 +38,6 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[gateway_kit.Runni
     seed = ROOT / "configs" / "demo" / "data" / "people.parquet"
     (folder / "data" / seed.name).write_bytes(seed.read_bytes())
     gateway_kit.write_gateway(folder, log={})
-    with gateway_kit.running(folder) as running:
-        yield running
 
 
 def without_id(answer: str) -> dict[str, object]:
@@ -55,11 +60,11 @@ def test_the_request_as_printed_gets_the_answer_as_printed(demo: gateway_kit.Run
     assert without_id(answer) == without_id(REQUEST[2])
 
 
-def test_a_canary_is_planned_and_applied_as_described(demo: gateway_kit.Running) -> None:
+def test_a_change_is_planned_and_applied_as_described(demo: gateway_kit.Running) -> None:
     """`plan` prints the README's lines; `apply` makes the change."""
     model = demo.folder / "demo" / "models" / "employment.yaml"
     document = yaml.safe_load(model.read_text())
-    document["traffic"]["canary"] = {"version": "v2", "weight": 10}
+    document["serve"]["deadline"] = "80ms"
     model.write_text(yaml.safe_dump(document))
     where = [str(demo.folder / "demo"), "--data", str(demo.data)]
 
@@ -78,10 +83,10 @@ def test_a_canary_is_planned_and_applied_as_described(demo: gateway_kit.Running)
         check=True,
     ).stdout
 
-    for line in ("+ employment.traffic.canary: version v2, weight 10", "moves 10 % of the keys"):
-        assert line in README
-        assert line in planned
-    assert "published revision 2" in applied
+    line = "~ employment.serve.deadline: 100ms -> 80ms"
+    assert line in README
+    assert line in planned
+    assert "published revision " in applied
 
 
 def test_what_was_answered_is_asked_as_printed(demo: gateway_kit.Running) -> None:
@@ -100,6 +105,29 @@ def test_what_was_answered_is_asked_as_printed(demo: gateway_kit.Running) -> Non
     assert "3 joined" in said[1]
     assert said[2].splitlines()[0].split() == shown[2][1].split()
     assert "accuracy" in said[2]
+
+
+def test_a_rollout_goes_from_apply_to_done_as_printed(tmp_path: Path) -> None:
+    """Its plan is sound, and its commands run one after the other."""
+    section = README.partition("## A new version, on evidence")[2].partition("\n## ")[0]
+    plan = re.search(r"^```yaml\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
+    assert plan is not None
+    folder = tmp_path / "demo"
+    copy_demo(folder)
+    shown = [command.partition("#")[0].strip() for command, _ in commands_of(section)]
+
+    with gateway_kit.running(folder) as running:
+        model = folder / "models" / "employment.yaml"
+        model.write_text(model.read_text() + plan[1])
+        said = {}
+        for command in shown:
+            words = command.replace("configs/demo", str(folder))
+            asks = "apply" in words or "promote" in words
+            said[" ".join(words.split()[1:3])] = run(running, words + " --yes" * asks)
+
+    assert "step 1 of 4: shadow 25 %" in said["rollout status"]
+    assert "done" in said["rollout watch"]
+    assert "mends an outage" in said["rollout history"]
 
 
 def commands_of(section: str) -> list[tuple[str, str]]:

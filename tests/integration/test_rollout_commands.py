@@ -83,7 +83,7 @@ def test_a_model_without_a_rollout_says_how_one_begins(admin: Admin) -> None:
 
     assert other.returncode == 1
     assert "model 'other' has no rollout" in other.stderr
-    assert "models/other.yaml" in other.stderr
+    assert "a section `rollout` in the file of other" in other.stderr
     assert "there are rollouts of demo" in other.stderr
     assert none.returncode == 0
     assert "one begins when `sluice apply`" in none.stderr
@@ -102,7 +102,8 @@ def test_history_says_who_when_why_on_what_evidence(admin: Admin) -> None:
 
     assert told[0] == "demo-r3"
     assert re.fullmatch(
-        r"7 [\d-]+ [\d:]+Z went to step 2 controller the step has what it asks for", told[3]
+        r"7 [\d-]+ [\d:]+Z went to step 2, weight 5 % controller the step has what it asks for",
+        told[3],
     )
     assert told[4] == "errors: 3 of 900"
 
@@ -166,6 +167,15 @@ def test_an_older_revision_is_refused_with_what_came_after_it(admin: Admin) -> N
 
     assert done.returncode == 1
     assert "demo-r3 went to step 2 (revision 7, by controller" in done.stderr
+
+
+def test_a_rollout_that_is_over_is_not_said_to_move(admin: Admin) -> None:
+    """The gateway's own words, and no promise of what would happen to traffic."""
+    admin.now = standing(phase="done", step=3)
+    done = sluice(admin, "approve", "demo", "--yes")
+
+    assert done.returncode == 1
+    assert "goes on to" not in done.stderr
 
 
 def test_what_cannot_follow_is_refused_in_the_gateways_words(admin: Admin) -> None:

@@ -66,7 +66,7 @@ def act(
     """
     from serving.cli.client import Refused
     from serving.cli.rollout.calls import RolloutClient
-    from serving.cli.rollout.words import effect, headline
+    from serving.cli.rollout.words import effect, headline, is_over
 
     if not wish.yes and (output.json or not sys.stdin.isatty()):
         raise click.UsageError("nobody is there to be asked; give --yes")
@@ -74,8 +74,10 @@ def act(
         before = client.standing(model)
         known = before.revision if wish.expected_revision is None else wish.expected_revision
         output.note(headline(before, time.time()))
-        output.note(effect(verb, before, full=full))
-        if not wish.yes:
+        possible = is_over(before) == (verb == "retry")
+        if possible:
+            output.note(effect(verb, before, full=full))
+        if possible and not wish.yes:
             click.confirm(f"{verb.capitalize()} {before.id}?", abort=True, err=True)
         try:
             after = client.tell(model, verb, reason=wish.reason, expected_revision=known, full=full)

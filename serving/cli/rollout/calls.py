@@ -72,13 +72,15 @@ class RolloutClient:
         """A model without a rollout: how one begins, and who has one."""
         if error.status != 404:
             return error
-        others = ", ".join(one.model for one in self.all())
-        return CommandError(
-            error.message,
-            hint=f"a section `rollout` in models/{model}.yaml, with `canary` and `steps`, and "
-            "`sluice apply DIR` begin one"
-            + (f"; there are rollouts of {others}" if others else ""),
-        )
+        hints = []
+        if "unknown model" not in error.message:
+            hints.append(
+                f"a section `rollout` in the file of {model}, with `canary` and `steps`, and "
+                "`sluice apply DIR` begin one"
+            )
+        if others := ", ".join(one.model for one in self.all()):
+            hints.append(f"there are rollouts of {others}")
+        return CommandError(error.message, hint="; ".join(hints))
 
 
 def _of(model: str) -> str:

@@ -40,7 +40,7 @@ _COLOURS: Final = {
     "no_data": "dim",
 }
 _GRAVITY: Final = ("regressed", "no_data", "undecided", "ok")
-_EXPLAINED: Final = ("paused", "awaiting_approval", "aborting", "aborted", "promoting")
+_EXPLAINED: Final = ("paused", "aborting", "aborted", "promoting")
 """Phases of which a person wants to know why."""
 
 _NOTHING: Final = "–"
@@ -83,13 +83,18 @@ def history_table(pasts: Iterable[RolloutEvents]) -> RenderableType:
     """Rollouts, newest first, and in each what happened, oldest first."""
     parts: list[RenderableType] = []
     for past in pasts:
+        events = sorted(past.events, key=lambda one: one.revision)
+        steps = next((event.arms.steps for event in events if event.arms is not None), [])
         table = plain_table("revision", "when", "what", "who", "why")
-        for event in sorted(past.events, key=lambda one: one.revision):
+        known: dict[str, str] = {}
+        for event in events:
             why = Text(event.reason or _NOTHING)
-            for rule, evidence in event.evidence.items():
-                why.append(f"\n{rule}: {evidence}", style="dim")
+            for name, evidence in event.evidence.items():
+                if known.get(name) != evidence:  # what has not changed stands above
+                    why.append(f"\n{name}: {evidence}", style="dim")
+            known |= event.evidence
             table.add_row(
-                str(event.revision), _moment(event.at), Text(happened(event)), event.who, why
+                str(event.revision), _moment(event.at), Text(happened(event, steps)), event.who, why
             )
         parts += ["", Text(past.id, style="bold"), table]
     return Group(*parts[1:])
@@ -142,12 +147,15 @@ def _spoken(rule: RuleStanding) -> Text:
 def _remarks(standing: RolloutStanding, now: float) -> Table | None:
     rows: list[tuple[str, str]] = []
     if not is_over(standing):
-        rows += [("waits for" if not place else "", words) for place, words in _waits(standing)]
+        rows += [
+            ("waits for" if not place else "", words)
+            for place, words in enumerate(standing.waiting_for)
+        ]
         if standing.next_step_at is not None and standing.next_step_at > now:
             rows.append(("next step", f"in {age(standing.next_step_at - now)} at the earliest"))
         if standing.ends_by is not None:
             left = standing.ends_by - now
-            rows.append(("bake.max", f"is over in {age(left)}" if left > 0 else "is over"))
+            rows.append(("time is up", f"in {age(left)}" if left > 0 else "now"))
     if counted := sums(standing):
         rows.append(("counted", counted))
     if standing.sample_ratio:
@@ -170,10 +178,6 @@ def _remarks(standing: RolloutStanding, now: float) -> Table | None:
     for name, words in rows:
         table.add_row(Text(name, style="bold"), Text(words))
     return table
-
-
-def _waits(standing: RolloutStanding) -> Iterable[tuple[int, str]]:
-    return enumerate(standing.waiting_for)
 
 
 def _word(word: str) -> Text:

@@ -1,5 +1,6 @@
 """A rollout in words. Pure: values become text."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from serving.cli.span import age
@@ -104,7 +105,7 @@ def estimate(rule: RuleStanding) -> str:
     value = "" if rule.value is None else sign + number(rule.value)
     if rule.low is not None and rule.high is not None:
         return f"{value} [{number(rule.low)}, {number(rule.high)}]".lstrip()
-    if rule.low is not None:
+    if rule.low:  # at least nothing says nothing
         return f"{value} [≥ {number(rule.low)}]".lstrip()
     if rule.high is not None:
         return f"{value} [≤ {number(rule.high)}]".lstrip()
@@ -127,10 +128,11 @@ def sums(standing: RolloutStanding) -> str:
     return "; ".join(parts)
 
 
-def happened(event: Event) -> str:
-    """What an event was."""
-    words = _HAPPENED.get(event.kind, event.kind)
-    return words.format(step=event.step + 1)
+def happened(event: Event, steps: Sequence[str] = ()) -> str:
+    """What an event was; `steps` is the plan in words."""
+    words = _HAPPENED.get(event.kind, event.kind).format(step=event.step + 1)
+    known = event.kind == "stepped" and event.step < len(steps)
+    return f"{words}, {steps[event.step]}" if known else words
 
 
 def changes(before: RolloutStanding | None, now: RolloutStanding) -> list[str]:

@@ -82,6 +82,7 @@ class _Guardrails:
             if name not in first:
                 message = f"`{name}` is the name of no rule"
                 yield self._problem(("dry_run", position), message, did_you_mean(name, first))
+        yield from self._within()
         stops = guardrails.hard_stops
         if not guardrails.rules and not stops.consecutive_errors and stops.error_rate >= 1:
             message = "there is neither a rule nor a hard stop: any version would become production"
@@ -90,6 +91,18 @@ class _Guardrails:
             message = "without rules only hard stops are looked at"
             hint = "such as {name: errors, metric: error_rate, tolerance: 1.5, prove: 2.0}"
             yield self._problem((), message, hint, "warning")
+
+    def _within(self) -> Iterator[Problem]:
+        """Workers compare a copy once, so there is one measure for all rules."""
+        first: float | None = None
+        for position, rule in enumerate(self._rollout.guardrails.rules):
+            if rule.metric != "shadow_agreement":
+                continue
+            if first is not None and rule.within != first:
+                message = f"another rule compares copies within {first:g}"
+                hint = "copies are compared once; write the same"
+                yield self._problem(("rules", position, "within"), message, hint)
+            first = rule.within if first is None else first
 
     def rule(self, rule: Rule, position: int) -> Iterator[Problem]:
         """What one rule needs, and what it does not take."""

@@ -102,12 +102,15 @@ class _Rollout:
             yield self._problem(
                 ("traffic", "canary"), message, "take this out, or `rollout`, and check again"
             )
-        if not any(step.shadow is not None for step in self._rollout.steps):
-            return
+        shares = {step.shadow for step in self._rollout.steps if step.shadow is not None}
         for position, shadow in enumerate(traffic.shadow):
-            if shadow.version == canary:
-                message = f"`rollout` copies to `{canary}` by its own steps while it lasts"
-                hint = "take it out, or keep it for the time before and after"
+            if shadow.version == canary and shares - {shadow.percent}:
+                asked = ", ".join(f"{share:g}" for share in sorted(shares))
+                message = (
+                    f"`rollout` copies {asked} % to `{canary}` by its own steps, "
+                    f"and {shadow.percent:g} % are copied only before and after it"
+                )
+                hint = "take it out, or write the same share"
                 yield self._problem(("traffic", "shadow", position), message, hint, "warning")
 
     def _elsewhere(self) -> Iterator[Problem]:

@@ -50,6 +50,7 @@ def test_a_number_has_the_digits_that_count(value: float, shown: str) -> None:
         ({"low": None}, "1.02 [≤ 1.72]"),
         ({"value": None}, "[0.61, 1.72]"),
         ({"value": None, "low": None, "high": None}, "–"),
+        ({"value": None, "low": 0.0, "high": None}, "–"),
         ({"metric": "label_loss", "value": 0.5, "low": -0.2, "high": 0.9}, "+0.5 [-0.2, 0.9]"),
         ({"test": "threshold", "value": 0.08, "low": None, "high": None}, "0.08"),
     ],

@@ -139,6 +139,16 @@ def test_nothing_to_look_at_is_refused(directory: RolloutDirectory) -> None:
     assert any("error: rollout.guardrails: there is neither" in line for line in without)
 
 
+def test_copies_are_compared_in_one_way(directory: RolloutDirectory) -> None:
+    """A second measure would be ignored."""
+    rule = "{name: %s, metric: shadow_agreement, at_least: 0.9, within: %s}"
+    found = directory.findings(
+        rules=f"[{rule % ('one', 0.1)}, {rule % ('two', 0.2)}]", steps=SHADOWED
+    )
+
+    assert any("rules[1].within: another rule compares copies within 0.1" in one for one in found)
+
+
 def test_agreement_needs_a_shadow_step(directory: RolloutDirectory) -> None:
     """Without copies nothing is compared."""
     found = directory.findings(rules="[{name: one, metric: shadow_agreement, at_least: 0.9}]")

@@ -159,12 +159,14 @@ def test_there_is_one_canary_at_a_time(directory: RolloutDirectory) -> None:
 
 
 def test_a_shadow_of_the_canary_is_told_of(directory: RolloutDirectory) -> None:
-    """The rollout's own steps replace it while it lasts."""
+    """The rollout's own steps replace it while it lasts; the same share contradicts nothing."""
     steps = f"[{{shadow: 25, bake: {{min: 1m}}}}, {STEPS[1:]}"
     found = directory.findings(steps=steps, traffic="  shadow: [{version: v2}]")
 
     assert [line for line in found if "error" in line] == []
-    assert any("warning: traffic.shadow[0]: `rollout` copies to `v2`" in line for line in found)
+    assert any("traffic.shadow[0]: `rollout` copies 25 % to `v2`" in line for line in found)
+    alike = "  shadow: [{version: v2, percent: 25}]"
+    assert directory.findings(steps=steps, traffic=alike) == []
 
 
 def test_a_canary_elsewhere_is_blocked_by_name_only(directory: RolloutDirectory) -> None:

@@ -136,7 +136,7 @@ def test_a_snapshot_tells_which_rollouts_are_live() -> None:
 
 
 def test_what_has_happened_in_a_rollout_counts_for_more() -> None:
-    """One that waits gives nobody anything yet; one that was just stopped is over."""
+    """One that waits for its first step or for a person holds; one that was stopped does not."""
     put = RolloutTraffic(id="demo-r1", revision=1, canary="v2", production="v1", weight=5.0)
     current = Snapshot(
         revision=1,
@@ -150,10 +150,11 @@ def test_what_has_happened_in_a_rollout_counts_for_more() -> None:
     states = [
         RolloutState(id="demo-r1", model="demo", phase="aborted"),
         RolloutState(id="new-r1", model="new", phase="awaiting_approval", canary="v2"),
+        RolloutState(id="young-r1", model="young", phase="pending", canary="v2"),
     ]
     found = live_of(states, current)
 
-    assert sorted(found) == ["new", "other"]
+    assert sorted(found) == ["new", "other", "young"]
     assert found["new"].phase == "awaiting approval"
 
 

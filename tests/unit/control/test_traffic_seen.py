@@ -1,7 +1,9 @@
 """What a rollout would meet, from counters."""
 
 import pytest
+from msgspec.structs import replace
 
+from serving.config.monitoring import MonitoringConfig, PredictionConfig
 from serving.config.rollout import Guardrails, RolloutConfig, Rule, Step
 from serving.config.schema import ModelConfig, TrafficConfig, VersionSource
 from serving.config.units import Seconds
@@ -76,9 +78,18 @@ def test_what_is_assumed_comes_first() -> None:
 
 
 def test_predictions_fall_into_classes_or_tenths() -> None:
-    """As many bins as production has labels."""
-    assert traffic_of(model(labels=("no", "yes")), 1.0, {}, Assumed()).classes == 2
-    assert traffic_of(model(), 1.0, {}, Assumed()).classes == 10
+    """Tenths of the score if they are frozen, else the classes, else either side of a threshold."""
+    known = model(labels=("no", "perhaps", "yes"))
+    scored = PredictionConfig(score="p", decision="label")
+
+    def bins(prediction: PredictionConfig, reference: str = "") -> int:
+        monitoring = MonitoringConfig(prediction=prediction, reference=reference)
+        return traffic_of(replace(known, monitoring=monitoring), 1.0, {}, Assumed()).classes
+
+    assert bins(scored, "reference.json") == 10
+    assert bins(scored) == 3
+    assert bins(PredictionConfig(score="p")) == 2
+    assert traffic_of(known, 1.0, {}, Assumed()).classes == 10
 
 
 def test_copies_and_other_models_are_no_traffic() -> None:

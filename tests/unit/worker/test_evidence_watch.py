@@ -303,3 +303,22 @@ async def test_a_failure_of_both_says_nothing(tmp_path: Path) -> None:
 
     assert kit.watch is not None
     assert kit.watch.close_batch(1, 0.0) is None
+
+
+async def test_two_outputs_are_watched_by_two_rules(tmp_path: Path) -> None:
+    """A rule without bins reads the decision, one with bins the score."""
+    kit = RolloutKit(
+        tmp_path,
+        rollout=rollout_of(
+            [
+                {"name": "scores", "metric": "prediction_shift"},
+                {"name": "classes", "metric": "prediction_shift"},
+            ]
+        ),
+        prediction={"score": "sum", "decision": "other"},
+    )
+    await kit.serve()
+    [ours] = kit.keys_of("v2", 1)
+    await kit.infer(key=ours)
+
+    assert set(told(kit.batch())) == {"exposed/canary", "scores:2/canary"}
