@@ -90,7 +90,7 @@ def detections(runs: int) -> Iterator[Detection]:
         ):
             if rollout is not None:
                 question = ask(rollout, canary, hard_stops=True, runs=few)
-                look = 1.0 if canary.always_fails else _COARSE
+                look = 1.0 if canary.always_fails or rollout is own else _COARSE
                 yield Detection(f"{name}: {words}", msgspec.structs.replace(question, look=look))
 
 
