@@ -49,8 +49,8 @@ def detections(runs: int) -> Iterator[Detection]:
         )  # fmt: skip
 
     five = plan(5.0)
-    twice, fourfold = CANARIES["twice-the-errors"], CANARIES["four-times-the-errors"]
-    yield Detection("errors 0.5 → 0.75 %, 5 %", ask(five, CANARIES["half-more-errors"]))
+    twice, fourfold = CANARIES["fails-twice-as-often"], CANARIES["fails-four-times-as-often"]
+    yield Detection("errors 0.5 → 0.75 %, 5 %", ask(five, CANARIES["fails-half-more"]))
     yield Detection("errors 0.5 → 1 %, 5 %", ask(five, twice), 480.0)
     yield Detection("errors 0.5 → 2 %, 5 %", ask(five, fourfold), 150.0)
     users = f"{USERS:,} users"
@@ -58,7 +58,7 @@ def detections(runs: int) -> Iterator[Detection]:
     yield Detection(f"errors 0.5 → 1 %, 5 %, {users}", ask(five, twice, keys=USERS, runs=few))
     yield Detection(f"errors 0.5 → 2 %, 5 %, {users}", ask(five, fourfold, keys=USERS, runs=few))
     yield Detection("errors 0.5 → 1 %, ramp", ask(plan(*RAMP), twice))
-    always = CANARIES["all-errors"]
+    always = CANARIES["always-fails"]
     for rate in (100.0, 200.0, 1000.0):
         words = f"all errors, 5 %, {rate:g}/s"
         yield Detection(words, ask(five, always, rate=rate, hard_stops=True), 2.0)

@@ -23,9 +23,9 @@ __all__ = ["simulate"]
 
 _FALSE: Final = ("as-good",)
 _WORSE: Final = (
-    "twice-the-errors",
-    "four-times-the-errors",
-    "all-errors",
+    "fails-twice-as-often",
+    "fails-four-times-as-often",
+    "always-fails",
     "slow-tail",
     "flipped",
 )

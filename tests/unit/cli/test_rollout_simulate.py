@@ -51,7 +51,7 @@ def test_rates_of_exactly_this_plan_are_shown_with_their_intervals(folder: Path)
 
     assert done.exit_code == 0, done.output
     assert "95 % INTERVAL" in done.output
-    assert "twice-the-errors" in done.output
+    assert "fails-twice-as-often" in done.output
     assert "not tried: quality" in done.output
 
 
@@ -62,7 +62,7 @@ def test_json_names_every_scenario_and_every_fault(folder: Path) -> None:
 
     assert found["model"] == "employment"
     assert list(found["false_aborts"]) == ["flat", "daily", "incident", "rising", "falling"]
-    assert found["detection"]["all-errors"]["share"] == 1.0
+    assert found["detection"]["always-fails"]["share"] == 1.0
     assert found["left_out"] == ["quality"]
 
 

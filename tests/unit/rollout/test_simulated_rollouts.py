@@ -42,14 +42,16 @@ def ask(rollout: RolloutConfig, canary: str = "as-good", **more: object) -> Answ
 
 def test_the_same_seed_gives_the_same_answer() -> None:
     """Chance is told."""
-    assert ask(plan(5), "twice-the-errors", runs=50) == ask(plan(5), "twice-the-errors", runs=50)
+    assert ask(plan(5), "fails-twice-as-often", runs=50) == ask(
+        plan(5), "fails-twice-as-often", runs=50
+    )
 
 
 def test_a_worse_version_is_found_sooner_the_worse_it_is() -> None:
     """Twice, four times, always."""
     medians = [
         ask(plan(25), canary).median
-        for canary in ("twice-the-errors", "four-times-the-errors", "all-errors")
+        for canary in ("fails-twice-as-often", "fails-four-times-as-often", "always-fails")
     ]
 
     assert all(median is not None for median in medians)
@@ -60,7 +62,7 @@ def test_a_tolerance_lets_pass_what_it_tolerates() -> None:
     """Half as many errors again are fine at 1.5, and found at 1.0."""
     strict, mild = (
         ask(plan(25, rules=(msgspec.structs.replace(ERRORS, tolerance=least),), seconds=3600.0),
-            "half-more-errors")
+            "fails-half-more")
         for least in (1.0, 1.5)
     )  # fmt: skip
 
@@ -72,7 +74,7 @@ def test_rules_share_alpha() -> None:
     """With others beside it a rule needs more, so it takes longer."""
     idle = tuple(Rule(name=f"more-{n}", metric="feature_health") for n in range(9))
     alone, beside = (
-        ask(plan(25, rules=rules), "twice-the-errors").median
+        ask(plan(25, rules=rules), "fails-twice-as-often").median
         for rules in ((ERRORS,), (ERRORS, *idle))
     )
 
@@ -83,7 +85,7 @@ def test_rules_share_alpha() -> None:
 
 def test_a_rule_of_a_dry_run_stops_nothing() -> None:
     """It is left out, and named."""
-    found = ask(plan(25, dry_run=["errors"]), "all-errors", hard_stops=False)
+    found = ask(plan(25, dry_run=["errors"]), "always-fails", hard_stops=False)
 
     assert found.stopped == 0
     assert found.left_out == ["errors"]

@@ -41,7 +41,7 @@ def crowd(seed: int) -> Crowd:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("canary", ["as-good", "four-times-the-errors", "slow-tail"])
+@pytest.mark.parametrize("canary", ["as-good", "fails-four-times-as-often", "slow-tail"])
 @pytest.mark.parametrize("prove", [3.0, 6.0])
 def test_both_end_at_the_same_look_for_the_same_reason(canary: str, prove: float) -> None:
     """Whatever decides in control decides in the simulation; 3.0 is never proven, 6.0 mostly."""
