@@ -1,8 +1,9 @@
 """How often a plan stops a good version, and how soon a bad one.
 
     python -m loadtests.rollout_sim                # every table, about ten minutes on one core
-    python -m loadtests.rollout_sim --quick        # a few rows, fewer runs: half a minute
+    python -m loadtests.rollout_sim --quick        # fewer rows: a minute
     python -m loadtests.rollout_sim --only detection,stops
+    python -m loadtests.rollout_sim --only aborts --row "rising, 5 %" --runs 4000
 
 Traffic is made up second by second (`serving.rollout.simulate`), the evidence is looked at every
 second by the functions that control uses, and rates come with their 95 % Wilson interval. Seeds
@@ -11,7 +12,7 @@ are fixed: the same command prints the same tables.
   aborts     a version as good as production, for an hour; beside it the same traffic through the
              rules of other tools. Exit 1 if an upper end is above alpha.
   detection  a version that is worse. Exit 1 if a median is above what is promised.
-  stops      what hard stops do to a good version while everything fails more often for all
+  stops      what hard stops do to a good version while both versions fail more often
 """
 
 import argparse
@@ -26,7 +27,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from detection import detections, disagreement, tried
 from false_aborts import cases, interval, row
 from rivals import RIVALS
-from stops import stops
+from stops import incidents
+
+from serving.performance.intervals import wilson
 
 ALPHA: Final = 0.05
 TABLES: Final = ("aborts", "detection", "stops")
@@ -35,9 +38,14 @@ TABLES: Final = ("aborts", "detection", "stops")
 def main() -> int:
     """Print what was asked for; 1 if a promise is not kept."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, help="of a row [2000; 1000 with users; quick: 400]")
+    parser.add_argument(
+        "--runs",
+        type=int,
+        help="of a row [2000; 1000 with users or a worse version, 200 incidents]",
+    )
     parser.add_argument("--only", help=f"tables, by comma: {','.join(TABLES)}")
-    parser.add_argument("--quick", action="store_true", help="a few rows with fewer runs")
+    parser.add_argument("--row", default="", help="of `aborts`, only those with this text")
+    parser.add_argument("--quick", action="store_true", help="fewer rows")
     given = parser.parse_args()
     wanted = given.only.split(",") if given.only else list(TABLES)
     if unknown := [name for name in wanted if name not in TABLES]:
@@ -45,24 +53,24 @@ def main() -> int:
     broken = 0
     started = time.monotonic()
     if "aborts" in wanted:
-        broken += _aborts(given.runs, quick=given.quick)
+        broken += _aborts(given.runs, quick=given.quick, row_text=given.row)
     if "detection" in wanted:
         broken += _detection(given.runs or (200 if given.quick else 1000))
     if "stops" in wanted:
-        _stops(given.runs or (200 if given.quick else 1000))
+        broken += _stops(given.runs or 200, quick=given.quick)
     _told(f"{time.monotonic() - started:.0f} s")
     print(f"\n{broken} of what is promised does not hold" if broken else "\nall promises hold")
     return 1 if broken else 0
 
 
-def _aborts(runs: int | None, *, quick: bool) -> int:
+def _aborts(runs: int | None, *, quick: bool, row_text: str) -> int:
     print("Stopped, though as good as production: percent of the runs (95 % interval)\n")
     print("| traffic | runs | **e-process, each second** | " + " | ".join(RIVALS) + " |")
     print("|---" * (3 + len(RIVALS)) + "|")
     broken = 0
     worst = 0.0
-    for case in cases(quick=quick):
-        number = runs or (400 if quick else 2000 if case.keys is None else 1000)
+    for case in (one for one in cases(quick=quick) if row_text in one.words):
+        number = runs or (2000 if case.keys is None else 1000)
         found = row(case, number, _told)
         worst = max(worst, found.ours.high)
         broken += found.ours.high > ALPHA
@@ -75,8 +83,10 @@ def _aborts(runs: int | None, *, quick: bool) -> int:
 
 def _detection(runs: int) -> int:
     print("Worse than production: how many are stopped, and when\n")
-    print("| the new version | runs | stopped, % | median | p90 | its requests | by |")
-    print("|---|---|---|---|---|---|---|")
+    print(
+        "| the new version | runs | stopped, % | promoted, % | median | p90 | its requests | by |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
     broken = 0
     for one in detections(runs):
         _told(one.words)
@@ -87,6 +97,7 @@ def _detection(runs: int) -> int:
         promised = "" if one.most is None else f" (≤ {one.most:g} s{'' if kept else ': NOT KEPT'})"
         print(
             f"| {one.words} | {found.runs} | {interval(found.stopped, found.runs)} "
+            f"| {100 * found.completed / found.runs:.0f} "
             f"| {_time(found.median)}{promised} | {_time(found.p90)} "
             f"| {'–' if found.exposed is None else f'{found.exposed:.0f}'} | {by} |",
             flush=True,
@@ -94,19 +105,28 @@ def _detection(runs: int) -> int:
     seconds = disagreement(min(runs, 200))
     median, late = seconds[len(seconds) // 2], seconds[len(seconds) * 9 // 10]
     print(
-        f"| copies: 2 % differ, at_least 0.99, 25 a second | {len(seconds)} | 100 "
+        f"| copies: 2 % differ, at_least 0.99, 25 a second | {len(seconds)} | 100 | 0 "
         f"| {_time(median)} | {_time(late)} | 0 | agreement |\n"
     )
     return broken
 
 
-def _stops(runs: int) -> None:
+def _stops(runs: int, *, quick: bool) -> int:
     print("Stopped by a hard stop though as good: five minutes in which both versions fail\n")
-    print("| requests of the canary | share that fails | stopped, % |\n|---|---|---|")
-    for words, share, stopped in stops(runs):
-        _told(words)
-        print(f"| {words} | {share:.0%} | {interval(stopped, runs)} |", flush=True)
+    print(
+        "| weight | its requests | share that fails | stopped, % | a breaker without production |"
+    )
+    print("|---|---|---|---|---|")
+    broken = 0
+    for one in incidents(runs, quick=quick):
+        broken += wilson(one.stopped / runs, runs).high > ALPHA
+        print(
+            f"| {one.rho:.0%} | {one.per_second:g}/s | {one.share:.0%} "
+            f"| {interval(one.stopped, runs)} | {interval(one.plain, runs)} |",
+            flush=True,
+        )
     print()
+    return broken
 
 
 def _time(seconds: float | None) -> str:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
-from plans import ERRORS, RAMP, demo, plan
+from plans import ERRORS, RAMP, demo, plan, usual
 
 from serving.config.rollout import RolloutConfig, Rule
 from serving.config.units import Seconds
@@ -23,6 +23,8 @@ _TAIL = Rule(name="slow", metric="latency", exceeds=Seconds(0.05), tolerance=1.0
 _QUANTILES = Rule(name="slow", metric="latency", tolerance=1.0)
 _SCORES = Rule(name="scores", metric="prediction_shift", tolerance=1.0)
 _RARE = (0.979, 0.02, 0.001)
+_COARSE = 10.0
+"""Seconds between looks at a plan of many hours."""
 
 
 class Detection(NamedTuple):
@@ -47,8 +49,8 @@ def detections(runs: int) -> Iterator[Detection]:
         )  # fmt: skip
 
     five = plan(5.0)
-    twice, fourfold = CANARIES["twice-the-errors"], CANARIES["four-times-the-errors"]
-    yield Detection("errors 0.5 → 0.75 %, 5 %", ask(five, CANARIES["half-more-errors"]))
+    twice, fourfold = CANARIES["fails-twice-as-often"], CANARIES["fails-four-times-as-often"]
+    yield Detection("errors 0.5 → 0.75 %, 5 %", ask(five, CANARIES["fails-half-more"]))
     yield Detection("errors 0.5 → 1 %, 5 %", ask(five, twice), 480.0)
     yield Detection("errors 0.5 → 2 %, 5 %", ask(five, fourfold), 150.0)
     users = f"{USERS:,} users"
@@ -56,7 +58,7 @@ def detections(runs: int) -> Iterator[Detection]:
     yield Detection(f"errors 0.5 → 1 %, 5 %, {users}", ask(five, twice, keys=USERS, runs=few))
     yield Detection(f"errors 0.5 → 2 %, 5 %, {users}", ask(five, fourfold, keys=USERS, runs=few))
     yield Detection("errors 0.5 → 1 %, ramp", ask(plan(*RAMP), twice))
-    always = CANARIES["all-errors"]
+    always = CANARIES["always-fails"]
     for rate in (100.0, 200.0, 1000.0):
         words = f"all errors, 5 %, {rate:g}/s"
         yield Detection(words, ask(five, always, rate=rate, hard_stops=True), 2.0)
@@ -76,17 +78,20 @@ def detections(runs: int) -> Iterator[Detection]:
         "2 % of predictions to a class of 0.1 %, tolerance 1.5, 5 %",
         ask(tolerant, flipped, world=rare, runs=few),
     )
-    if (own := demo()) is not None:
+    own = demo()
+    for name, rollout in (("the usual plan", usual()), ("the demo's plan", own)):
         for words, canary in (
+            ("as good", CANARIES["as-good"]),
             ("errors 0.5 → 1 %", twice),
             ("errors 0.5 → 2 %", fourfold),
             ("all errors", always),
             ("3 × as many slow", slow),
             ("2 % flipped", flipped),
         ):
-            yield Detection(
-                f"the demo's plan: {words}", ask(own, canary, hard_stops=True, runs=few)
-            )
+            if rollout is not None:
+                question = ask(rollout, canary, hard_stops=True, runs=few)
+                look = 1.0 if canary.always_fails or rollout is own else _COARSE
+                yield Detection(f"{name}: {words}", msgspec.structs.replace(question, look=look))
 
 
 def tried(detection: Detection) -> Answer:

@@ -140,7 +140,10 @@ class Rule(Section, frozen=True, kw_only=True):
 
 
 class HardStops(Section, frozen=True, kw_only=True):
-    """What ends a rollout at once, without statistics; each worker looks by itself too."""
+    """What ends a rollout at once; each worker looks by itself.
+
+    It has to be the new version alone that fails: an incident that production shares trips nothing.
+    """
 
     consecutive_errors: Annotated[int, Meta(ge=0)] = 5
     """So many failed requests of the new version one after another, in one worker. 0: never."""

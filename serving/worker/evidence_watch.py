@@ -104,7 +104,7 @@ class Watch:
         self._words = self.flight.words
         self._free = self.flight.free
         self._urgent = urgent
-        self._stop = HardStop(plan.stops)
+        self._stop = HardStop(plan.stops, rollout.weight / 100)
         self.stopped = False
         """Whether this worker gives the canary no more requests."""
 
@@ -125,7 +125,7 @@ class Watch:
         """Count by what control says now. A higher revision lifts a hard stop."""
         self.settle()
         if rollout.revision > self.rollout.revision:
-            self._stop = HardStop(compile_plan(model, rollout).stops)
+            self._stop = HardStop(compile_plan(model, rollout).stops, rollout.weight / 100)
             self.stopped = self._told_of_stop = False
         self.rollout = rollout
         plan = self.counting.plan = compile_plan(model, rollout)
@@ -215,7 +215,9 @@ class Watch:
         words[slot + 1] = 0
         self._free.append(slot)
         if way.arm == CANARY:
-            self._stop.ended(now, failed=False)
+            self._stop.ended(now, failed=False, place=place)
+        else:
+            self._stop.production_requests += 1
 
     def failed(self, ticket: Ticket, fault: Fault, seconds: float, now: float) -> None:
         """Give the slot back: the request was not answered by the version it was drawn for."""
@@ -234,7 +236,12 @@ class Watch:
                 self.settle()
         self._words[slot + 1] = 0
         self._free.append(slot)
-        if way.arm == CANARY and fault.counts and self._stop.ended(now, failed=True):
+        if not fault.counts:
+            return
+        if way.arm != CANARY:
+            self._stop.production_requests += 1
+            self._stop.production_failed(now, place)
+        elif self._stop.ended(now, failed=True, place=place):
             self.stopped = True
             self._urgent()
 

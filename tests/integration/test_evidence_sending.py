@@ -166,7 +166,7 @@ async def test_a_hard_stop_does_not_wait_for_its_turn(site: Site) -> None:
     await site.kit.infer(key=site.kit.keys_of("v1", 1)[0])
     await site.until(site.mine)
     site.kit.upstreams["v2"].failure = InferenceFailed("no idea")
-    for key in site.kit.keys_of("v2", 5):
+    for key in site.kit.keys_of("v2", 17):
         with pytest.raises(InferenceFailed):
             await site.kit.infer(key=key)
     async with asyncio.timeout(BOUND):

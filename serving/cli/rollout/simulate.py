@@ -23,14 +23,14 @@ __all__ = ["simulate"]
 
 _FALSE: Final = ("as-good",)
 _WORSE: Final = (
-    "twice-the-errors",
-    "four-times-the-errors",
-    "all-errors",
+    "fails-twice-as-often",
+    "fails-four-times-as-often",
+    "always-fails",
     "slow-tail",
     "flipped",
 )
 _SCENARIOS: Final = ("flat", "daily", "incident", "rising", "falling")
-_MOST_LOOKS: Final = 3600
+_MOST_LOOKS: Final = 1200
 _Callback = TypeVar("_Callback", bound=Callable[..., Any])
 
 
@@ -77,7 +77,7 @@ def _traffic_options(callback: _Callback) -> _Callback:
     )  # fmt: skip
     @click.option(
         "--look", metavar="TIME", callback=read_duration,
-        help="Between looks at the evidence.  [1s; for a plan of hours, 3600 looks in all]",
+        help="Between looks at the evidence.  [1s; for a plan of hours, 1200 looks in all]",
     )  # fmt: skip
     @functools.wraps(callback)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -94,7 +94,7 @@ def _traffic_options(callback: _Callback) -> _Callback:
     "--config", "directory", metavar="DIR", type=click.Path(path_type=Path, file_okay=False),
     help="Where MODEL's file is  [what the gateway on this machine serves].",
 )  # fmt: skip
-@click.option("--runs", type=click.IntRange(20, 100_000), default=200, show_default=True)
+@click.option("--runs", type=click.IntRange(20, 100_000), default=100, show_default=True)
 @click.option("--seed", type=int, default=1, show_default=True, help="The same: the same answer.")
 @_traffic_options
 @click.option("--from-log", is_flag=True, help="Production's requests in the log instead.")
@@ -143,7 +143,7 @@ def simulate(
     \b
     Examples:
       sluice rollout simulate configs/demo
-      sluice rollout simulate configs/demo --rps 20 --keys 5000 --scenario incident --runs 1000
+      sluice rollout simulate configs/demo --rps 20 --keys 5000 --scenario incident
       sluice rollout simulate employment --from-log --since 7d --data configs/demo
     """  # noqa: D301  - \b keeps click from re-wrapping the examples
     from serving.cli.rollout.planned import planned
@@ -236,9 +236,14 @@ def _show(verdict: Verdict) -> "Group":
         good.add_row(name, f"{one.runs:,}", *_stopped(one), _time(one.duration))
     parts: list[object] = [good]
     if verdict.detection:
-        worse = plain_table("WORSE", "RUNS", "STOPPED", "95 % INTERVAL", "BY", "MEDIAN", "90 %")
+        worse = plain_table(
+            "WORSE", "RUNS", "STOPPED", "95 % INTERVAL", "BY", "MEDIAN", "90 %", "PROMOTED"
+        )
         for name, one in verdict.detection.items():
-            worse.add_row(name, f"{one.runs:,}", *_stopped(one), _time(one.median), _time(one.p90))
+            promoted = f"{one.completed / one.runs:.1%}"
+            worse.add_row(
+                name, f"{one.runs:,}", *_stopped(one), _time(one.median), _time(one.p90), promoted
+            )
         parts += ["", worse]
     return Group(*parts, "", *_words(verdict))  # type: ignore[arg-type]
 
@@ -254,13 +259,13 @@ def _words(verdict: Verdict) -> list[str]:
     if verdict.left_out:
         lines.append(f"not tried: {', '.join(verdict.left_out)}")
     unfinished = {
-        name: one.inconclusive / one.runs
+        name: f"{one.inconclusive:,} of {one.runs:,}"
         for name, one in verdict.false_aborts.items()
         if one.inconclusive
     }
     lines += [
-        f"{name}: in {share:.0%} of the runs a step is over before everything it asks for is there"
-        for name, share in unfinished.items()
+        f"{name}: in {number} runs a step is over before everything it asks for is there"
+        for name, number in unfinished.items()
     ]
     return lines
 

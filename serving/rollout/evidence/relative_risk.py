@@ -110,8 +110,8 @@ def log_breach_array(counts: CountsArray, null: float) -> _Floats:
     return _log_mixture_array(counts, null, np.array(_LOG_FACTORS))
 
 
-def log_proof_array(counts: CountsArray, null: float) -> _Floats:
-    """`log_proof` of each element: a float array of the counts' shape."""
+def log_proof_array(counts: CountsArray, null: "float | _Floats") -> _Floats:
+    """`log_proof` of each element: a float array of the counts' shape, as is a null of each."""
     return _log_mixture_array(counts, null, -np.array(_LOG_FACTORS))
 
 
@@ -200,8 +200,11 @@ def _log_mixture(levels: list[_Level], null: float, log_factors: tuple[float, ..
     )
 
 
-def _log_mixture_array(counts: CountsArray, null: float, log_factors: _Floats) -> _Floats:
-    if not null > 0:
+def _log_mixture_array(
+    counts: CountsArray, null: "float | _Floats", log_factors: _Floats
+) -> _Floats:
+    null = np.asarray(null, np.float64)[..., None]
+    if not (null > 0).all():
         raise ValueError(f"the ratio of a null hypothesis is above 0, not {null}")
     logs: _Floats = np.zeros(log_factors.shape)
     for rho, (canary, production) in counts.items():

@@ -17,6 +17,9 @@ Ints = NDArray[np.int64]
 class Arrivals(Protocol):
     """Where events come from: many trials at once, step by step, stretch by stretch."""
 
+    keyed: bool
+    """Whether users stay with a version and count once."""
+
     def begin(self, rho: float, began: Ints) -> None:
         """A step with this probability of the canary begins, at these looks: shape [trials]."""
         ...
@@ -42,8 +45,19 @@ class Arrivals(Protocol):
         """Units that meet the canary for the first time, shape [trials, looks]."""
         ...
 
-    def failing(self, signal: Signal, offset: int, looks: int) -> Floats:
-        """Share of the canary's requests that have the event, shape [trials or 1, looks]."""
+    def failing(self, signal: Signal, offset: int, looks: int) -> tuple[Floats, Floats]:
+        """Share of the canary's and production's requests with the event: [trials or 1, looks]."""
+        ...
+
+    def affected(self, signal: Signal, trial: Ints, since: Ints, until: Ints) -> tuple[Ints, Ints]:
+        """Units of the canary and of production with an event in a stretch, however often.
+
+        Args:
+            signal: the event.
+            trial: which trials, shape [stretches].
+            since: first look of each stretch, of the step.
+            until: look after the last.
+        """
         ...
 
     def end(self, lasted: Ints) -> None:
@@ -69,6 +83,8 @@ class Requests:
         trials: how many at once.
         random: where chance comes from.
     """
+
+    keyed = False
 
     def __init__(
         self, traffic: Traffic, per_second: float, trials: int, random: np.random.Generator
@@ -107,10 +123,20 @@ class Requests:
         """Each request is a unit."""
         return self.requests(offset, looks)
 
-    def failing(self, signal: Signal, offset: int, looks: int) -> Floats:
+    def failing(self, signal: Signal, offset: int, looks: int) -> tuple[Floats, Floats]:
         """See `Arrivals`."""
         level = spread(self._level, self._began, offset, looks)
-        return np.minimum(1.0, signal.canary * level)
+        return np.minimum(1.0, signal.canary * level), np.minimum(1.0, signal.production * level)
+
+    def affected(self, signal: Signal, trial: Ints, since: Ints, until: Ints) -> tuple[Ints, Ints]:
+        """See `Arrivals`."""
+        counts = []
+        for share, part in ((signal.canary, self._rho), (signal.production, 1 - self._rho)):
+            rate = self._volume * np.minimum(1.0, share * self._level) * part
+            passed = np.concatenate([[0.0], np.cumsum(rate)])
+            start, stop = (np.minimum(self._began[trial] + at, len(rate)) for at in (since, until))
+            counts.append(self._random.poisson(passed[stop] - passed[start]))
+        return counts[0], counts[1]
 
     def end(self, lasted: Ints) -> None:
         """Nothing is remembered."""

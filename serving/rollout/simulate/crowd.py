@@ -43,6 +43,8 @@ class Crowd:
         random: where chance comes from.
     """
 
+    keyed = True
+
     def __init__(
         self,
         traffic: Traffic,
@@ -106,14 +108,29 @@ class Crowd:
         found: Ints = self.events(_MET, offset, looks)[0][0]
         return found
 
-    def failing(self, signal: Signal, offset: int, looks: int) -> Floats:
+    def failing(self, signal: Signal, offset: int, looks: int) -> tuple[Floats, Floats]:
         """See `Arrivals`."""
         level = spread(self._level, self._began, offset, looks)
-        prone = (
-            (self._taken & self._prone) @ self.activity / np.maximum(self._canary_activity, 1e-9)
-        )
-        odd, usual = _shares(signal.canary, level)
-        return prone[:, None] * odd + (1 - prone[:, None]) * usual
+        found = []
+        for share, mine in ((signal.canary, self._taken), (signal.production, ~self._taken)):
+            activity = np.maximum(mine @ self.activity, 1e-9)
+            prone = ((mine & self._prone) @ self.activity / activity)[:, None]
+            odd, usual = _shares(share, level)
+            found.append(prone * odd + (1 - prone) * usual)
+        return found[0], found[1]
+
+    def affected(self, signal: Signal, trial: Ints, since: Ints, until: Ints) -> tuple[Ints, Ints]:
+        """See `Arrivals`."""
+        found = np.zeros((2, len(trial)), np.int64)
+        curves, kinds = np.stack(self.cumulated(signal)), self.kinds()
+        last = curves.shape[1] - 1
+        for place, (one, start, stop) in enumerate(zip(trial, since, until, strict=True)):
+            began = self._began[one]
+            passed = curves[:, min(began + stop, last)] - curves[:, min(began + start, last)]
+            none = np.exp(-self.activity * passed[kinds[one]])
+            has = self._random.random(len(none)) >= none
+            found[:, place] = (has & self._taken[one]).sum(), (has & ~self._taken[one]).sum()
+        return found[0], found[1]
 
     def end(self, lasted: Ints) -> None:
         """See `Arrivals`."""

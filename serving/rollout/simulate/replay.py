@@ -20,7 +20,7 @@ from serving.rollout.simulate.stages import Stage, stages
 from serving.rollout.simulate.trial import run
 from serving.rollout.simulate.verdicts import Answer, summed
 from serving.rollout.simulate.watch import watches
-from serving.rollout.simulate.world import Canary, Signal, World
+from serving.rollout.simulate.world import USERS, Canary, Signal, World
 
 __all__ = ["Replay", "replayed", "shortened"]
 
@@ -48,7 +48,7 @@ def replayed(
     plan = shortened([s for s in stages(rollout, World()) if s.rho > 0], history.seconds)
     rules = [
         msgspec.structs.replace(watch, signals=history.signals[watch.rule.name])
-        for watch in watches(rollout.guardrails, World(), Canary())
+        for watch in watches(rollout, World(), Canary())
         if history.signals.get(watch.rule.name)
     ]
     batch = max(1, min(_BATCH, _KEY_CELLS // max(1, history.keys)))
@@ -94,6 +94,8 @@ class Replay:
         random: where chance comes from.
     """
 
+    keyed = True
+
     def __init__(
         self,
         requests: Happened,
@@ -119,8 +121,10 @@ class Replay:
     def events(self, signal: Signal, offset: int, looks: int) -> tuple[Ints, Ints]:
         """See `Arrivals`."""
         bins = len(signal.bins) or 1
-        found = self._counted(self._events[signal.name], bins, offset, looks)
-        return found[0], found[1]
+        if signal.name == USERS:
+            _, met = self._counted(self._met, 1, offset, looks)
+            return np.zeros_like(met), met
+        return self._counted(self._events[signal.name], bins, offset, looks)
 
     def requests(self, offset: int, looks: int) -> Ints:
         """See `Arrivals`."""
@@ -132,8 +136,12 @@ class Replay:
         canary: Ints = self._counted(self._met, 1, offset, looks)[0][0]
         return canary
 
-    def failing(self, signal: Signal, offset: int, looks: int) -> Floats:
+    def failing(self, signal: Signal, offset: int, looks: int) -> tuple[Floats, Floats]:
         """Hard stops are not tried on a log: it does not say what each worker saw."""
+        raise NotImplementedError
+
+    def affected(self, signal: Signal, trial: Ints, since: Ints, until: Ints) -> tuple[Ints, Ints]:
+        """See `failing`."""
         raise NotImplementedError
 
     def end(self, lasted: Ints) -> None:

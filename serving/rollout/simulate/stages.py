@@ -9,7 +9,7 @@ from serving.rollout.simulate.world import World
 
 __all__ = ["Stage", "length", "stages"]
 
-_UNBOUNDED = 86400.0
+_UNBOUNDED = 4 * 3600.0
 """A step without `bake.max` is given up this long after `bake.min`."""
 
 

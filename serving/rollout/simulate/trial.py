@@ -10,8 +10,8 @@ from serving.config.rollout import RolloutConfig
 from serving.rollout.simulate.arrivals import Arrivals, Ints
 from serving.rollout.simulate.hard_stops import HardStopWatch
 from serving.rollout.simulate.stages import Stage
-from serving.rollout.simulate.watch import NEVER, Block, Watch, block
-from serving.rollout.simulate.world import Signal
+from serving.rollout.simulate.watch import NEVER, Block, Watch, block, users_of
+from serving.rollout.simulate.world import USERS, Signal
 
 __all__ = ["COMPLETED", "HARD_STOP", "INCONCLUSIVE", "Trials", "run"]
 
@@ -93,6 +93,11 @@ class _Walk:
         self._stops = stops
         self._errors = errors
         self._signals = {signal.name: signal for rule in rules for signal in rule.signals}
+        if arrivals.keyed and any(rule.rule.prove is not None for rule in rules):
+            self._signals[USERS] = Signal("", USERS, 1.0, 0.0, shared=False)
+        self._proved = [np.zeros(trials, np.bool_) for _ in rules]
+        """By rule: trials that have proven it by the end of an earlier step."""
+
         self._before: dict[str, dict[float, _Counts]] = {name: {} for name in self._signals}
         self.going = np.ones(trials, np.bool_)
         zeros = np.zeros(trials, np.int64)
@@ -122,6 +127,10 @@ class _Walk:
         self._arrivals.end(here.lasted)
         for name, counts in here.sofar.items():
             self._before[name][stage.rho] = counts
+        for number, rule in enumerate(self._rules):
+            if rule.rule.prove is not None and rule.rule.metric != "prediction_shift":
+                log = rule.proof(self._before, users_of(self._before))
+                self._proved[number] |= log >= rule.proven
 
     def _block(self, stage: Stage, here: "_Step", offset: int, looks: int, *, since: int) -> None:
         """So many looks of a step; from `since` on it may end well."""
@@ -150,15 +159,15 @@ class _Walk:
         self, rho: float, blocks: dict[str, Block], requests: Ints, offset: int
     ) -> tuple[Ints, Ints]:
         """The first look of a breach, and the rule's number; shape [trials] each."""
-        trials, looks = requests.shape
+        trials = len(requests)
         first, by = np.full(trials, NEVER), np.full(trials, COMPLETED)
         found = [
             (number, rule.first_breach(self._before, rho, blocks))
             for number, rule in enumerate(self._rules)
         ]
         if self._errors is not None:
-            failing = self._arrivals.failing(self._errors, offset, looks)
-            found.append((HARD_STOP, self._stops.first(requests, failing)))
+            watch = self._stops.first(self._arrivals, self._errors, requests, offset, rho)
+            found.append((HARD_STOP, watch))
         for number, when in found:
             by = np.where(when < first, number, by)
             first = np.minimum(first, when)
@@ -168,9 +177,9 @@ class _Walk:
         self, rho: float, blocks: dict[str, Block], since: int, looks: int
     ) -> NDArray[np.bool_]:
         met = np.ones((len(self.going), looks - since), np.bool_)
-        for rule in self._rules:
+        for proved, rule in zip(self._proved, self._rules, strict=True):
             if rule.rule.prove is not None:
-                met &= rule.proofs(self._before, rho, blocks, since)
+                met &= proved[:, None] | rule.proofs(self._before, rho, blocks, since)
         return met
 
 

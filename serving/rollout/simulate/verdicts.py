@@ -93,7 +93,7 @@ def answer(question: Question, told: Callable[[int, int], None] | None = None) -
     plan = [stage for stage in stages(question.rollout, question.world) if stage.rho > 0]
     span = sum(stage.at_least for stage in plan)
     course = traffic(question.scenario, span, question.look)
-    rules = watches(question.rollout.guardrails, question.world, question.canary)
+    rules = watches(question.rollout, question.world, question.canary)
     batch = _batch(question)
     parts = []
     for begun in range(0, question.runs, batch):
@@ -118,7 +118,7 @@ def answer(question: Question, told: Callable[[int, int], None] | None = None) -
         [rule.rule.name for rule in rules],
         parts,
         question.look,
-        left_out(question.rollout.guardrails),
+        left_out(question.rollout),
     )
 
 

@@ -12,12 +12,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.config.rollout import Guardrails, Rule
+from serving.config.rollout import RolloutConfig, Rule
 from serving.rollout.evidence import relative_risk
+from serving.rollout.evidence.first_events import ratio_of_users
+from serving.rollout.evidence.power import shared
+from serving.rollout.judge import deciding
 from serving.rollout.simulate.arrivals import Floats, Ints
-from serving.rollout.simulate.world import Canary, Signal, World, signals_of
+from serving.rollout.simulate.world import USERS, Canary, Signal, World, signals_of
 
-__all__ = ["NEVER", "Block", "Counted", "Watch", "block", "left_out", "watches"]
+__all__ = ["NEVER", "Block", "Counted", "Watch", "block", "left_out", "users_of", "watches"]
 
 NEVER: Final = np.iinfo(np.int64).max // 2
 """A look that does not come."""
@@ -48,12 +51,26 @@ class Watch(msgspec.Struct, frozen=True):
                 parts += list(relative_risk.log_proof_array(counts, 1 / null))
         return _averaged(parts)
 
-    def proof(self, counted: Counted) -> Floats:
-        """Logarithm of the evidence that `prove` is not reached; the least of all signals."""
-        assert self.rule.prove is not None
+    def proof(self, counted: Counted, users: Floats | None) -> Floats:
+        """Logarithm of the evidence that `prove` is not reached; the least of all signals.
+
+        Args:
+            counted: events.
+            users: of production, who have met it, in the counts' shape without bins; None: each
+                request counts by itself.
+        """
+        prove = self.rule.prove
+        assert prove is not None
         parts: list[Floats] = []
         for signal in self.signals:
-            parts += list(relative_risk.log_proof_array(counted[signal.name], self.rule.prove))
+            counts = counted[signal.name]
+            if self.rule.metric == "prediction_shift":
+                parts += list(relative_risk.log_proof_array(counts, prove))
+                parts += list(relative_risk.log_breach_array(counts, 1 / prove))
+            else:
+                had = np.add.reduce([pair[1] for pair in counts.values()])
+                null = prove if users is None else _of_users(prove, had, users)
+                parts += list(relative_risk.log_proof_array(counts, null))
         found: Floats = np.minimum.reduce(parts)
         return found
 
@@ -92,20 +109,18 @@ class Watch(msgspec.Struct, frozen=True):
         self, before: Counted, rho: float, now: Mapping[str, "Block"], since: int
     ) -> NDArray[np.bool_]:
         """Whether `prove` is met at each look of a block from `since` on, shape [trials, looks]."""
+        names = [signal.name for signal in self.signals]
         counted = {
-            signal.name: {
+            name: {
                 **{
                     level: (pair[0][:, :, None], pair[1][:, :, None])
-                    for level, pair in before.get(signal.name, {}).items()
+                    for level, pair in before.get(name, {}).items()
                 },
-                rho: (
-                    now[signal.name].canary[:, :, since:],
-                    now[signal.name].production[:, :, since:],
-                ),
+                rho: (now[name].canary[:, :, since:], now[name].production[:, :, since:]),
             }
-            for signal in self.signals
+            for name in [*names, *([USERS] if USERS in now else ())]
         }
-        met: NDArray[np.bool_] = self.proof(counted) >= self.proven
+        met: NDArray[np.bool_] = self.proof(counted, users_of(counted)) >= self.proven
         return met
 
 
@@ -136,33 +151,40 @@ def block(start: tuple[Ints, Ints], new: tuple[Ints, Ints]) -> Block:
     return Block(canary, production, *new)
 
 
-def watches(guardrails: Guardrails, world: World, canary: Canary) -> list[Watch]:
+def watches(rollout: RolloutConfig, world: World, canary: Canary) -> list[Watch]:
     """The rules that decide and whose events can be made up."""
-    deciding = _deciding(guardrails)
-    bound = math.log(max(1, len(deciding)) / guardrails.alpha)
+    guardrails, rules = rollout.guardrails, deciding(rollout)
+    bound = -math.log(shared(guardrails.alpha, len(rules)))
     proven = math.log(1 / guardrails.alpha)
     return [
         Watch(rule, signals_of(rule, world, canary), bound, proven)
-        for rule in deciding
+        for rule in rules
         if signals_of(rule, world, canary)
     ]
 
 
-def left_out(guardrails: Guardrails) -> list[str]:
+def left_out(rollout: RolloutConfig) -> list[str]:
     """Rules that are not looked at: they need labels, copies or a fixed limit, or are dry runs.
 
     Those that share `alpha` keep their part of it.
     """
-    seen = {watch.rule.name for watch in watches(guardrails, World(), Canary())}
-    return [rule.name for rule in guardrails.rules if rule.name not in seen]
+    seen = {watch.rule.name for watch in watches(rollout, World(), Canary())}
+    return [rule.name for rule in rollout.guardrails.rules if rule.name not in seen]
 
 
-def _deciding(guardrails: Guardrails) -> list[Rule]:
-    return [
-        rule
-        for rule in guardrails.rules
-        if rule.test == "relative" and rule.name not in guardrails.dry_run
-    ]
+def users_of(counted: Counted) -> Floats | None:
+    """Users who have met production; None where nobody counts them."""
+    if USERS not in counted:
+        return None
+    found: Floats = np.asarray(sum(pair[1][0] for pair in counted[USERS].values()), np.float64)
+    return found
+
+
+def _of_users(prove: float, had: Ints, users: Floats) -> Floats:
+    """The ratio to refute: `serving.rollout.evidence.first_events`, of arrays."""
+    share = np.where(users > 0, had / np.maximum(users, 1.0), 1.0)
+    found: Floats = np.vectorize(ratio_of_users, otypes=[np.float64])(prove, share)
+    return found
 
 
 def _averaged(logs: Sequence[Floats]) -> Floats:

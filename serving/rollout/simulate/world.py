@@ -7,7 +7,10 @@ import msgspec
 
 from serving.config.rollout import Rule
 
-__all__ = ["CANARIES", "Canary", "Signal", "World", "signals_of"]
+__all__ = ["CANARIES", "USERS", "Canary", "Signal", "World", "signals_of"]
+
+USERS: Final = "users"
+"""Name of the signal that a user has met production."""
 
 TENTHS: Final = (0.1,) * 10
 QUANTILES: Final = (0.5, 0.1, 0.01)
@@ -51,10 +54,10 @@ class Canary(msgspec.Struct, frozen=True, kw_only=True):
 CANARIES: Final[dict[str, Canary]] = {
     "as-good": Canary(),
     "better": Canary(errors=0.5),
-    "half-more-errors": Canary(errors=1.5),
-    "twice-the-errors": Canary(errors=2.0),
-    "four-times-the-errors": Canary(errors=4.0),
-    "all-errors": Canary(always_fails=True),
+    "fails-half-more": Canary(errors=1.5),
+    "fails-twice-as-often": Canary(errors=2.0),
+    "fails-four-times-as-often": Canary(errors=4.0),
+    "always-fails": Canary(always_fails=True),
     "slow-tail": Canary(tail=3.0),
     "flipped": Canary(flips=0.02),
 }

@@ -7,10 +7,12 @@ import pytest
 from serving.config.rollout import Bake, Guardrails, HardStops, RolloutConfig, Rule, Step
 from serving.config.units import Seconds
 from serving.performance.intervals import wilson
+from serving.rollout.simulate.arrivals import Requests
 from serving.rollout.simulate.hard_stops import HardStopWatch
+from serving.rollout.simulate.scenarios import traffic
 from serving.rollout.simulate.stages import stages
 from serving.rollout.simulate.verdicts import Answer, Question, answer
-from serving.rollout.simulate.world import CANARIES, World
+from serving.rollout.simulate.world import CANARIES, Signal, World
 
 ERRORS = Rule(name="errors", metric="error_rate", tolerance=1.0)
 
@@ -40,14 +42,16 @@ def ask(rollout: RolloutConfig, canary: str = "as-good", **more: object) -> Answ
 
 def test_the_same_seed_gives_the_same_answer() -> None:
     """Chance is told."""
-    assert ask(plan(5), "twice-the-errors", runs=50) == ask(plan(5), "twice-the-errors", runs=50)
+    assert ask(plan(5), "fails-twice-as-often", runs=50) == ask(
+        plan(5), "fails-twice-as-often", runs=50
+    )
 
 
 def test_a_worse_version_is_found_sooner_the_worse_it_is() -> None:
     """Twice, four times, always."""
     medians = [
         ask(plan(25), canary).median
-        for canary in ("twice-the-errors", "four-times-the-errors", "all-errors")
+        for canary in ("fails-twice-as-often", "fails-four-times-as-often", "always-fails")
     ]
 
     assert all(median is not None for median in medians)
@@ -58,7 +62,7 @@ def test_a_tolerance_lets_pass_what_it_tolerates() -> None:
     """Half as many errors again are fine at 1.5, and found at 1.0."""
     strict, mild = (
         ask(plan(25, rules=(msgspec.structs.replace(ERRORS, tolerance=least),), seconds=3600.0),
-            "half-more-errors")
+            "fails-half-more")
         for least in (1.0, 1.5)
     )  # fmt: skip
 
@@ -70,7 +74,7 @@ def test_rules_share_alpha() -> None:
     """With others beside it a rule needs more, so it takes longer."""
     idle = tuple(Rule(name=f"more-{n}", metric="feature_health") for n in range(9))
     alone, beside = (
-        ask(plan(25, rules=rules), "twice-the-errors").median
+        ask(plan(25, rules=rules), "fails-twice-as-often").median
         for rules in ((ERRORS,), (ERRORS, *idle))
     )
 
@@ -81,7 +85,7 @@ def test_rules_share_alpha() -> None:
 
 def test_a_rule_of_a_dry_run_stops_nothing() -> None:
     """It is left out, and named."""
-    found = ask(plan(25, dry_run=["errors"]), "all-errors", hard_stops=False)
+    found = ask(plan(25, dry_run=["errors"]), "always-fails", hard_stops=False)
 
     assert found.stopped == 0
     assert found.left_out == ["errors"]
@@ -158,22 +162,38 @@ def test_shadow_steps_and_approvals_take_no_part() -> None:
     assert [(stage.rho, stage.at_least) for stage in found] == [(0.0, 200.0), (0.05, 60.0)]
 
 
-def test_a_hard_stop_waits_for_so_many_failures_in_a_row() -> None:
-    """The fifth of a version that always fails trips it."""
-    watch = HardStopWatch(HardStops(consecutive_errors=5), 1.0, 3, np.random.default_rng(1))
-    requests = np.ones((3, 20), np.int64)
+def watched(
+    stops: HardStops, production: float, canary: float, *, rho: float, rate: float, trials: int
+) -> "np.typing.NDArray[np.int64]":
+    """When a hard stop trips, in half an hour with so many requests of the canary a second."""
+    random = np.random.default_rng(1)
+    arrivals = Requests(traffic("flat", 1800.0), rate / rho, trials, random)
+    arrivals.begin(rho, np.zeros(trials, np.int64))
+    signal = Signal("errors", "errors", production, canary)
+    watch = HardStopWatch(stops, 1.0, trials, random)
+    return watch.first(arrivals, signal, arrivals.requests(0, 1800), 0, rho)
 
-    assert watch.first(requests, np.ones((1, 20))).tolist() == [4, 4, 4]
+
+def test_a_hard_stop_waits_for_so_many_failures_in_a_row() -> None:
+    """Five failures of a version that always fails come in the first seconds, and not at once."""
+    first = watched(HardStops(), 0.001, 1.0, rho=0.01, rate=2.0, trials=200)
+
+    assert 1.5 < first.mean() < 4.5
 
 
 def test_runs_of_failures_come_as_often_as_they_should() -> None:
     """Five in a row, each with probability ½, take 62 requests on average."""
-    watch = HardStopWatch(
-        HardStops(consecutive_errors=5, error_rate=1.0), 1.0, 4000, np.random.default_rng(1)
-    )
-    first = watch.first(np.ones((4000, 1500), np.int64), np.full((1, 1500), 0.5))
+    stops = HardStops(consecutive_errors=5, error_rate=1.0)
+    first = watched(stops, 0.0, 0.5, rho=0.001, rate=1.0, trials=2000)
 
-    assert float(first.mean() + 1) == pytest.approx(62, rel=0.1)
+    assert float(first.mean()) == pytest.approx(62, rel=0.15)
+
+
+def test_a_hard_stop_does_not_trip_while_production_fails_as_often() -> None:
+    """Half of all requests fail, with either version."""
+    first = watched(HardStops(), 0.5, 0.5, rho=0.05, rate=50.0, trials=20)
+
+    assert (first >= 1800).mean() >= 0.95
 
 
 @pytest.mark.parametrize("keys", [None, 2000])
@@ -184,7 +204,7 @@ def test_a_good_version_is_stopped_no_more_often_than_alpha(
     """The upper end of the interval, over a ramp that is looked at every second."""
     found = ask(
         plan(1, 5, 25, 50, seconds=300.0),
-        scenario=scenario, keys=keys, hard_stops=False, runs=1000, seed=3,
+        scenario=scenario, keys=keys, runs=2000 if keys is None else 1000, seed=3,
     )  # fmt: skip
 
     assert found.stopped > 0, "a test that cannot fail: nothing is ever stopped"

@@ -168,8 +168,8 @@ async def test_a_request_in_flight_has_a_slot(kit: RolloutKit) -> None:
 
 
 async def test_a_canary_that_plainly_fails_gets_no_more(kit: RolloutKit) -> None:
-    """After five failures its keys are production's, here and at once, and control hears why."""
-    keys = kit.keys_of("v2", 8)
+    """After seventeen failures its keys are production's at once, and control hears why."""
+    keys = kit.keys_of("v2", 20)
     kit.upstreams["v2"].failure = InferenceFailed("no idea")
     outcomes = []
     for key in keys:
@@ -179,17 +179,30 @@ async def test_a_canary_that_plainly_fails_gets_no_more(kit: RolloutKit) -> None
             outcomes.append("failed")
     batch = kit.batch()
 
-    assert outcomes == ["failed"] * 5 + ["v1"] * 3
+    assert outcomes == ["failed"] * 17 + ["v1"] * 3
     assert kit.urgent == 1
-    assert batch.tripped == "5 requests failed one after another"
-    assert batch.shares[0].requests == [5, 0]
+    assert batch.tripped == "17 requests failed one after another"
+    assert batch.shares[0].requests == [17, 0]
     assert excluded(batch) == {"hard_stop": [0, 3]}
+
+
+async def test_a_canary_that_fails_no_more_than_production_goes_on(kit: RolloutKit) -> None:
+    """Everything fails: an incident, and not the new version."""
+    for upstream in kit.upstreams.values():
+        upstream.failure = InferenceFailed("no idea")
+    for ours, theirs in zip(kit.keys_of("v2", 30), kit.keys_of("v1", 30), strict=True):
+        for key in (ours, theirs):
+            with pytest.raises(InferenceFailed):
+                await kit.infer(key=key)
+
+    assert kit.batch().tripped == ""
+    assert kit.urgent == 0
 
 
 async def test_a_hard_stop_is_told_once(kit: RolloutKit) -> None:
     """Later batches have other news."""
     kit.upstreams["v2"].failure = InferenceFailed("no idea")
-    for key in kit.keys_of("v2", 5):
+    for key in kit.keys_of("v2", 17):
         with pytest.raises(InferenceFailed):
             await kit.infer(key=key)
     assert kit.batch().tripped
@@ -200,11 +213,12 @@ async def test_a_hard_stop_is_told_once(kit: RolloutKit) -> None:
 
 async def test_a_higher_revision_lifts_a_hard_stop(kit: RolloutKit) -> None:
     """Control has decided something since; the same revision again lifts nothing."""
-    [key] = kit.keys_of("v2", 1)
+    keys = kit.keys_of("v2", 17)
+    key = keys[0]
     kit.upstreams["v2"].failure = InferenceFailed("no idea")
-    for _ in range(5):
+    for one in keys:
         with pytest.raises(InferenceFailed):
-            await kit.infer(key=key)
+            await kit.infer(key=one)
     await kit.serve(2)
     assert (await kit.infer(key=key)).version == "v1"
 

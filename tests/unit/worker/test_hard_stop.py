@@ -60,3 +60,91 @@ def test_memory_has_a_bound(rate: int) -> None:
         one.ended(number / rate, failed=False)
 
     assert len(one._recent) <= 4096
+
+
+def beside(rho: float) -> HardStop:
+    """A stop of a canary that has this share of the traffic."""
+    return HardStop(HardStops(), rho)
+
+
+def test_five_failures_are_enough_while_production_has_none() -> None:
+    """With a twentieth of the traffic."""
+    one = beside(0.05)
+
+    assert [one.ended(number, failed=True) for number in range(5)] == [False] * 4 + [True]
+
+
+def test_an_incident_that_production_shares_trips_nothing() -> None:
+    """Everything fails, with either version."""
+    one = beside(0.05)
+    for number in range(200):
+        for part in range(19):
+            one.production_requests += 1
+            one.production_failed(number + part / 20)
+        one.ended(number + 0.96, failed=True)
+
+    assert one.tripped == ""
+
+
+def test_what_production_failed_long_ago_does_not_excuse() -> None:
+    """An incident that is over."""
+    one = beside(0.05)
+    for number in range(100):
+        one.production_requests += 1
+        one.production_failed(number / 10)
+
+    assert any(one.ended(100 + number, failed=True) for number in range(10))
+
+
+def test_with_more_of_the_traffic_it_takes_more_failures() -> None:
+    """Of two versions with equal traffic one fails five times in a row by chance."""
+    one = beside(0.5)
+
+    said = [one.ended(number, failed=True) for number in range(20)]
+
+    assert said.index(True) == 16
+
+
+def test_one_user_who_fails_always_is_not_the_version() -> None:
+    """His data is odd; half of what the canary answers is well."""
+    one = beside(0.05)
+    for number in range(300):
+        one.production_requests += 19
+        one.ended(number / 10, failed=number % 20 < 10, place=7 if number % 20 < 10 else number)
+
+    assert one.tripped == ""
+
+
+def test_a_canary_of_one_user_that_always_fails_is_stopped_too() -> None:
+    """He alone cannot be evidence; forty failures beside a production without any are."""
+    one = beside(0.05)
+    said = []
+    for number in range(40):
+        one.production_requests += 19
+        said.append(one.ended(number / 10, failed=True, place=7))
+
+    assert said == [False] * 39 + [True]
+
+
+def test_it_is_not_stopped_where_production_fails_that_often() -> None:
+    """A fifth of production's requests fail in the same time."""
+    one = beside(0.05)
+    for number in range(200):
+        one.production_requests += 4
+        one.production_requests += 1
+        one.production_failed(number / 10, number)
+        one.ended(number / 10, failed=True, place=7)
+
+    assert one.tripped == ""
+
+
+def test_a_busy_production_is_compared_over_the_time_that_is_known() -> None:
+    """More of its failures than are kept: older ones of the canary do not count either."""
+    one = beside(0.05)
+    for number in range(6000):
+        one.production_requests += 1
+        one.production_failed(number / 1000, number)
+        if number % 20 == 0:
+            one.ended(number / 1000, failed=True, place=-number)
+
+    assert one.tripped == ""
