@@ -107,6 +107,10 @@ class Instant:
         """Always."""
         return True
 
+    def there(self) -> bool:
+        """The same."""
+        return self.ready()
+
     def infer(self, feed: dict[str, Any], **options: Any) -> "asyncio.Future[Inference]":
         """Answer in a future that is done."""
         del feed, options

@@ -53,6 +53,10 @@ class ScriptedUpstream:
         """What the test says."""
         return self.is_ready
 
+    def there(self) -> bool:
+        """The same."""
+        return self.ready()
+
     def infer(self, feed: dict[str, NDArray[Any]], **options: Any) -> "asyncio.Future[Inference]":
         """Note the options and answer as told."""
         if not self.is_ready:

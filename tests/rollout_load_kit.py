@@ -137,6 +137,12 @@ def users(
         load.stop()
 
 
+def ask(gateway: gateway_kit.Running, value: int) -> int:
+    """One request without a user; its status."""
+    inputs = [{"name": "X", "datatype": "INT64", "shape": [1, 1], "data": [value]}]
+    return gateway.infer(MODEL, inputs)[0]
+
+
 def standing(gateway: gateway_kit.Running) -> dict[str, Any]:
     """What control says of the rollout; empty if it says nothing."""
     code, answer = gateway.ask(f"{gateway.admin}/api/v1/rollouts/{MODEL}", token=gateway.token)

@@ -43,7 +43,7 @@ class HostSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One version that has processes of its own.
 
     `idle`: no traffic plan names the version, so no process needs to run until somebody asks
-    for it by name.
+    for it by name. `warm`: a rollout may send it everybody within a second, so one always runs.
     """
 
     id: str
@@ -52,6 +52,7 @@ class HostSpec(msgspec.Struct, frozen=True, kw_only=True):
     staged: StagedVersion
     serve: ServeConfig
     idle: bool = False
+    warm: bool = False
 
     @property
     def name(self) -> str:
@@ -82,7 +83,11 @@ def _is_wanted(config: ModelConfig, version: str, rollout: RolloutTraffic | None
     """
     if has_traffic(config, version):
         return True
-    # Both that it names: while it lasts, and what was stopped as long as control names it.
+    return _is_rolled(version, rollout)
+
+
+def _is_rolled(version: str, rollout: RolloutTraffic | None) -> bool:
+    """Whether a rollout names it: while it lasts, and what was stopped as long as it is kept."""
     return rollout is not None and version in {rollout.production, rollout.canary}
 
 
@@ -109,6 +114,7 @@ def wanted_hosts(snapshot: Snapshot) -> list[HostSpec]:
             staged=staged,
             serve=config.serve,
             idle=not _is_wanted(config, version, snapshot.rollouts.get(name)),
+            warm=_is_rolled(version, snapshot.rollouts.get(name)),
         )
         for name, config in sorted(snapshot.models.items())
         if name not in snapshot.unloaded
@@ -124,10 +130,15 @@ def merged(older: Iterable[HostSpec], newer: Iterable[HostSpec]) -> list[HostSpe
 
 
 def scaling_of(spec: HostSpec) -> HostsConfig:
-    """How many processes, as bounds; none needs to run for a version without traffic."""
+    """How many processes, as bounds.
+
+    None needs to run for a version without traffic, and at least one for one that is rolled out.
+    """
     hosts = spec.serve.hosts
     bounds = HostsConfig(min=hosts, max=max(1, hosts)) if isinstance(hosts, int) else hosts
-    return msgspec.structs.replace(bounds, min=0) if spec.idle else bounds
+    if spec.idle:
+        return msgspec.structs.replace(bounds, min=0)
+    return msgspec.structs.replace(bounds, min=max(1, bounds.min)) if spec.warm else bounds
 
 
 def host_name(id_: str, number: int) -> str:

@@ -23,6 +23,10 @@ class Upstream(Protocol):
         """Whether requests may be sent: loaded and warm, not closed."""
         ...
 
+    def there(self) -> bool:
+        """Whether somebody would answer now; False where a process has to be started first."""
+        ...
+
     def infer(
         self,
         feed: dict[str, NDArray[Any]],

@@ -108,6 +108,10 @@ class InlineUpstream:
         """Whether it is loaded, warm and not closed."""
         return self._batcher is not None and not self._closed
 
+    def there(self) -> bool:
+        """The same: it needs no process of its own."""
+        return self.ready()
+
     def infer(
         self,
         feed: dict[str, NDArray[Any]],

@@ -58,6 +58,10 @@ class MemoryUpstream:
         """Whether it is not closed."""
         return not self._closed
 
+    def there(self) -> bool:
+        """The same."""
+        return not self._closed
+
     def infer(
         self,
         feed: Feed,

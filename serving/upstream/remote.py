@@ -88,6 +88,10 @@ class RemoteUpstream:
         """Whether it is not closed, and there is a host or one may be started for it."""
         return not self.closed and (bool(self._endpoints.hosts) or self._manner.own)
 
+    def there(self) -> bool:
+        """Whether there is a host."""
+        return not self.closed and bool(self._endpoints.hosts)
+
     @property
     def demand(self) -> float:
         """Requests that want a host now, at least one if there was any in the last 2 s."""

@@ -328,7 +328,7 @@ class Worker:
             not_ready={
                 f"{name}/{version}": words
                 for name, model in self._pipeline.table.models.items()
-                for version, words in model.shut.items()
+                for version, words in model.not_ready().items()
             },
         )
 

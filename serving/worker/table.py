@@ -96,6 +96,17 @@ class LiveModel:
             return header.encode() if header else None
         return None
 
+    def not_ready(self) -> dict[str, str]:
+        """Versions that do not answer, and why: in quarantine, or new and still being started.
+
+        What nobody rolls out is left out: processes of its own are started when somebody asks.
+        """
+        canary = self.rollout.canary if self.rollout is not None else ""
+        lane = self.lanes.get(canary)
+        if lane is None or lane.upstream.there():
+            return dict(self.shut)
+        return {canary: "no process of it answers yet", **self.shut}
+
     def lane(self, version: str) -> Lane:
         """Find a version's lane. Raises ModelNotFound, ModelNotReady."""
         lane = self.lanes.get(version) if self.loaded else None

@@ -1,5 +1,6 @@
 """Rollouts with everything real: two workers, control, a store, clients with keys, and faults."""
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable
@@ -92,7 +93,11 @@ def test_an_abort_at_the_last_step_finds_production_s_processes_warm(
         guardrails=GUARDRAILS,
         serve={"placement": "dedicated", "hosts": {"min": 0, "max": 1, "downscale_delay": "1s"}},
     )
-    with gateway_kit.running(folder) as gateway, kit.users(gateway, 200, rate=100) as load:
+    with contextlib.ExitStack() as stack:
+        gateway = stack.enter_context(gateway_kit.running(folder))
+        kit.until_phase(gateway, "progressing")  # which it is when the new version answers
+        kit.eventually(lambda: kit.ask(gateway, 0) == 200, "production is there")
+        load = stack.enter_context(kit.users(gateway, 200, rate=100))
         kit.eventually(lambda: kit.standing(gateway).get("weight") == 100, "everybody has it")
         end = len(load.answers) + 400  # the load's length: longer than `downscale_delay`
         kit.eventually(lambda: len(load.answers) > end, "it goes on")

@@ -5,19 +5,19 @@ from typing import Any
 import msgspec
 import pytest
 
-from serving.config.hosts import wanted_hosts
+from serving.config.hosts import HostSpec, scaling_of, wanted_hosts
 from serving.config.schema import ModelConfig
 from serving.config.snapshot import RolloutTraffic, Snapshot, StagedVersion
 from serving.types import Signature
 
 
-def busy(named: str = "v1", **rollout: Any) -> set[str]:
-    """Versions whose processes run though nobody asks by name; the file says `named`."""
+def hosts(named: str = "v1", **rollout: Any) -> list[HostSpec]:
+    """Versions with processes of their own, none at least; the file says `named`."""
     versions = {name: {"path": name, "sha256": name[1] * 64} for name in ("v1", "v2", "v3")}
     raw = {
         "model": "m",
         "versions": versions,
-        "serve": {"placement": "dedicated"},
+        "serve": {"placement": "dedicated", "hosts": {"min": 0, "max": 2}},
         "traffic": {"production": named},
     }
     signature = Signature(inputs=[], outputs=[], batchable=True)
@@ -36,7 +36,12 @@ def busy(named: str = "v1", **rollout: Any) -> set[str]:
         },
         rollouts={"m": plan} if rollout else {},
     )
-    return {spec.version for spec in wanted_hosts(snapshot) if not spec.idle}
+    return wanted_hosts(snapshot)
+
+
+def busy(named: str = "v1", **rollout: Any) -> set[str]:
+    """Versions whose processes run though nobody asks by name."""
+    return {spec.version for spec in hosts(named, **rollout) if not spec.idle}
 
 
 def test_without_a_rollout_the_plan_counts() -> None:
@@ -60,3 +65,11 @@ def test_the_files_production_is_kept_after_a_rollout_is_done() -> None:
     """Whoever takes the rollout back meets it warm; once the file names the new one it may go."""
     assert busy("v1", canary="v2", production="v2") == {"v1", "v2"}
     assert busy("v2", canary="v2", production="v2") == {"v2"}
+
+
+def test_a_version_that_is_rolled_out_never_scales_to_nothing() -> None:
+    """Everybody may be sent to either within a second; without a rollout the file's bounds hold."""
+    least = {spec.version: scaling_of(spec).min for spec in hosts(weight=100.0)}
+
+    assert least == {"v1": 1, "v2": 1, "v3": 0}
+    assert [scaling_of(spec).min for spec in hosts()] == [0, 0, 0]
