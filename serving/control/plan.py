@@ -12,9 +12,11 @@ import msgspec
 from msgspec.structs import replace
 
 from serving.config.effects import Effect, alike, effect_of, names_files
+from serving.config.rollout import RolloutConfig
 from serving.config.schema import GatewayConfig, ModelConfig
 from serving.config.snapshot import RolloutTraffic, Snapshot
 from serving.config.snapshot_codec import enc_hook
+from serving.rollout.applied import step_words
 from serving.traffic.rolled import effective
 from serving.traffic.split import LINE, threshold
 
@@ -143,7 +145,27 @@ def _models(
         elif name not in after:
             yield Change(kind="removed", subject=name)
         else:
-            yield from _fields(name, _plain(before[name]), _plain(after[name]))
+            yield from _rollout_section(name, before[name].rollout, after[name].rollout)
+            one, other = _plain(before[name]), _plain(after[name])
+            if None in (before[name].rollout, after[name].rollout):
+                del one["rollout"], other["rollout"]
+            yield from _fields(name, one, other)
+
+
+def _rollout_section(
+    name: str, before: RolloutConfig | None, after: RolloutConfig | None
+) -> Iterator[Change]:
+    """A whole section that comes or goes, in the words of `sluice rollout status`."""
+    if (before is None) == (after is None):
+        return
+    section = before or after
+    assert section is not None
+    rules = ", ".join(rule.name for rule in section.guardrails.rules) or "none"
+    yield Change(
+        kind="removed" if after is None else "added",
+        subject=f"{name}.rollout",
+        detail=f"{section.canary} by {', '.join(map(step_words, section.steps))}; rules: {rules}",
+    )
 
 
 def _traffic_words(model: ModelConfig) -> str:

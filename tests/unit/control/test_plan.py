@@ -315,3 +315,19 @@ def test_what_a_rollout_moves_is_a_change(
     )
 
     assert line in compare(one, other).lines()
+
+
+def test_a_rollout_section_is_told_in_a_line() -> None:
+    """When it comes and when it goes; what changes inside it, by its path."""
+    section = {
+        "canary": "v2",
+        "steps": [{"shadow": 25}, {"weight": 5}, {"approve": {"group": "ml"}}, {"weight": 100}],
+        "guardrails": {"rules": [{"name": "errors", "metric": "error_rate", "tolerance": 1.5}]},
+    }
+    plain, rolled = snapshot(model()), snapshot(model(rollout=section))
+    words = "v2 by shadow 25 %, weight 5 %, approval of ml, weight 100 %; rules: errors"
+
+    assert f"+ demo.rollout: {words}" in compare(plain, rolled).lines()
+    assert f"- demo.rollout: {words}" in compare(rolled, plain).lines()
+    looser = snapshot(model(rollout={**section, "guardrails": {"alpha": 0.1}}))
+    assert "~ demo.rollout.guardrails.alpha: 0.05 -> 0.1" in compare(rolled, looser).lines()
