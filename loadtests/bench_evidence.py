@@ -293,7 +293,9 @@ async def measure(options: argparse.Namespace, folder: Path, url: str) -> None:
 
 def main() -> None:
     """Start a store, measure, end it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--requests", type=int, default=5000)
     parser.add_argument("--batch", type=int, default=250, help="requests a batch [default: 250]")

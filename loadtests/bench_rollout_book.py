@@ -149,7 +149,9 @@ async def measure(folder: Path, server: ValkeyServer, options: argparse.Namespac
 
 def main() -> None:
     """Run it."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--keys", type=int, default=1000, help="new keys a second, of all workers")
     parser.add_argument("--seconds", type=int, default=120, help="of traffic")

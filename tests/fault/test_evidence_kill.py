@@ -221,7 +221,8 @@ def test_a_killed_worker_loses_its_last_moment_and_nothing_else(
     assert len(missing) <= lost
     # Nothing was invented, and nothing counted twice: each request had a key of its own.
     assert book.keys == (len(met["v2"]), len(met["v1"]))
-    assert sum(book.requests) == len(answered) - len(missing) + len(wrong)
+    # Whose key was told while the request was in flight may be among the lost all the same.
+    assert sum(book.requests) == len(answered) - lost + len(wrong)
     # What was in flight is an error, and only of those who got no answer.
     assert wrong
     assert wrong <= failed

@@ -303,6 +303,8 @@ def test_a_shadow_whose_every_copy_crashes_is_taken_out(
             lambda: bool(quarantined(gateway, "shadow")) and whole(gateway),
             "quarantined, and whole",
         )
+        # What Ray's replicas tell of restarts is older than what workers tell of themselves.
+        eventually(lambda: restarts(gateway) >= before + 2, "both are told of")
         after = restarts(gateway)
         time.sleep(QUIET_SECONDS)
 

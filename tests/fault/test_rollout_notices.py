@@ -50,7 +50,6 @@ def test_what_a_killed_control_had_to_tell_comes_from_the_next_one(
     rollout_load_kit.configure(
         tmp_path / "config",
         STEPS,
-        workers=1,
         gateway={"notify": {"private": True}},
         notify=[target, {"file": "told.jsonl", "events": events}],
     )
