@@ -1,0 +1,229 @@
+"""The verdict: is the run valid, and does what it saw meet what must hold? Pure."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Final, Literal
+
+import msgspec
+
+from serving.loadtest.results import Counts, Result
+from serving.loadtest.scenario import Bounds, Slo
+
+__all__ = ["MAX_LAG_P99", "Check", "Verdict", "judge", "validity"]
+
+MAX_LAG_P99: Final = 0.010
+"""Seconds a hundredth of the requests may leave late at most. Later than that, what is measured is
+the generator: its requests come in clumps that the schedule does not have."""
+
+_MAX_CPU: Final = 0.95
+"""Share of a core; a process busier than that is late, whether or not its lag shows it yet."""
+
+_QUANTILES: Final = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0))
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that must hold, and whether it does."""
+
+    name: str
+    """Such as `steady: p99`; unique in a verdict unless the scenario says a thing twice."""
+
+    wanted: str
+    """Such as `≤ 50 ms`."""
+
+    measured: str
+    """Such as `12.3 ms`; `not measured` where there is nothing to compare."""
+
+    ok: bool
+    words: str
+    """A sentence for people."""
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What comes of a run. `outcome` is `met` only if it is valid and every check is."""
+
+    outcome: Literal["met", "missed", "invalid"]
+    invalid: list[str]
+    """Why nothing can be concluded, and what to change; empty for a valid run."""
+
+    checks: list[Check]
+
+
+def judge(result: Result, slos: list[Slo]) -> Verdict:
+    """Say whether `result` meets `slos`. Raises nothing: what is not measured is not met."""
+    invalid = validity(result)
+    checks = [check for slo in slos for check in _checks(result, slo)]
+    missed = any(not check.ok for check in checks)
+    outcome: Literal["met", "missed", "invalid"] = "missed" if missed else "met"
+    return Verdict(outcome="invalid" if invalid else outcome, invalid=invalid, checks=checks)
+
+
+# --- is it a measurement ---------------------------------------------------------------------
+
+
+def validity(result: Result) -> list[str]:
+    """Why the run says nothing about the target, and what to change."""
+    whole, generator = result.whole, result.generator
+    if result.interrupted:
+        return ["the run was stopped before its end"]
+    if not whole.scheduled:
+        return ["nothing was sent outside warm-up; make a phase longer or its rate higher"]
+    if not whole.ok:
+        return [f"no request succeeded ({statuses(whole)}): {_first_problem(whole)}"]
+    found = []
+    late = generator.lag.quantile(0.99)
+    if late > MAX_LAG_P99:
+        found.append(
+            f"the generator fell behind its schedule: 1 % of the requests left {_time(late)} late "
+            f"or more, the latest {_time(generator.lag.largest)} (at most {_time(MAX_LAG_P99)} is "
+            f"fine); lower the rate, or raise `processes` ({generator.processes}) where there are "
+            "cores free"
+        )
+    if generator.cpu_share > _MAX_CPU:
+        found.append(
+            f"a generator process used {generator.cpu_share:.0%} of a core; lower the rate, or "
+            f"raise `processes` ({generator.processes}) where there are cores free"
+        )
+    return found
+
+
+def statuses(counts: Counts) -> str:
+    """`503: 120, timeout: 3`, the most frequent first."""
+    table = {**counts.statuses, **({"unsent": counts.unsent} if counts.unsent else {})}
+    ordered = sorted(table.items(), key=lambda one: (-one[1], one[0]))
+    return ", ".join(f"{status}: {count}" for status, count in ordered) or "nothing sent"
+
+
+def _first_problem(counts: Counts) -> str:
+    if not counts.statuses:
+        return "no connection was free; raise `connections`"
+    worst = max(counts.statuses, key=lambda status: counts.statuses[status])
+    return counts.problems.get(worst) or "it gave no words"
+
+
+# --- does it hold ----------------------------------------------------------------------------
+
+
+def _checks(result: Result, slo: Slo) -> Iterator[Check]:
+    place = slo.phase or "whole run"
+    if slo.phase:
+        phase = next((one for one in result.phases if one.name == slo.phase), None)
+        counts, seconds = (phase.counts, phase.seconds) if phase else (Counts(), 0.0)
+    else:
+        counts, seconds = result.whole, result.whole_seconds
+    yield from _latencies(place, counts, slo)
+    yield from _rates(place, counts, seconds, slo, has_deadline=result.deadline is not None)
+    yield from _shares(place, "version", _by_version(counts.versions), counts.ok, slo.versions)
+    yield from _shares(place, "role", counts.roles, sum(counts.roles.values()), slo.roles)
+    yield from _shares(
+        place, "feature status", counts.feature_status, counts.with_features, slo.feature_status
+    )
+
+
+def _latencies(place: str, counts: Counts, slo: Slo) -> Iterator[Check]:
+    limits = {"p50": slo.p50, "p90": slo.p90, "p99": slo.p99, "p99.9": slo.p999, "max": slo.max}
+    for name, share in _QUANTILES:
+        if (limit := limits[name]) is not None:
+            # Requests that found no connection have no latency, and must not flatter the rest.
+            measured = math.nan if counts.unsent else counts.latency.quantile(share)
+            why = f"{counts.unsent} requests found no free connection" if counts.unsent else ""
+            yield _at_most(f"{place}: {name}", measured, float(limit), why)
+    if slo.rejected_p99 is not None:
+        measured = counts.rejected.quantile(0.99)
+        why = "no answer was an error"
+        yield _at_most(f"{place}: rejected p99", measured, float(slo.rejected_p99), why)
+
+
+def _at_most(name: str, measured: float, limit: float, why: str) -> Check:
+    if math.isnan(measured):
+        return _not_measured(name, f"≤ {_time(limit)}", why or "no answers with success")
+    ok = measured <= limit
+    return Check(
+        name=name,
+        wanted=f"≤ {_time(limit)}",
+        measured=_time(measured),
+        ok=ok,
+        words=f"{name} is {_time(measured)}, {'within' if ok else 'over'} {_time(limit)}",
+    )
+
+
+def _rates(
+    place: str, counts: Counts, seconds: float, slo: Slo, *, has_deadline: bool
+) -> Iterator[Check]:
+    scheduled = counts.scheduled
+    if slo.error_rate is not None:
+        name, wanted = f"{place}: error rate", f"≤ {_share(slo.error_rate)}"
+        share = counts.failed / scheduled if scheduled else math.nan
+        detail = f"{counts.failed} of {scheduled} requests failed ({statuses(counts)})"
+        yield _compare(name, wanted, _share(share), share <= slo.error_rate, detail, share)
+    if slo.goodput is not None:
+        name, wanted = f"{place}: goodput", f"≥ {_share(slo.goodput)}"
+        share = counts.good / scheduled if scheduled and has_deadline else math.nan
+        detail = f"{counts.good} of {scheduled} requests succeeded within the deadline"
+        yield _compare(name, wanted, _share(share), share >= slo.goodput, detail, share)
+    per_second = (
+        ("goodput", slo.goodput_rps, counts.good if has_deadline else None),
+        ("throughput", slo.throughput, counts.ok),
+    )
+    for word, least, count in per_second:
+        if least is not None:
+            rate = count / seconds if count is not None and scheduled and seconds else math.nan
+            detail = f"{count} successes in {seconds:.1f} s"
+            name, wanted = f"{place}: {word}", f"≥ {least:g}/s"
+            yield _compare(name, wanted, f"{rate:.1f}/s", rate >= least, detail, rate)
+
+
+def _shares(
+    place: str, what: str, table: Mapping[str, int], total: int, wanted: Mapping[str, Bounds]
+) -> Iterator[Check]:
+    for key, bounds in wanted.items():
+        name = f"{place}: {what} {key}"
+        share = table.get(key, 0) / total if total and table else math.nan
+        low, high = bounds.at_least, bounds.at_most
+        span = " and ".join(
+            [f"≥ {_share(low)}"] * (low is not None) + [f"≤ {_share(high)}"] * (high is not None)
+        )
+        ok = (low is None or share >= low) and (high is None or share <= high)
+        known = ", ".join(f"{one} {_share(count / total)}" for one, count in sorted(table.items()))
+        detail = f"of {total} answers: {known}" if total else ""
+        yield _compare(name, span, _share(share), ok, detail, share)
+
+
+def _by_version(versions: Mapping[str, int]) -> dict[str, int]:
+    """`employment:v1` also under `v1` alone, for a mix of one model or names that agree."""
+    found = dict(versions)
+    for key, count in versions.items():
+        _, _, version = key.rpartition(":")
+        found[version] = found.get(version, 0) + count
+    return found
+
+
+def _compare(name: str, wanted: str, measured: str, ok: bool, detail: str, value: float) -> Check:
+    if math.isnan(value):
+        return _not_measured(name, wanted, "there is nothing to measure it by")
+    return Check(
+        name=name,
+        wanted=wanted,
+        measured=measured,
+        ok=ok,
+        words=f"{name} is {measured}, {'as' if ok else 'not'} {wanted}: {detail}",
+    )
+
+
+def _not_measured(name: str, wanted: str, why: str) -> Check:
+    return Check(
+        name=name,
+        wanted=wanted,
+        measured="not measured",
+        ok=False,
+        words=f"{name} was not measured: {why}",
+    )
+
+
+def _share(share: float) -> str:
+    return f"{share:.4%}".replace(".0000%", "%").replace("%", " %")
+
+
+def _time(seconds: float) -> str:
+    if seconds >= 1:
+        return f"{seconds:.2f} s"
+    return f"{seconds * 1e3:.3g} ms"
