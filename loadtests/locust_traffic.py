@@ -13,9 +13,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.loadtest.scenario import RequestKind
 from serving.types import NUMPY_OF, TensorMetadata
 
-__all__ = ["Asked", "Mix", "Popularity", "asked", "batch_sizes", "weighted"]
+__all__ = [
+    "Asked", "Mix", "Popularity", "batch_sizes", "from_metadata", "from_scenario", "weighted",
+]  # fmt: skip
 
 T = TypeVar("T")
 
@@ -30,15 +33,16 @@ class Popularity:
     """Zipf: the entity of rank k is asked for in proportion to k to the power of -`exponent`.
 
     A few entities make most of real traffic; caches and single hot keys show only then. 0 makes
-    all entities alike. `entities` is how many there are, numbered from 1 by rank.
+    all entities alike. `entities` is how many there are, numbered by rank from `first` on.
     """
 
-    def __init__(self, entities: int, exponent: float) -> None:
+    def __init__(self, entities: int, exponent: float, first: int = 1) -> None:
         if entities < 1 or not 0 <= exponent < 10:
             raise ValueError(
                 f"popularity of {entities} entities with exponent {exponent}: "
                 "expected at least one entity and an exponent from 0 to 10"
             )
+        self._first = first
         shares = np.arange(1, entities + 1, dtype=np.float64) ** -exponent
         self._up_to = np.cumsum(shares) / shares.sum()
 
@@ -51,7 +55,7 @@ class Popularity:
         """So many entities, independently."""
         drawn = [chance.random() for _ in range(rows)]
         places = np.searchsorted(self._up_to, drawn, side="right")
-        return [int(place) + 1 for place in np.minimum(places, len(self._up_to) - 1)]
+        return [int(place) + self._first for place in np.minimum(places, len(self._up_to) - 1)]
 
 
 class Mix(Generic[T]):
@@ -111,71 +115,102 @@ def batch_sizes(text: str, most: int) -> dict[int, float]:
     return {1: 1.0} | {2**at: 0.5 ** (at + 2) for at in range(1, 6) if 2**at <= largest}
 
 
-class Asked(msgspec.Struct, frozen=True):
-    """What requests of one model hold.
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """One kind of request. `name` is what tables call it.
 
-    `inputs` are those that are sent, `entity` is the one that names who is asked about (empty if
-    none does), `outputs` what comes back.
+    `inputs` are those that are sent, `outputs` what comes back, `keys` says by input name how
+    popular the entities are that it names.
     """
 
+    name: str
     model: str
+    version: str = ""
     inputs: Sequence[TensorMetadata]
     outputs: Sequence[str]
-    entity: str
+    keys: Mapping[str, Popularity]
     rows: Mix[int]
+    headers: Mapping[str, str] = {}
 
-    def feed(
-        self, rows: int, who: Popularity, chance: random.Random
-    ) -> dict[str, NDArray[Any]]:
+    def feed(self, chance: random.Random) -> dict[str, NDArray[Any]]:
         """One request's arrays by input: popular entities, and any numbers for what is none."""
-        return {
-            one.name: _filled(one, rows, who, chance, key=one.name == self.entity)
-            for one in self.inputs
-        }
+        rows = self.rows.draw(chance)
+        return {one.name: _filled(one, rows, self.keys.get(one.name), chance) for one in self.inputs}
 
 
-def asked(
+def from_metadata(
     model: str,
     declared: Sequence[TensorMetadata],
     outputs: Sequence[str],
     *,
     rows: Mix[int],
-    entity: str = "",
+    who: Popularity,
 ) -> Asked:
-    """Choose the inputs that are sent: those that have to be, and the entity.
+    """Choose what is sent by what the target says of a model: what has to be, else one entity key.
 
     Args:
         model: its name.
         declared: every input, in the target's order (a Sluice declares entity keys first).
         outputs: names of what it answers.
         rows: how many a request has.
-        entity: the input that names the entity; empty for the first that can.
+        who: how popular entities are.
 
     Raises:
-        ValueError: the model has no input of that name, or none at all.
+        ValueError: the model declares no input.
     """
     if not declared:
         raise ValueError(f"model `{model}` declares no input: nothing can be asked")
-    names = [one.name for one in declared]
-    if entity and entity not in names:
-        raise ValueError(f"model `{model}` has no input `{entity}`; it has {', '.join(names)}")
     # Features may be sent along but need not: what has to be sent, or the key alone.
     needed = [one for one in declared if not one.optional]
     keys = [one for one in needed or declared if one.datatype in _KEYS and len(one.shape) == 1]
-    key = entity or (keys[0].name if keys else "")
-    chosen = needed or [one for one in declared if one.name == (key or names[0])]
-    if key and key not in [one.name for one in chosen]:
-        chosen = [*chosen, *(one for one in declared if one.name == key)]
-    return Asked(model, chosen, outputs, key, rows)
+    chosen = needed or keys[:1] or list(declared[:1])
+    popular = {keys[0].name: who} if keys else {}
+    return Asked(
+        name=model, model=model, inputs=chosen, outputs=outputs, keys=popular, rows=rows
+    )
+
+
+def from_scenario(
+    kind: RequestKind, declared: Sequence[TensorMetadata], outputs: Sequence[str]
+) -> Asked:
+    """What a scenario's kind asks; inputs that have to be sent and are no entity get any numbers.
+
+    Raises:
+        ValueError: it needs what only `sluice loadtest` does, or names an input the model lacks.
+    """
+    name = kind.name or ":".join(filter(None, (kind.model, kind.version)))
+    if kind.body or any(entity.file for entity in kind.entity.values()):
+        raise ValueError(
+            f"request `{name}`: `body` and `entity.….file` are for `sluice loadtest`; "
+            "say `keys` and `first` instead"
+        )
+    names = [one.name for one in declared]
+    for key in kind.entity:
+        if key not in names:
+            raise ValueError(
+                f"request `{name}`: model `{kind.model}` has no input `{key}`; "
+                f"it has {', '.join(names)}"
+            )
+    return Asked(
+        name=name,
+        model=kind.model,
+        version=kind.version,
+        inputs=[one for one in declared if one.name in kind.entity or not one.optional],
+        outputs=outputs,
+        keys={
+            key: Popularity(one.keys, one.zipf, one.first) for key, one in kind.entity.items()
+        },
+        rows=Mix(dict.fromkeys(kind.rows, 1.0)),
+        headers=kind.headers,
+    )
 
 
 def _filled(
-    one: TensorMetadata, rows: int, who: Popularity, chance: random.Random, *, key: bool
+    one: TensorMetadata, rows: int, who: Popularity | None, chance: random.Random
 ) -> NDArray[Any]:
     # A first dimension that is not free is no batch: the model takes exactly so many.
     shape = [rows if at == 0 and size < 0 else max(1, size) for at, size in enumerate(one.shape)]
     count = int(np.prod(shape, dtype=np.int64))
-    if key:
+    if who is not None:
         drawn: list[Any] = who.draw(count, chance)
     elif one.datatype == "BYTES" or np.issubdtype(NUMPY_OF[one.datatype], np.integer):
         drawn = [chance.randrange(100) for _ in range(count)]
