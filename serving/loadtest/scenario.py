@@ -37,7 +37,7 @@ class Entity(Section):
     datatype: Literal["INT32", "INT64", "BYTES"] = "INT64"
     """Datatype of the tensor."""
 
-    keys: Annotated[int, Meta(ge=1, le=100_000_000)] = 1000
+    keys: Annotated[int, Meta(ge=1, le=10_000_000)] = 1000
     """How many keys there are: `first`, `first` + 1 and so on. Not with `file`."""
 
     first: int = 1
