@@ -4,7 +4,8 @@ Locust keeps milliseconds and no more; here is counted by itself, from the time 
 be sent. Counts of several processes add up.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -25,7 +26,7 @@ SUCCESS: Final = ("200", "OK")
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one request. Times are seconds, `due` since 1970."""
+    """What became of one request. Times are seconds, `due` from the start of the run."""
 
     kind: str
     due: float
@@ -51,7 +52,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Seen(msgspec.Struct, kw_only=True):
-    """Counts by kind and second since 1970, and how the users kept their own schedule."""
+    """Counts by kind and second of the run, and how the users kept their own schedule."""
 
     counts: dict[str, dict[int, Counts]] = {}
     lag: Histogram = msgspec.field(default_factory=Histogram)
@@ -106,7 +107,7 @@ class Seen(msgspec.Struct, kw_only=True):
         self.most_in_flight += other.most_in_flight
 
     def _at(self, kind: str, due: float) -> Counts:
-        return self.counts.setdefault(kind, {}).setdefault(int(due), Counts())
+        return self.counts.setdefault(kind, {}).setdefault(max(0, int(due)), Counts())
 
 
 def feature_words(status: str) -> set[str]:
@@ -125,10 +126,10 @@ def _count(table: dict[str, int], key: str) -> None:
 
 
 class Span(msgspec.Struct, frozen=True, kw_only=True):
-    """When the users ran: seconds since 1970, and how much of the start counts for nothing."""
+    """When the users ran (seconds since 1970), for how long, and how much of it is warm-up."""
 
     started: float
-    ended: float
+    seconds: float
     warmup: float = 0.0
 
 
@@ -151,7 +152,6 @@ def result_of(
 
     A second counts as warm-up if it began in it.
     """
-    begin = span.started + span.warmup
     warm, whole = Counts(), Counts()
     kinds: list[KindCounts] = []
     seconds: dict[int, Counts] = {}
@@ -159,31 +159,34 @@ def result_of(
         of_kind = Counts()
         for second, counts in by_second.items():
             seconds.setdefault(second, Counts()).merge(counts)
-            if _warm(second, begin, span):
-                warm.merge(counts)
-            else:
-                of_kind.merge(counts)
+            (warm if second < span.warmup else of_kind).merge(counts)
         whole.merge(of_kind)
         kinds.append(KindCounts(name=name, counts=of_kind))
-    length = max(0.0, span.ended - span.started)
-    warmup = min(span.warmup, length)
-    phases = [PhaseResult(name=phase, seconds=length - warmup, counts=whole)]
-    if span.warmup:
+    warmup = min(math.ceil(span.warmup), span.seconds)
+    phases = [PhaseResult(name=phase, seconds=span.seconds - warmup, counts=whole)]
+    if warmup:
         phases.insert(0, PhaseResult(name="warm-up", seconds=warmup, warmup=True, counts=warm))
-    first = int(span.started)
     return Result(
         scenario=scenario,
         target=target,
         protocol=protocol,
         started=span.started,
-        seconds=length,
+        seconds=span.seconds,
         seed=0,
         connections=users,
         deadline=deadline,
         phases=phases,
         whole=whole,
-        whole_seconds=length - warmup,
-        per_second=_rows(seconds, first, phase, begin, span),
+        whole_seconds=span.seconds - warmup,
+        per_second=[
+            SecondResult(
+                second=second,
+                phase="warm-up" if second < span.warmup else phase,
+                warmup=second < span.warmup,
+                counts=counts,
+            )
+            for second, counts in sorted(seconds.items())
+        ],
         kinds=kinds,
         generator=GeneratorCheck(
             processes=processes,
@@ -196,21 +199,3 @@ def result_of(
         labels=dict(labels or {}),
         versions=dict(versions or {}),
     )
-
-
-def _warm(second: int, begin: float, span: Span) -> bool:
-    return bool(span.warmup) and second < int(begin)
-
-
-def _rows(
-    seconds: Mapping[int, Counts], first: int, phase: str, begin: float, span: Span
-) -> Sequence[SecondResult]:
-    return [
-        SecondResult(
-            second=second - first,
-            phase="warm-up" if _warm(second, begin, span) else phase,
-            warmup=_warm(second, begin, span),
-            counts=counts,
-        )
-        for second, counts in sorted(seconds.items())
-    ]

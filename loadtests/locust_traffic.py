@@ -5,7 +5,7 @@ the configuration extension), so that the same file tests any model.
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, Final, Generic, TypeVar
 
@@ -61,11 +61,12 @@ class Popularity:
 class Mix(Generic[T]):
     """Values with weights, drawn by chance."""
 
-    def __init__(self, weights: Mapping[T, float]) -> None:
-        if not weights or min(weights.values()) < 0 or not sum(weights.values()) > 0:
+    def __init__(self, weights: Iterable[tuple[T, float]]) -> None:
+        pairs = list(weights)
+        if not pairs or min(weight for _, weight in pairs) < 0 or not sum(w for _, w in pairs) > 0:
             raise ValueError("a mix needs a value with a weight above 0, and none below")
-        self.values: Final = list(weights)
-        self._up_to = list(accumulate(weights.values()))
+        self.values: Final = [value for value, _ in pairs]
+        self._up_to = list(accumulate(weight for _, weight in pairs))
 
     def draw(self, chance: random.Random) -> T:
         """One of them."""
@@ -199,7 +200,7 @@ def from_scenario(
         keys={
             key: Popularity(one.keys, one.zipf, one.first) for key, one in kind.entity.items()
         },
-        rows=Mix(dict.fromkeys(kind.rows, 1.0)),
+        rows=Mix((rows, 1.0) for rows in kind.rows),
         headers=kind.headers,
     )
 
