@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 import msgspec
-import numpy as np
 import orjson
 
 from serving.errors import InvalidRequest

@@ -97,6 +97,12 @@ class GrpcClient:
         ]
         self._next = cycle(calls).__next__
 
+    def _channel(self) -> grpc.aio.Channel:
+        address, options = self._target.authority, list(_OPTIONS)
+        if self._tls is None:
+            return grpc.aio.insecure_channel(address, options)
+        return grpc.aio.secure_channel(address, self._tls.grpc_credentials(), options)
+
     def free(self) -> bool:
         """Whether a request can leave now."""
         return len(self._calls) < self._count * _STREAMS
@@ -115,7 +121,7 @@ class GrpcClient:
         for task in self._calls:
             task.cancel()
         for channel in self._channels:
-            await channel.close()
+            await channel.close(None)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._calls.discard(task)

@@ -91,7 +91,9 @@ class HttpClient:
             self.outcomes.failed(index, self.turns.now(), "refused", self.error, answered=False)
             return
         kind = self.turns.kind[index]
-        body, json_length = self._bodies[kind].make(self.turns.offset[index], self.turns.rows[index])
+        body, json_length = self._bodies[kind].make(
+            self.turns.offset[index], self.turns.rows[index]
+        )
         parts = [self._heads[kind], b"Content-Length: %d\r\n" % len(body)]
         if json_length is not None:
             parts.append(b"Inference-Header-Content-Length: %d\r\n" % json_length)
@@ -117,7 +119,7 @@ class HttpClient:
         if self._opening:
             await asyncio.wait(self._opening)
 
-    async def _connect(self) -> None:
+    async def _connect(self) -> bool:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(_OPEN_SECONDS):
@@ -127,15 +129,11 @@ class HttpClient:
         except (OSError, ssl.SSLError) as error:
             late = f"no connection within {_OPEN_SECONDS:g} s"
             self.error = late if isinstance(error, TimeoutError) else _why(error)
+            return False
+        return True
 
     async def _connect_again(self) -> None:
-        before = -1
-        while not self._closed and before != len(self._open):
-            before = len(self._open)
-            await self._connect()
-            if before != len(self._open):
-                return
-            before = -1
+        while not await self._connect():  # noqa: ASYNC110 - nobody else would say when
             await asyncio.sleep(_AGAIN_SECONDS)
 
     def made(self, connection: "_Connection") -> None:
@@ -214,8 +212,10 @@ class _Connection(asyncio.Protocol):
         self._body.clear()
         json_length, self._json_length = self._json_length, -1
         status = self._parser.get_status_code()
+        if status < 200:  # 100 Continue and the like: the answer is still to come
+            return
         index, self.index = self.index, -1
-        if index >= 0 and status >= 200:
+        if index >= 0:
             self._answered(index, status, body, json_length)
         if not self._parser.should_keep_alive():
             self.transport.abort()
@@ -228,16 +228,12 @@ class _Connection(asyncio.Protocol):
         now = client.turns.now()
         if status != 200:
             words = decode_error(body) or body[:200].decode(errors="replace")
-            client.outcomes.failed(
-                index, now, str(status), words, answered=True, size=self._size
-            )
+            client.outcomes.failed(index, now, str(status), words, answered=True, size=self._size)
             return
         facts = facts_of(body if json_length < 0 else memoryview(body)[:json_length])
         if facts is None:
             words = f"200, but no answer of the protocol: {body[:100].decode(errors='replace')}"
-            client.outcomes.failed(
-                index, now, "unreadable", words, answered=True, size=self._size
-            )
+            client.outcomes.failed(index, now, "unreadable", words, answered=True, size=self._size)
             return
         client.outcomes.succeeded(index, now, "200", facts, self._size)
 

@@ -7,10 +7,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-__all__ = ["UNSENT", "Facts", "Outcomes", "Words", "facts_of"]
-
-UNSENT: Final = 0
-"""Status number of a request that never left."""
+__all__ = ["Facts", "Outcomes", "Words", "facts_of"]
 
 _MOST_WORDS: Final = 1000
 
@@ -24,9 +21,6 @@ class Facts(msgspec.Struct, frozen=True, gc=False):
     role: str = ""
     features: str = ""
     """Its `feature_status`."""
-
-
-NO_FACTS: Final = Facts()
 
 
 def facts_of(document: bytes | memoryview) -> Facts | None:
@@ -78,16 +72,16 @@ class Outcomes:
         self.words = Words()
         """Statuses, versions, roles and feature statuses."""
 
-        self.problems: dict[str, tuple[int, str]] = {}
-        """By status: the first request that had it, and what it was told."""
+        self.problems: dict[str, str] = {}
+        """By status: the words of the first one that had it."""
 
         self.sent_count = 0
         self.ended_count = 0
         self.ok_count = 0
         self.unsent_count = 0
         self.most_in_flight = 0
-        self.recent: list[float] = []
-        """Latencies of successes since somebody last looked, in seconds; for the progress."""
+        self.recent: list[int] = []
+        """Requests that succeeded since somebody last looked; for the progress."""
 
     @property
     def in_flight(self) -> int:
@@ -117,6 +111,7 @@ class Outcomes:
         self.bytes_received[index] = size
         self.ended_count += 1
         self.ok_count += 1
+        self.recent.append(index)
 
     def failed(
         self, index: int, now: float, status: str, words: str, *, answered: bool, size: int = 0
@@ -128,4 +123,4 @@ class Outcomes:
         self.bytes_received[index] = size
         self.ended_count += 1
         if status not in self.problems:
-            self.problems[status] = (index, " ".join(words.split())[:200])
+            self.problems[status] = " ".join(words.split())[:200]

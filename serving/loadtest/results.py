@@ -8,11 +8,14 @@ __all__ = ["Counts", "GeneratorCheck", "KindCounts", "PhaseResult", "Result", "S
 
 
 class Counts(msgspec.Struct, kw_only=True):
-    """What became of some requests. `scheduled` = `sent` + `unsent`; `sent` = the sum of `statuses`.
+    """What became of some requests.
 
-    `latency` counts from the time a request was to be sent: answers with success, and requests
-    that got none, with the time waited. `rejected` has answers with an error: a quick refusal must
-    not make a slow server look fast.
+    `scheduled` = `sent` + `unsent`, and `sent` = the sum of `statuses`.
+
+    `latency` counts from the time a request was to be sent. It has answers with success, and the
+    requests that got no answer, with the time waited or the time one would have waited, whichever
+    is longer. `rejected` has answers with an error: a quick refusal must not make a slow server
+    look fast.
     """
 
     scheduled: int = 0

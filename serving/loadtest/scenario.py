@@ -31,7 +31,7 @@ Rate = Annotated[float, Meta(gt=0, le=1_000_000)]
 Scale = Annotated[float, Meta(gt=0, le=1000)]
 
 
-class Entity(Section):
+class Entity(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the keys of one entity tensor come from: `keys` numbers, or the lines of `file`."""
 
     datatype: Literal["INT32", "INT64", "BYTES"] = "INT64"
@@ -51,7 +51,7 @@ class Entity(Section):
     for all alike. Which key has which rank is drawn with the seed."""
 
 
-class RequestKind(Section):
+class RequestKind(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One kind of request in the mix."""
 
     name: str = ""
@@ -79,7 +79,7 @@ class RequestKind(Section):
     """Headers (gRPC: metadata) of this kind only."""
 
 
-class Ramp(Section):
+class Ramp(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A rate that changes evenly from one to another."""
 
     start: Rate = msgspec.field(name="from")
@@ -89,7 +89,7 @@ class Ramp(Section):
     """Requests a second at the end."""
 
 
-class Steps(Section):
+class Steps(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A rate that changes in equal steps of equal length."""
 
     start: Rate = msgspec.field(name="from")
@@ -102,7 +102,7 @@ class Steps(Section):
     """How many steps, the first and the last included."""
 
 
-class Spike(Section):
+class Spike(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A rate that jumps up and back."""
 
     base: Rate
@@ -118,7 +118,7 @@ class Spike(Section):
     """How long it lasts."""
 
 
-class TraceReplay(Section):
+class TraceReplay(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A recorded load, as `sluice simulate autoscale` reads it."""
 
     file: str
@@ -131,7 +131,7 @@ class TraceReplay(Section):
     """How much faster than recorded; 60 replays an hour in a minute at the recorded rates."""
 
 
-class LogReplay(Section):
+class LogReplay(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Requests of the prediction log, at the distances in time at which they came."""
 
     folder: str
@@ -156,9 +156,11 @@ class LogReplay(Section):
     """Most requests read; a longer log is cut off there."""
 
 
-class Phase(Section):
-    """A part of the run with a load of its own: exactly one of `rate`, `ramp`, `steps`, `spike`,
-    `trace`, `log`."""
+class Phase(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A part of the run with a load of its own.
+
+    Exactly one of `rate`, `ramp`, `steps`, `spike`, `trace` and `log` says which.
+    """
 
     name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
     """What tables and SLOs call it."""
@@ -191,7 +193,7 @@ class Phase(Section):
     """Whether the whole phase is warm-up: it is sent, shown, and counts for no SLO."""
 
 
-class Bounds(Section):
+class Bounds(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """From where to where a share may be."""
 
     at_least: Share | None = None
@@ -201,11 +203,11 @@ class Bounds(Section):
     """The largest share that is fine."""
 
 
-class Slo(Section):
+class Slo(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What must hold, in one phase or in all that are no warm-up together.
 
     Latency counts from the time at which a request was to be sent, and is that of answers with
-    success; a request without an answer counts with the time that was waited for it.
+    success; a request without an answer counts with `timeout` or `deadline`, whichever is shorter.
     """
 
     phase: str = ""
@@ -251,7 +253,7 @@ class Slo(Section):
     """Bounds for shares of the answers whose `feature_status` has this word: OK, DEFAULTED …"""
 
 
-class Scenario(Section):
+class Scenario(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A load test."""
 
     schema_version: Literal[1]

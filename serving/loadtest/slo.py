@@ -1,7 +1,7 @@
 """The verdict: is the run valid, and does what it saw meet what must hold? Pure."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Literal
 
 import msgspec
@@ -17,6 +17,9 @@ the generator: its requests come in clumps that the schedule does not have."""
 
 _MAX_CPU: Final = 0.95
 """Share of a core; a process busier than that is late, whether or not its lag shows it yet."""
+
+_MAX_WAITED: Final = 0.01
+"""Share of requests that may find all connections busy."""
 
 _QUANTILES: Final = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0))
 
@@ -51,7 +54,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 def judge(result: Result, slos: list[Slo]) -> Verdict:
     """Say whether `result` meets `slos`. Raises nothing: what is not measured is not met."""
     invalid = validity(result)
-    checks = [check for slo in slos for check in _checks(result, slo)]
+    checks = [_schedule(result), *(check for slo in slos for check in _checks(result, slo))]
     missed = any(not check.ok for check in checks)
     outcome: Literal["met", "missed", "invalid"] = "missed" if missed else "met"
     return Verdict(outcome="invalid" if invalid else outcome, invalid=invalid, checks=checks)
@@ -100,6 +103,22 @@ def _first_problem(counts: Counts) -> str:
     return counts.problems.get(worst) or "it gave no words"
 
 
+def _schedule(result: Result) -> Check:
+    """Every run's own SLO: the target takes requests as fast as the schedule has them."""
+    waits, whole = result.generator.waits, result.whole
+    waited = waits.count / max(result.generator.lag.count, 1)
+    ok = waited <= _MAX_WAITED and not whole.unsent
+    wanted, measured = f"≤ {_share(_MAX_WAITED)} wait", f"{_share(waited)} wait"
+    words = "requests found a free connection when they were due"
+    if not ok:
+        words = (
+            f"{_share(waited)} of the requests waited for a free connection (p99 of these "
+            f"{_time(waits.quantile(0.99))}), {whole.unsent} in vain: the target is slower than "
+            f"the schedule; lower the rate, or raise `connections` ({result.connections})"
+        )
+    return Check(name="schedule", wanted=wanted, measured=measured, ok=ok, words=words)
+
+
 # --- does it hold ----------------------------------------------------------------------------
 
 
@@ -123,10 +142,8 @@ def _latencies(place: str, counts: Counts, slo: Slo) -> Iterator[Check]:
     limits = {"p50": slo.p50, "p90": slo.p90, "p99": slo.p99, "p99.9": slo.p999, "max": slo.max}
     for name, share in _QUANTILES:
         if (limit := limits[name]) is not None:
-            # Requests that found no connection have no latency, and must not flatter the rest.
-            measured = math.nan if counts.unsent else counts.latency.quantile(share)
-            why = f"{counts.unsent} requests found no free connection" if counts.unsent else ""
-            yield _at_most(f"{place}: {name}", measured, float(limit), why)
+            measured = counts.latency.quantile(share)
+            yield _at_most(f"{place}: {name}", measured, float(limit), "nothing was sent")
     if slo.rejected_p99 is not None:
         measured = counts.rejected.quantile(0.99)
         why = "no answer was an error"
@@ -135,7 +152,7 @@ def _latencies(place: str, counts: Counts, slo: Slo) -> Iterator[Check]:
 
 def _at_most(name: str, measured: float, limit: float, why: str) -> Check:
     if math.isnan(measured):
-        return _not_measured(name, f"≤ {_time(limit)}", why or "no answers with success")
+        return _not_measured(name, f"≤ {_time(limit)}", why)
     ok = measured <= limit
     return Check(
         name=name,
@@ -154,12 +171,14 @@ def _rates(
         name, wanted = f"{place}: error rate", f"≤ {_share(slo.error_rate)}"
         share = counts.failed / scheduled if scheduled else math.nan
         detail = f"{counts.failed} of {scheduled} requests failed ({statuses(counts)})"
-        yield _compare(name, wanted, _share(share), share <= slo.error_rate, detail, share)
+        ok = share <= slo.error_rate
+        yield _compare(name, wanted, share, ok=ok, detail=detail, shown=_share)
     if slo.goodput is not None:
         name, wanted = f"{place}: goodput", f"≥ {_share(slo.goodput)}"
         share = counts.good / scheduled if scheduled and has_deadline else math.nan
         detail = f"{counts.good} of {scheduled} requests succeeded within the deadline"
-        yield _compare(name, wanted, _share(share), share >= slo.goodput, detail, share)
+        ok = share >= slo.goodput
+        yield _compare(name, wanted, share, ok=ok, detail=detail, shown=_share)
     per_second = (
         ("goodput", slo.goodput_rps, counts.good if has_deadline else None),
         ("throughput", slo.throughput, counts.ok),
@@ -169,7 +188,8 @@ def _rates(
             rate = count / seconds if count is not None and scheduled and seconds else math.nan
             detail = f"{count} successes in {seconds:.1f} s"
             name, wanted = f"{place}: {word}", f"≥ {least:g}/s"
-            yield _compare(name, wanted, f"{rate:.1f}/s", rate >= least, detail, rate)
+            ok = rate >= least
+            yield _compare(name, wanted, rate, ok=ok, detail=detail, shown=_per_second)
 
 
 def _shares(
@@ -178,14 +198,16 @@ def _shares(
     for key, bounds in wanted.items():
         name = f"{place}: {what} {key}"
         share = table.get(key, 0) / total if total and table else math.nan
-        low, high = bounds.at_least, bounds.at_most
+        low = 0.0 if bounds.at_least is None else bounds.at_least
+        high = 1.0 if bounds.at_most is None else bounds.at_most
         span = " and ".join(
-            [f"≥ {_share(low)}"] * (low is not None) + [f"≤ {_share(high)}"] * (high is not None)
+            [f"≥ {_share(low)}"] * (bounds.at_least is not None)
+            + [f"≤ {_share(high)}"] * (bounds.at_most is not None)
         )
-        ok = (low is None or share >= low) and (high is None or share <= high)
+        ok = low <= share <= high
         known = ", ".join(f"{one} {_share(count / total)}" for one, count in sorted(table.items()))
         detail = f"of {total} answers: {known}" if total else ""
-        yield _compare(name, span, _share(share), ok, detail, share)
+        yield _compare(name, span, share, ok=ok, detail=detail, shown=_share)
 
 
 def _by_version(versions: Mapping[str, int]) -> dict[str, int]:
@@ -197,9 +219,12 @@ def _by_version(versions: Mapping[str, int]) -> dict[str, int]:
     return found
 
 
-def _compare(name: str, wanted: str, measured: str, ok: bool, detail: str, value: float) -> Check:
+def _compare(
+    name: str, wanted: str, value: float, *, ok: bool, detail: str, shown: Callable[[float], str]
+) -> Check:
     if math.isnan(value):
         return _not_measured(name, wanted, "there is nothing to measure it by")
+    measured = shown(value)
     return Check(
         name=name,
         wanted=wanted,
@@ -221,6 +246,10 @@ def _not_measured(name: str, wanted: str, why: str) -> Check:
 
 def _share(share: float) -> str:
     return f"{share:.4%}".replace(".0000%", "%").replace("%", " %")
+
+
+def _per_second(rate: float) -> str:
+    return f"{rate:.1f}/s"
 
 
 def _time(seconds: float) -> str:
