@@ -226,7 +226,9 @@ class GrpcCaller:
             )
         size = message.ByteSize()
         allowed = max(timeout if left is None else min(left, timeout), 1e-6)
-        metadata = [(name.lower(), value) for name, value in {**self._headers, **kind.headers}.items()]
+        metadata = [
+            (name.lower(), value) for name, value in {**self._headers, **kind.headers}.items()
+        ]
         try:
             answer = self._stub.ModelInfer(message, timeout=allowed, metadata=metadata)
         except grpc.RpcError as error:

@@ -57,7 +57,13 @@ def add_options(parser: Any) -> None:
         ("--verdict-junit", "", str, "file for the report as JUnit XML"),
         ("--verdict-html", "", str, "file for the report as one page"),
     ):
-        group.add_argument(name, default=default, type=kind, help=words, env_var=f"LOCUST_{name[2:].upper().replace('-', '_')}")
+        group.add_argument(
+            name,
+            default=default,
+            type=kind,
+            help=words,
+            env_var=f"LOCUST_{name[2:].upper().replace('-', '_')}",
+        )
 
 
 def prepare(environment: Any) -> "Run":
@@ -71,12 +77,7 @@ def prepare(environment: Any) -> "Run":
     try:
         if options.scenario:
             scenario = read_scenario(Path(options.scenario))
-        host = environment.host or options.host
-        if not host or urlsplit(host).scheme not in ("http", "https"):
-            raise ValueError(f"--host is `{host or ''}`: expected http://HOST:PORT or https://")
-        if not options.user_rate > 0:
-            raise ValueError(f"--user-rate is {options.user_rate:g}: expected a number above 0")
-        run = Run(scenario, options, host)
+        run = Run(scenario, options, _checked(environment.host or options.host, options.user_rate))
     except (InvalidConfig, ValueError) as error:
         lines = [str(error), *(str(one) for one in getattr(error, "problems", ()))]
         _leave(_USAGE, "\n".join(lines))
@@ -88,6 +89,14 @@ def prepare(environment: Any) -> "Run":
     environment.stop_timeout = environment.stop_timeout or run.timeout + 1
     Run.of_this_process = run
     return run
+
+
+def _checked(host: str | None, rate: float) -> str:
+    if not host or urlsplit(host).scheme not in ("http", "https"):
+        raise ValueError(f"--host is `{host or ''}`: expected http://HOST:PORT or https://")
+    if not rate > 0:
+        raise ValueError(f"--user-rate is {rate:g}: expected a number above 0")
+    return host
 
 
 def _leave(code: int, words: str) -> Any:
@@ -105,7 +114,9 @@ class Run:
         self.host = host
         self.grpc: str = options.grpc_host or f"{urlsplit(host).hostname}:8001"
         self.user_rate: float = options.user_rate
-        self.deadline = None if scenario is None or scenario.deadline is None else float(scenario.deadline)
+        self.deadline = (
+            None if scenario is None or scenario.deadline is None else float(scenario.deadline)
+        )
         self.timeout = _TIMEOUT if scenario is None else float(scenario.timeout)
         token = os.environ.get("SLUICE_TOKEN", "")
         self.headers = dict(scenario.headers) if scenario is not None else {}
@@ -153,7 +164,7 @@ class Run:
         self.seen.most_in_flight = max(self.seen.most_in_flight, self._flying)
 
     def add(self, one: Outcome) -> None:
-        """Count an outcome, whose `due` is monotonic; what was due after the end is no part of it."""
+        """Count an outcome, whose `due` is monotonic, unless it was due after the end."""
         if one.due >= self.end(math.inf):
             return
         self.seen.add(msgspec.structs.replace(one, due=one.due - self._began), self.deadline)
@@ -182,7 +193,11 @@ class Run:
         scenario = self._scenario
         result = result_of(
             self.seen,
-            Span(started=self._wall, seconds=seconds, warmup=float(scenario.warmup) if scenario else 0.0),
+            Span(
+                started=self._wall,
+                seconds=seconds,
+                warmup=float(scenario.warmup) if scenario else 0.0,
+            ),
             scenario=scenario.name if scenario else "locust",
             target=self.host,
             protocol="locust",
@@ -192,7 +207,9 @@ class Run:
             deadline=self.deadline,
             # Half a second: Locust looks at its clock now and then.
             interrupted=run_time is not None and seconds < run_time - 0.5,
-            labels={name: str(value) for name, value in scenario.labels.items()} if scenario else {},
+            labels={name: str(value) for name, value in scenario.labels.items()}
+            if scenario
+            else {},
             versions={name: version(name) for name in ("sluice-gateway", "locust", "grpcio")}
             | {"python": platform.python_version()},
         )
@@ -209,7 +226,10 @@ def _kinds(scenario: Scenario | None, options: Any, host: str, token: str) -> Mi
         known = {one.model: one for one in learn(host, names, token)}
         return Mix(
             [
-                (from_scenario(kind, known[kind.model].inputs, known[kind.model].outputs), kind.weight)
+                (
+                    from_scenario(kind, known[kind.model].inputs, known[kind.model].outputs),
+                    kind.weight,
+                )
                 for kind in scenario.requests
             ]
         )
@@ -240,7 +260,8 @@ def _write(report: Document, options: Any) -> None:
 
 def _spoken(report: Document) -> str:
     figures = report.whole.figures
-    lines = [f"{figures.scheduled} requests in {report.whole.seconds:.1f} s, {figures.failed} without success"]
+    seconds = report.whole.seconds
+    lines = [f"{figures.scheduled} requests in {seconds:.1f} s, {figures.failed} without success"]
     lines += [f"{'met   ' if check.ok else 'MISSED'}  {check.words}" for check in report.slos]
     lines += [f"INVALID {reason}" for reason in report.invalid]
     if not report.slos:

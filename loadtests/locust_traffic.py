@@ -89,7 +89,9 @@ def weighted(text: str) -> dict[str, float]:
         except ValueError:
             value = -1.0
         if not name or name in found or not 0 <= value < float("inf"):
-            raise ValueError(f"`{part.strip()}` in `{text}`: expected NAME or NAME:WEIGHT, each once")
+            raise ValueError(
+                f"`{part.strip()}` in `{text}`: expected NAME or NAME:WEIGHT, each once"
+            )
         found[name] = value
     return found
 
@@ -135,7 +137,9 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     def feed(self, chance: random.Random) -> dict[str, NDArray[Any]]:
         """One request's arrays by input: popular entities, and any numbers for what is none."""
         rows = self.rows.draw(chance)
-        return {one.name: _filled(one, rows, self.keys.get(one.name), chance) for one in self.inputs}
+        return {
+            one.name: _filled(one, rows, self.keys.get(one.name), chance) for one in self.inputs
+        }
 
 
 def from_metadata(
@@ -165,9 +169,7 @@ def from_metadata(
     keys = [one for one in needed or declared if one.datatype in _KEYS and len(one.shape) == 1]
     chosen = needed or keys[:1] or list(declared[:1])
     popular = {keys[0].name: who} if keys else {}
-    return Asked(
-        name=model, model=model, inputs=chosen, outputs=outputs, keys=popular, rows=rows
-    )
+    return Asked(name=model, model=model, inputs=chosen, outputs=outputs, keys=popular, rows=rows)
 
 
 def from_scenario(
@@ -197,9 +199,7 @@ def from_scenario(
         version=kind.version,
         inputs=[one for one in declared if one.name in kind.entity or not one.optional],
         outputs=outputs,
-        keys={
-            key: Popularity(one.keys, one.zipf, one.first) for key, one in kind.entity.items()
-        },
+        keys={key: Popularity(one.keys, one.zipf, one.first) for key, one in kind.entity.items()},
         rows=Mix((rows, 1.0) for rows in kind.rows),
         headers=kind.headers,
     )
@@ -224,5 +224,7 @@ def _filled(
         texts[:] = [str(value).encode() for value in drawn]
         return texts.reshape(shape)
     if one.datatype == "BF16":  # the high half of an FP32
-        return (np.asarray(drawn, np.float32).view(np.uint32) >> 16).astype(np.uint16).reshape(shape)
+        return (
+            (np.asarray(drawn, np.float32).view(np.uint32) >> 16).astype(np.uint16).reshape(shape)
+        )
     return np.asarray(drawn).astype(NUMPY_OF[one.datatype]).reshape(shape)

@@ -7,7 +7,7 @@ Without `--scenario` the users ask every ready model of the target, by its metad
 ask its `requests`, and its `slos` decide the exit code: 0 all met, 1 missed or the run says
 nothing, 2 a wrong scenario or option, 3 the target does not answer.
 
-Each user sends one request at a time, at random distances, `--user-rate` a second on average.
+Each user sends one request at a time, `--user-rate` a second on average, at random distances.
 Latency counts from when a request was to be sent: a late answer makes its user's next requests
 late, and they say so. Tags: `json`, `binary` (over HTTP), `grpc`.
 """
@@ -48,19 +48,24 @@ class Paced(User):
         self._first = True
 
     def wait_time(self) -> float:
-        """Seconds to the next request: random distances as of many independent clients."""
+        """Seconds to the next request."""
         now = time.monotonic()
-        self.due += self.chance.expovariate(self.run_.user_rate)
+        self.due += self._distance()
         self.ready = max(self.due, now)
         return self.ready - now
+
+    def _distance(self) -> float:
+        # Half to one and a half of the mean. Many users together come as at random; one user alone
+        # seldom wants to ask before it has its answer, unless the target is slow.
+        return self.chance.uniform(0.5, 1.5) / self.run_.user_rate
 
     def on_stop(self) -> None:
         """Count what was due and could not be sent, as the user was still busy."""
         end = self.run_.end(time.monotonic())
-        self.due += self.chance.expovariate(self.run_.user_rate)
+        self.due += self._distance()
         while self.due < end:
             self.run_.unsent(self.run_.kinds.draw(self.chance).name, self.due)
-            self.due += self.chance.expovariate(self.run_.user_rate)
+            self.due += self._distance()
 
     def take(self, ask: Any) -> None:
         """Send one request with `ask(kind, feed, left)` and count what becomes of it."""
@@ -82,15 +87,16 @@ class Paced(User):
             # request had just left.
             latency = time.monotonic() - due
             if latency - waited > CUT_OFF_SECONDS:
-                run.add(_outcome(kind, ENDED, due, latency, lag, waited))
+                run.add(_outcome(kind, ENDED, due=due, latency=latency, lag=lag, waited=waited))
             raise
         finally:
             run.in_flight(-1)
-        run.add(_outcome(kind, answer, due, time.monotonic() - due, lag, waited))
+        latency = time.monotonic() - due
+        run.add(_outcome(kind, answer, due=due, latency=latency, lag=lag, waited=waited))
 
 
 def _outcome(
-    kind: Asked, answer: Answer, due: float, latency: float, lag: float, waited: float
+    kind: Asked, answer: Answer, *, due: float, latency: float, lag: float, waited: float
 ) -> Outcome:
     return Outcome(
         kind=kind.name,
@@ -207,6 +213,8 @@ def _quit(environment: Environment, **_: Any) -> None:
         return  # the master has what all of them saw
     environment.process_exit_code = environment.sluice.finish(
         users=environment.parsed_options.num_users or 1,
-        processes=len(environment.sluice.workers) if isinstance(environment.runner, MasterRunner) else 1,
+        processes=len(environment.sluice.workers)
+        if isinstance(environment.runner, MasterRunner)
+        else 1,
         run_time=environment.parsed_options.run_time,
     )

@@ -24,6 +24,8 @@ _TOP: Final = 20.0
 
 _SHARES_WIDTH: Final = 380.0
 _MOST_DOTS: Final = 120
+_LEAST_SECONDS: Final = 1e-7
+"""The unit of the histograms; 0 has no logarithm."""
 
 COLOURS: Final = ("production", "canary", "shadow", "other")
 """Classes of the style sheet for lines that have no meaning of their own."""
@@ -56,26 +58,29 @@ def time_words(seconds: float) -> str:
     return f"{seconds * 1e6:.3g} µs"
 
 
+class _Axis(msgspec.Struct, frozen=True, kw_only=True):
+    """What stands at the left of a picture over time, and what is drawn behind its lines."""
+
+    label: str
+    y: Callable[[float], float]
+    words: Callable[[float], str]
+    behind: str
+
+
 def latency(slices: Sequence[Slice], lines: Sequence[Line], marks: Sequence[Mark] = ()) -> str:
     """Latency over time on a logarithmic axis, one line a quantile; empty without a value."""
     known = [value for line in lines for value in line.values if value is not None and value > 0]
     if not known:
         return ""
-    limits = [mark.value for mark in marks if mark.value > 0]
-    y, values = _log_axis([*known, *limits])
     plot = Plot(width=WIDTH, height=_HEIGHT, left=_LEFT, top=_TOP)
-    drawn = [
-        element(
-            "line", tip(f"{mark.name}: at most {time_words(mark.value)}"), css="threshold",
-            x1=plot.left, x2=plot.x_range[1], y1=_log(y, mark.value, plot), y2=_log(y, mark.value, plot),
-        )
-        for mark in marks if mark.value > 0
-    ]  # fmt: skip
-    grid = plot.grid(_scaled(y, plot), [math.log10(one) for one in values], _power_words)
-    return _over_time(
-        plot, "Latency over time", slices, lines, lambda value: _log(y, value, plot),
-        time_words, [grid, *drawn],
-    )  # fmt: skip
+    logarithmic = _Logarithmic.of(plot, [*known, *_limits(marks)])
+    axis = _Axis(
+        label="Latency over time",
+        y=logarithmic,
+        words=time_words,
+        behind=logarithmic.grid() + logarithmic.thresholds(marks),
+    )
+    return _over_time(plot, axis, slices, lines)
 
 
 def rates(slices: Sequence[Slice], lines: Sequence[Line]) -> str:
@@ -85,31 +90,27 @@ def rates(slices: Sequence[Slice], lines: Sequence[Line]) -> str:
     if not known:
         return ""
     y = Scale(0.0, max(1.0, max(known) * 1.05), *plot.y_range)
-    grid = plot.grid(y, ticks(0.0, y.high, 4), lambda value: f"{value:,.6g}")
-    return _over_time(
-        plot, "Requests a second over time", slices, lines, y, lambda value: f"{value:,.1f}/s",
-        [grid],
-    )  # fmt: skip
+    axis = _Axis(
+        label="Requests a second over time",
+        y=y,
+        words=lambda value: f"{value:,.1f}/s",
+        behind=plot.grid(y, ticks(0.0, y.high, 4), lambda value: f"{value:,.6g}"),
+    )
+    return _over_time(plot, axis, slices, lines)
 
 
-def _over_time(
-    plot: Plot,
-    label: str,
-    slices: Sequence[Slice],
-    lines: Sequence[Line],
-    y: Callable[[float], float],
-    words: Callable[[float], str],
-    behind: Sequence[str],
-) -> str:
+def _over_time(plot: Plot, axis: _Axis, slices: Sequence[Slice], lines: Sequence[Line]) -> str:
     end = slices[-1].start + slices[-1].seconds
     x = Scale(0.0, end, *plot.x_range)
     at = [one.start + one.seconds / 2 for one in slices]
-    parts = [*_warm(plot, slices, x), *behind, *_phases(plot, slices, x)]
+    parts = [*_warm(plot, slices, x), axis.behind, *_phases(plot, slices, x)]
     parts.append(plot.below(x, ticks(0.0, end, 6), lambda value: f"{value:g} s"))
     for line in reversed(lines):
         stretches = _stretches(list(zip(at, line.values, strict=True)))
         drawn = [
-            element("path", css="line", d=path([(x(when), y(value)) for when, value in stretch]))
+            element(
+                "path", css="line", d=path([(x(when), axis.y(value)) for when, value in stretch])
+            )
             for stretch in stretches
             if len(stretch) > 1
         ]
@@ -118,12 +119,12 @@ def _over_time(
         if len(shown) > _MOST_DOTS:
             shown = [stretch[0] for stretch in stretches if len(stretch) == 1]
         drawn += [
-            element("circle", tip(f"{line.name}, {when:g} s: {words(value)}"), css="dot",
-                    cx=x(when), cy=y(value), r=2.2)
+            element("circle", tip(f"{line.name}, {when:g} s: {axis.words(value)}"), css="dot",
+                    cx=x(when), cy=axis.y(value), r=2.2)
             for when, value in shown
         ]  # fmt: skip
         parts.append(element("g", *drawn, css=line.css))
-    return figure(plot.width, plot.height, label, *parts)
+    return figure(plot.width, plot.height, axis.label, *parts)
 
 
 def _stretches(
@@ -180,24 +181,17 @@ def percentiles(histogram: Sequence[tuple[float, int]], marks: Sequence[Mark] = 
     most = math.log10(total) if total > 1 else 0.3
     plot = Plot(width=WIDTH, height=_HEIGHT, left=_LEFT, top=_TOP)
     x = Scale(0.0, max(most, 1.0), *plot.x_range)
-    limits = [mark.value for mark in marks if mark.value > 0]
-    y, values = _log_axis([*(max(value, 1e-7) for value, _ in histogram), *limits])
+    y = _Logarithmic.of(plot, [*(value for value, _ in histogram), *_limits(marks)])
     points: list[tuple[float, float]] = []
     below = 0
     for value, number in histogram:
-        height = _log(y, max(value, 1e-7), plot)
+        height = y(value)
         start = x(-math.log10(1 - below / total))
         below += number
         end = x(-math.log10(1 - below / total)) if below < total else x(x.high)
         points += [(start, height), (end, height)]
     shown = [share for share in _SHARES if -math.log10(1 - share) <= x.high + 1e-9]
-    parts = [plot.grid(_scaled(y, plot), [math.log10(one) for one in values], _power_words)]
-    parts += [
-        element("line", tip(f"{mark.name}: at most {time_words(mark.value)}"), css="threshold",
-                x1=plot.left, x2=plot.x_range[1], y1=_log(y, mark.value, plot),
-                y2=_log(y, mark.value, plot))
-        for mark in marks if mark.value > 0
-    ]  # fmt: skip
+    parts = [y.grid(), y.thresholds(marks)]
     places = {-math.log10(1 - share): f"p{100 * share:g}" for share in shown}
     parts.append(plot.below(x, list(places), lambda value: places[value]))
     parts += [
@@ -222,24 +216,25 @@ def shares(table: Mapping[str, int], total: int, bad: Collection[str] = ()) -> s
     """Parts of a whole as bars, the largest first; those in `bad` are red."""
     ordered = sorted(table.items(), key=lambda one: (-one[1], one[0]))
     row = 22.0
-    plot = Plot(
-        width=_SHARES_WIDTH, height=row * len(ordered) + 4, left=150, right=112, bottom=0
-    )
+    plot = Plot(width=_SHARES_WIDTH, height=row * len(ordered) + 4, left=150, right=112, bottom=0)
     x = Scale(0.0, 1.0, *plot.x_range)
     parts = []
     for at, (name, number) in enumerate(ordered):
         share = number / total if total else 0.0
         top = at * row + 4
         short = name if len(name) <= 24 else f"{name[:23]}…"
-        bar = element("rect", css="bar", x=x(0), y=top, width=max(0.8, x(share) - x(0)), height=14.0)
+        bar = element(
+            "rect", css="bar", x=x(0), y=top, width=max(0.8, x(share) - x(0)), height=14.0
+        )
         parts.append(
             element(
-                "g", tip(f"{name}: {count(number)} of {count(total)}"),
+                "g",
+                tip(f"{name}: {count(number)} of {count(total)}"),
                 plot.label(plot.left - 6, top + 11, short, "end"),
                 bar,
                 plot.label(x(share) + 6, top + 11, f"{percent(share)} ({count(number)})", "start"),
                 css="bad" if name in bad else COLOURS[min(at, len(COLOURS) - 1)],
-            )  # fmt: skip
+            )
         )
     return figure(plot.width, plot.height, "Shares", *parts)
 
@@ -247,29 +242,53 @@ def shares(table: Mapping[str, int], total: int, bad: Collection[str] = ()) -> s
 # --- logarithmic axis ------------------------------------------------------------------------
 
 
-def _log_axis(values: Sequence[float]) -> tuple[tuple[float, float], list[float]]:
-    """Ends of the axis as powers of ten, and the values that are written at it."""
-    low, high = math.log10(min(values)), math.log10(max(values))
-    room = max((high - low) * 0.06, 0.05)
-    low, high = low - room, high + room
-    steps = (1, 2, 5) if high - low < 2.5 else (1,)
-    found = [
-        step * 10.0**power
-        for power in range(math.floor(low), math.ceil(high) + 1)
-        for step in steps
-        if low <= math.log10(step * 10.0**power) <= high
-    ]
-    # Less than one step apart: its ends are all there is to say.
-    return (low, high), found if len(found) > 1 else [10.0**low, 10.0**high]
+class _Logarithmic(msgspec.Struct, frozen=True, kw_only=True):
+    """An axis of seconds, a power of ten as far from the next everywhere."""
+
+    plot: Plot
+    scale: Scale
+    """Of powers of ten."""
+
+    values: Sequence[float]
+    """Seconds that are written at it."""
+
+    @classmethod
+    def of(cls, plot: Plot, shown: Sequence[float]) -> "_Logarithmic":
+        """The axis on which all these seconds have room."""
+        powers = [math.log10(max(value, _LEAST_SECONDS)) for value in shown]
+        low, high = min(powers), max(powers)
+        room = max((high - low) * 0.06, 0.05)
+        low, high = low - room, high + room
+        steps = (1, 2, 5) if high - low < 2.5 else (1,)
+        found = [
+            step * 10.0**power
+            for power in range(math.floor(low), math.ceil(high) + 1)
+            for step in steps
+            if low <= math.log10(step * 10.0**power) <= high
+        ]
+        # Less than one step apart: its ends are all there is to say.
+        values = found if len(found) > 1 else [10.0**low, 10.0**high]
+        return cls(plot=plot, scale=Scale(low, high, *plot.y_range), values=values)
+
+    def __call__(self, seconds: float) -> float:
+        """Where a time is, in pixels."""
+        return self.scale(math.log10(max(seconds, _LEAST_SECONDS)))
+
+    def grid(self) -> str:
+        """Lines with their times."""
+        powers = [math.log10(value) for value in self.values]
+        return self.plot.grid(self.scale, powers, lambda power: time_words(10.0**power))
+
+    def thresholds(self, marks: Sequence[Mark]) -> str:
+        """A dashed line for each mark."""
+        start, end = self.plot.x_range
+        return "".join(
+            element("line", tip(f"{mark.name}: at most {time_words(mark.value)}"),
+                    css="threshold", x1=start, x2=end, y1=self(mark.value), y2=self(mark.value))
+            for mark in marks
+            if mark.value > 0
+        )  # fmt: skip
 
 
-def _scaled(ends: tuple[float, float], plot: Plot) -> Scale:
-    return Scale(*ends, *plot.y_range)
-
-
-def _log(ends: tuple[float, float], value: float, plot: Plot) -> float:
-    return _scaled(ends, plot)(math.log10(value))
-
-
-def _power_words(power: float) -> str:
-    return time_words(10.0**power)
+def _limits(marks: Sequence[Mark]) -> list[float]:
+    return [mark.value for mark in marks if mark.value > 0]

@@ -30,6 +30,7 @@ _MORE: Final = """
 .outcome { margin: .8rem 0 1.2rem } .yes { color: var(--good); font-weight: 600 }
 .no { color: var(--trigger); font-weight: 600 } .wide { margin-bottom: .7rem }
 .wide h3 { margin-top: 0 } .failures { --arm: var(--trigger) }
+.wide svg[viewBox^="0 0 1140"] { min-width: 44rem }
 .facts { display: grid; gap: .7rem; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)) }
 .facts b { display: block; font-size: 1.25rem; font-variant-numeric: tabular-nums }
 .pair { display: grid; gap: .7rem; grid-template-columns: repeat(auto-fit, minmax(min(24rem, 100%), 1fr)) }
@@ -114,7 +115,9 @@ def _slos(report: Document) -> str:
         return element("p", escaped(_NO_SLOS), css="dim")
     rows = [
         [
-            element("span", "✓ met", css="yes") if check.ok else element("span", "✗ missed", css="no"),
+            element("span", "✓ met", css="yes")
+            if check.ok
+            else element("span", "✗ missed", css="no"),
             escaped(check.name),
             escaped(check.wanted),
             escaped(check.measured),
@@ -144,7 +147,7 @@ def _pictures(report: Document) -> list[str]:
     ]  # fmt: skip
     histogram = report.histogram
     dashed = " Dashed: the deadline." if marks else ""
-    found = [
+    return [
         element("h2", "Over time"),
         _card(
             "Latency by when a request was to be sent",
@@ -155,12 +158,11 @@ def _pictures(report: Document) -> list[str]:
         element("h2", "Latency"),
         _card(
             "By percentile",
-            f"Without warm-up. Each step to the right: ten times fewer requests are slower.{dashed}",
+            f"Without warm-up. Each step to the right: ten times fewer are slower.{dashed}",
             charts.percentiles(histogram, marks)
             or element("p", "No request succeeded.", css="dim"),
         ),
     ]
-    return found
 
 
 def _rate(slices: Sequence[Slice], of: Callable[[Slice], int]) -> list[float | None]:
@@ -184,7 +186,7 @@ def _shares(figures: Figures) -> list[str]:
     cards = [
         _card(heading, words, charts.shares(table, total, bad))
         for heading, words, table, total, bad in (
-            ("Statuses", "of all requests that were sent", figures.statuses, figures.sent, figures.problems),
+            ("Statuses", "of all that were sent", figures.statuses, figures.sent, figures.problems),
             ("Versions", "of the answers with success", figures.versions, figures.ok, ()),
             ("Roles", "of the answers with success", figures.roles, figures.ok, ()),
             ("Feature status", "of the answers that have one; an answer may have several",
@@ -240,7 +242,7 @@ def _validity(report: Document) -> str:
         [
             escaped("left later than scheduled"),
             *(escaped(value) for value in _quantiles(generator.lag)),
-            escaped(f"of {count(generator.lag.count)} requests; this is the generator's own lateness"),
+            escaped(f"of {count(generator.lag.count)} requests; the generator's own lateness"),
         ],
         [
             escaped("waited for a free connection"),
@@ -252,7 +254,9 @@ def _validity(report: Document) -> str:
         ],
     ]  # fmt: skip
     if report.invalid:
-        said = element("p", element("span", "No.", css="no"), " ", escaped("; ".join(report.invalid)))
+        said = element(
+            "p", element("span", "No.", css="no"), " ", escaped("; ".join(report.invalid))
+        )
     else:
         said = element("p", element("span", "Yes.", css="yes"), " The generator kept its schedule.")
     used = (
@@ -278,10 +282,12 @@ def _or_dash(value: float | None, words: Callable[[float], str]) -> str:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int]) -> str:
     """A table; `head` is text, cells are markup, `numbers` are the columns set to the right."""
-    side = {at: "n" for at in numbers}
+    side = dict.fromkeys(numbers, "n")
     top = element(
         "thead",
-        element("tr", *(element("th", escaped(one), css=side.get(at)) for at, one in enumerate(head))),
+        element(
+            "tr", *(element("th", escaped(one), css=side.get(at)) for at, one in enumerate(head))
+        ),
     )
     body = element(
         "tbody",
@@ -302,7 +308,9 @@ def _footer(report: Document) -> str:
         ("made with", report.command),
     ]
     entries = "".join(
-        element("dt", escaped(name)) + element("dd", escaped(words)) for name, words in said if words
+        element("dt", escaped(name)) + element("dd", escaped(words))
+        for name, words in said
+        if words
     )
     return element("footer", element("dl", entries))
 
