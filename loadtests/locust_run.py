@@ -264,6 +264,4 @@ def _spoken(report: Document) -> str:
     lines = [f"{figures.scheduled} requests in {seconds:.1f} s, {figures.failed} without success"]
     lines += [f"{'met   ' if check.ok else 'MISSED'}  {check.words}" for check in report.slos]
     lines += [f"INVALID {reason}" for reason in report.invalid]
-    if not report.slos:
-        lines.append("no SLO was set: give a scenario with `slos`")
     return "\n".join(lines)

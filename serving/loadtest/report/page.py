@@ -23,7 +23,6 @@ _SAID: Final = {
 }
 """By outcome: class of the level, words."""
 
-_NO_SLOS: Final = "no SLO was set: nothing was promised, so nothing is proven"
 _QUANTILES: Final = ("p50", "p90", "p99", "p99.9", "max")
 
 _MORE: Final = """
@@ -75,8 +74,6 @@ def _when(started: str) -> str:
 
 def _outcome(report: Document) -> str:
     css, words = _SAID[report.outcome]
-    if report.outcome == "met" and not report.slos:
-        css, words = "inform", "no SLO set"
     said = [element("span", escaped(words), css="level")]
     missed = [check for check in report.slos if not check.ok]
     if report.outcome == "missed":
@@ -111,8 +108,6 @@ def _facts(figures: Figures) -> str:
 
 
 def _slos(report: Document) -> str:
-    if not report.slos:
-        return element("p", escaped(_NO_SLOS), css="dim")
     rows = [
         [
             element("span", "✓ met", css="yes")
