@@ -131,6 +131,9 @@ class GeneratorCheck(msgspec.Struct, kw_only=True):
     """
 
     processes: int = 1
+    max_lag: float = 0.02
+    """Seconds that `lag` may be at the 99th percentile before the run is invalid."""
+
     cpu_share: float = 0.0
     """CPU seconds by wall seconds of the busiest generator process; 1.0 is a whole core."""
 

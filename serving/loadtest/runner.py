@@ -108,6 +108,7 @@ async def run(
         patience=min(float(scenario.timeout), deadline or math.inf),
         generator=GeneratorCheck(
             processes=processes,
+            max_lag=float(scenario.max_lag),
             cpu_share=max(report.cpu_share for report in reports),
             most_in_flight=sum(report.most_in_flight for report in reports),
         ),

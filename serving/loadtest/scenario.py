@@ -69,7 +69,9 @@ class RequestKind(Section, frozen=True, kw_only=True, forbid_unknown_fields=True
     entity: dict[str, Entity] = {}
     """Entity tensors by name, filled with keys anew for each request. Not with `body`."""
 
-    rows: Annotated[list[Annotated[int, Meta(ge=1, le=4096)]], Meta(min_length=1)] = [1]
+    rows: Annotated[list[Annotated[int, Meta(ge=1, le=4096)]], Meta(min_length=1)] = msgspec.field(
+        default_factory=lambda: [1]
+    )
     """Rows of a request; one of these is drawn for each."""
 
     body: str = ""
@@ -274,6 +276,11 @@ class Scenario(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     processes: Annotated[int, Meta(ge=1, le=64)] = 1
     """Generator processes that share requests and connections. More if one cannot keep up."""
+
+    max_lag: Seconds = Seconds(0.02)
+    """The run is invalid if 1 % of the requests or more leave this much later than they were due:
+    what is measured then is the generator. Raise it on a machine shared with others only if the
+    latencies judged are much longer."""
 
     seed: int = 1
     """The same seed gives the same schedule, keys and mix."""
