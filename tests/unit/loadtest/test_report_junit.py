@@ -39,9 +39,7 @@ def test_a_missed_slo_is_a_failure_with_its_figures() -> None:
     one = report()
     missed = [check for check in one.slos if not check.ok]
     failures = {
-        case.get("name"): case.find("failure")
-        for case in suite(one).iter("testcase")
-        if len(case)
+        case.get("name"): case.find("failure") for case in suite(one).iter("testcase") if len(case)
     }
 
     assert len(failures) == len(missed) == 1
