@@ -109,7 +109,10 @@ class GrpcClient:
 
     def send(self, index: int) -> None:
         """Send a request; only when `free`."""
-        task = asyncio.get_running_loop().create_task(self._call(index))
+        kind = self._turns.kind[index]
+        message, _ = self._bodies[kind].make(self._turns.offset[index], self._turns.rows[index])
+        self._outcomes.sent(index, len(message))
+        task = asyncio.get_running_loop().create_task(self._call(index, kind, message))
         self._calls.add(task)
         task.add_done_callback(self._ended)
 
@@ -129,14 +132,11 @@ class GrpcClient:
             task.result()
         self._freed()
 
-    async def _call(self, index: int) -> None:
+    async def _call(self, index: int, kind: int, message: bytes) -> None:
         turns, outcomes = self._turns, self._outcomes
-        kind = turns.kind[index]
-        message, _ = self._bodies[kind].make(turns.offset[index], turns.rows[index])
         left = turns.left(index)
         wait = turns.times[index] + turns.timeout - turns.now()
         allowed = max(wait if left is None else min(wait, left), 1e-6)
-        outcomes.sent(index, len(message))
         try:
             answer = await self._next()(message, timeout=allowed, metadata=self._metadata[kind])
         except grpc.aio.AioRpcError as error:

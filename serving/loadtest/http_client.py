@@ -88,7 +88,8 @@ class HttpClient:
         """Send a request; only when `free`."""
         if not self.idle:
             self.outcomes.sent(index, 0)
-            self.outcomes.failed(index, self.turns.now(), "refused", self.error, answered=False)
+            words = self.error or "the target has closed every connection"
+            self.outcomes.failed(index, self.turns.now(), "refused", words, answered=False)
             return
         kind = self.turns.kind[index]
         body, json_length = self._bodies[kind].make(

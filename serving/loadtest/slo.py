@@ -108,9 +108,9 @@ def _schedule(result: Result) -> Check:
     words = "requests found a free connection when they were due"
     if not ok:
         words = (
-            f"{_share(waited)} of the requests waited for a free connection (p99 of these "
-            f"{_time(waits.quantile(0.99))}), {whole.unsent} in vain: the target is slower than "
-            f"the schedule; lower the rate, or raise `connections` ({result.connections})"
+            f"{_share(waited)} of the requests waited for a free connection, 1 % of these "
+            f"{_time(waits.quantile(0.99))} or longer, {whole.unsent} in vain: the target is slower "
+            f"than the schedule; lower the rate, or raise `connections` ({result.connections})"
         )
     return Check(name="schedule", wanted=wanted, measured=measured, ok=ok, words=words)
 
@@ -127,7 +127,7 @@ def _checks(result: Result, slo: Slo) -> Iterator[Check]:
         counts, seconds = result.whole, result.whole_seconds
     yield from _latencies(place, counts, slo)
     yield from _rates(place, counts, seconds, slo, has_deadline=result.deadline is not None)
-    yield from _shares(place, "version", _by_version(counts.versions), counts.ok, slo.versions)
+    yield from _shares(place, "version", counts.versions, counts.ok, slo.versions)
     yield from _shares(place, "role", counts.roles, sum(counts.roles.values()), slo.roles)
     yield from _shares(
         place, "feature status", counts.feature_status, counts.with_features, slo.feature_status
@@ -193,7 +193,7 @@ def _shares(
 ) -> Iterator[Check]:
     for key, bounds in wanted.items():
         name = f"{place}: {what} {key}"
-        share = table.get(key, 0) / total if total and table else math.nan
+        share = _count(table, key) / total if total and table else math.nan
         low = 0.0 if bounds.at_least is None else bounds.at_least
         high = 1.0 if bounds.at_most is None else bounds.at_most
         span = " and ".join(
@@ -206,13 +206,9 @@ def _shares(
         yield _compare(name, span, share, ok=ok, detail=detail, shown=_share)
 
 
-def _by_version(versions: Mapping[str, int]) -> dict[str, int]:
-    """`employment:v1` also under `v1` alone, for a mix of one model or names that agree."""
-    found = dict(versions)
-    for key, count in versions.items():
-        _, _, version = key.rpartition(":")
-        found[version] = found.get(version, 0) + count
-    return found
+def _count(table: Mapping[str, int], key: str) -> int:
+    """Answers under a key; `v1` counts those of `employment:v1` and of any other model's v1."""
+    return sum(count for name, count in table.items() if name == key or name.endswith(f":{key}"))
 
 
 def _compare(
