@@ -144,6 +144,7 @@ def result_of(
     users: int = 1,
     processes: int = 1,
     deadline: float | None = None,
+    max_lag: float = 0.02,
     interrupted: bool = False,
     labels: Mapping[str, str] | None = None,
     versions: Mapping[str, str] | None = None,
@@ -190,6 +191,7 @@ def result_of(
         kinds=kinds,
         generator=GeneratorCheck(
             processes=processes,
+            max_lag=max_lag,
             cpu_share=seen.cpu_share,
             lag=seen.lag,
             waits=seen.waits,

@@ -117,6 +117,7 @@ class Run:
         self.deadline = (
             None if scenario is None or scenario.deadline is None else float(scenario.deadline)
         )
+        self.warmup = 0.0 if scenario is None else float(scenario.warmup)
         self.timeout = _TIMEOUT if scenario is None else float(scenario.timeout)
         token = os.environ.get("SLUICE_TOKEN", "")
         self.headers = dict(scenario.headers) if scenario is not None else {}
@@ -193,12 +194,7 @@ class Run:
         scenario = self._scenario
         result = result_of(
             self.seen,
-            Span(
-                started=self._wall,
-                seconds=seconds,
-                warmup=float(scenario.warmup) if scenario else 0.0,
-            ),
-            scenario=scenario.name if scenario else "locust",
+            Span(started=self._wall, seconds=seconds, warmup=self.warmup),
             target=self.host,
             protocol="locust",
             phase=self._options.phase or "locust",
@@ -207,11 +203,9 @@ class Run:
             deadline=self.deadline,
             # Half a second: Locust looks at its clock now and then.
             interrupted=run_time is not None and seconds < run_time - 0.5,
-            labels={name: str(value) for name, value in scenario.labels.items()}
-            if scenario
-            else {},
             versions={name: version(name) for name in ("sluice-gateway", "locust", "grpcio")}
             | {"python": platform.python_version()},
+            **_of_scenario(scenario),
         )
         verdict = judge(result, scenario.slos if scenario else [])
         report = document(result, verdict, machine=machine(), command=" ".join(sys.argv))
@@ -246,6 +240,16 @@ def _kinds(scenario: Scenario | None, options: Any, host: str, token: str) -> Mi
 def _by_metadata(one: Known, options: Any, who: Popularity) -> Asked:
     rows = Mix(batch_sizes(options.batch_sizes, one.most).items())
     return from_metadata(one.model, one.inputs, one.outputs, rows=rows, who=who)
+
+
+def _of_scenario(scenario: Scenario | None) -> dict[str, Any]:
+    if scenario is None:
+        return {"scenario": "locust"}
+    return {
+        "scenario": scenario.name,
+        "max_lag": float(scenario.max_lag),
+        "labels": {name: str(value) for name, value in scenario.labels.items()},
+    }
 
 
 def _write(report: Document, options: Any) -> None:

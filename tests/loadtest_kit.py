@@ -15,7 +15,7 @@ from serving.loadtest.results import (
 from serving.loadtest.scenario import Bounds, Slo
 from serving.loadtest.slo import judge
 
-__all__ = ["SLOS", "counts", "report", "result"]
+__all__ = ["HOSTILE", "SLOS", "counts", "report", "result"]
 
 HOSTILE = "<script>alert('&\"')</script>\x00]]>"
 SLOS = [

@@ -71,9 +71,7 @@ def test_an_slo_that_does_not_hold_is_exit_1_with_reports_over_both_protocols(
     gateway: Any, tmp_path: Path
 ) -> None:
     """Though every request is answered over HTTP and gRPC, and the other SLOs hold."""
-    path = scenario(
-        tmp_path, throughput=1_000_000, error_rate=0, versions={"v1": {"at_least": 1}}
-    )
+    path = scenario(tmp_path, throughput=1_000_000, error_rate=0, versions={"v1": {"at_least": 1}})
     reports = [
         part
         for kind in ("json", "junit", "html")

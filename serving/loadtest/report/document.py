@@ -143,6 +143,9 @@ class Generator(msgspec.Struct, frozen=True, kw_only=True):
     """Of the busiest process; 1.0 is a whole core."""
 
     most_in_flight: int
+    max_lag: float
+    """Seconds that the 99th percentile of `lag` may be."""
+
     lag: Latency
     """How late requests were handed to a free connection."""
 
@@ -243,6 +246,7 @@ def document(
             processes=generator.processes,
             cpu_share=generator.cpu_share,
             most_in_flight=generator.most_in_flight,
+            max_lag=generator.max_lag,
             lag=_latency(generator.lag),
             waits=_latency(generator.waits),
         ),

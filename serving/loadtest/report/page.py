@@ -26,7 +26,7 @@ _SAID: Final = {
 _QUANTILES: Final = ("p50", "p90", "p99", "p99.9", "max")
 
 _MORE: Final = """
-.outcome { margin: .8rem 0 1.2rem } .yes { color: var(--good); font-weight: 600 }
+.outcome { margin: .8rem 0 1.2rem } .yes, .no { white-space: nowrap } .yes { color: var(--good); font-weight: 600 }
 .no { color: var(--trigger); font-weight: 600 } .wide { margin-bottom: .7rem }
 .wide h3 { margin-top: 0 } .failures { --arm: var(--trigger) }
 .wide svg[viewBox^="0 0 1140"] { min-width: 44rem }
@@ -135,10 +135,14 @@ def _pictures(report: Document) -> list[str]:
         Line(name="max", css="shadow", values=[one.max for one in slices]),
     ]
     amounts = [
-        Line(name="to be sent", css="reference", values=_rate(slices, lambda one: one.scheduled)),
-        Line(name="answered with success", css="production",
-             values=_rate(slices, lambda one: one.ok)),
+        Line(
+            name="answered with success",
+            css="production",
+            values=_rate(slices, lambda one: one.ok),
+        ),
         Line(name="without success", css="failures", values=_rate(slices, lambda one: one.failed)),
+        # Drawn first: the others lie on it when all is well.
+        Line(name="to be sent", css="reference", values=_rate(slices, lambda one: one.scheduled)),
     ]  # fmt: skip
     histogram = report.histogram
     dashed = " Dashed: the deadline." if marks else ""
@@ -237,7 +241,10 @@ def _validity(report: Document) -> str:
         [
             escaped("left later than scheduled"),
             *(escaped(value) for value in _quantiles(generator.lag)),
-            escaped(f"of {count(generator.lag.count)} requests; the generator's own lateness"),
+            escaped(
+                f"of {count(generator.lag.count)} requests; the generator's own lateness, "
+                f"p99 at most {time_words(generator.max_lag)} is fine"
+            ),
         ],
         [
             escaped("waited for a free connection"),
