@@ -4,6 +4,11 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import yaml
+
+from serving.loadtest.scenario import Slo
 
 Behaviour = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
 
@@ -49,6 +54,19 @@ async def slow(_body: bytes, writer: asyncio.StreamWriter) -> None:
     writer.write(answer(200, ANSWER))
 
 
+def untimed(source: Path, to: Path, *, http: str, grpc: str) -> None:
+    """Copy a scenario with all that a busy machine could fail taken out, and other targets."""
+    document = yaml.safe_load(source.read_text())
+    address = grpc if document["target"].startswith("grpc") else http
+    document["target"] = f"{document['target'].partition(':')[0]}://{address}"
+    document |= {"max_lag": "60s", "deadline": "20s", "timeout": "20s", "connections": 64}
+    timed = {"p50", "p90", "p99", "p99.9", "max", "rejected_p99", "goodput_rps", "throughput"}
+    assert timed < {*Slo.__struct_encode_fields__}
+    slos = [{k: v for k, v in slo.items() if k not in timed} for slo in document["slos"]]
+    document["slos"] = [slo for slo in slos if slo.keys() != {"phase"}]
+    to.write_text(yaml.safe_dump(document, sort_keys=False))
+
+
 class Target:
     """A server that answers every request by `behave`; keeps what it was asked."""
 
@@ -62,6 +80,7 @@ class Target:
 
     @property
     def url(self) -> str:
+        """Where it is."""
         return f"http://127.0.0.1:{self.port}"
 
     @contextlib.contextmanager
