@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ssl
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -70,18 +71,19 @@ def untimed(source: Path, to: Path, *, http: str, grpc: str) -> None:
 class Target:
     """A server that answers every request by `behave`; keeps what it was asked."""
 
-    def __init__(self, behave: Behaviour) -> None:
+    def __init__(self, behave: Behaviour, tls: ssl.SSLContext | None = None) -> None:
         self.heads: list[bytes] = []
         self.bodies: list[bytes] = []
         self.port = 0
         self._behave = behave
+        self._tls = tls
         self._loop = asyncio.new_event_loop()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def url(self) -> str:
         """Where it is."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
 
     @contextlib.contextmanager
     def served(self) -> Iterator["Target"]:
@@ -89,7 +91,7 @@ class Target:
         started, ending = threading.Event(), asyncio.Event()
 
         async def main() -> None:
-            server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+            server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
             self.port = server.sockets[0].getsockname()[1]
             started.set()
             await ending.wait()
