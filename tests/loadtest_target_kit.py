@@ -2,8 +2,14 @@
 
 import asyncio
 import contextlib
+import ssl
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import yaml
+
+from serving.loadtest.scenario import Slo
 
 Behaviour = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
 
@@ -49,20 +55,35 @@ async def slow(_body: bytes, writer: asyncio.StreamWriter) -> None:
     writer.write(answer(200, ANSWER))
 
 
+def untimed(source: Path, to: Path, *, http: str, grpc: str) -> None:
+    """Copy a scenario with all that a busy machine could fail taken out, and other targets."""
+    document = yaml.safe_load(source.read_text())
+    address = grpc if document["target"].startswith("grpc") else http
+    document["target"] = f"{document['target'].partition(':')[0]}://{address}"
+    document |= {"max_lag": "60s", "deadline": "20s", "timeout": "20s", "connections": 64}
+    timed = {"p50", "p90", "p99", "p99.9", "max", "rejected_p99", "goodput_rps", "throughput"}
+    assert timed < {*Slo.__struct_encode_fields__}
+    slos = [{k: v for k, v in slo.items() if k not in timed} for slo in document["slos"]]
+    document["slos"] = [slo for slo in slos if slo.keys() != {"phase"}]
+    to.write_text(yaml.safe_dump(document, sort_keys=False))
+
+
 class Target:
     """A server that answers every request by `behave`; keeps what it was asked."""
 
-    def __init__(self, behave: Behaviour) -> None:
+    def __init__(self, behave: Behaviour, tls: ssl.SSLContext | None = None) -> None:
         self.heads: list[bytes] = []
         self.bodies: list[bytes] = []
         self.port = 0
         self._behave = behave
+        self._tls = tls
         self._loop = asyncio.new_event_loop()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        """Where it is."""
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
 
     @contextlib.contextmanager
     def served(self) -> Iterator["Target"]:
@@ -70,7 +91,7 @@ class Target:
         started, ending = threading.Event(), asyncio.Event()
 
         async def main() -> None:
-            server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+            server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
             self.port = server.sockets[0].getsockname()[1]
             started.set()
             await ending.wait()

@@ -17,6 +17,8 @@ _AT_ONCE: Final = 64
 """Requests sent before the loop may read answers again, if the generator is behind."""
 
 _SWEEP_SECONDS: Final = 0.05
+_GRACE_SECONDS: Final = 5.0
+"""How much longer than anybody waits the run may last, should a request never end."""
 
 
 class Client(Protocol):
@@ -142,3 +144,6 @@ class Generator:
                 self._outcomes.unsent(self._waiting.popleft(), now)
             sweep()
             self._end()
+            last = turns.times[-1] if len(turns) else 0.0
+            if now > last + turns.timeout + _GRACE_SECONDS:
+                self._finished.set()

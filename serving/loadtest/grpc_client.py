@@ -149,6 +149,10 @@ class GrpcClient:
             )
             outcomes.failed(index, now, status, words, answered=not unanswered)
             return
+        except Exception as error:  # noqa: BLE001 - whatever it was, this request has ended
+            words = f"{type(error).__name__}: {error}"
+            outcomes.failed(index, turns.now(), "unreadable", words, answered=False)
+            return
         outcomes.succeeded(index, turns.now(), "OK", _facts(answer), answer.ByteSize())
 
 

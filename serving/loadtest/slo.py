@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from serving.loadtest.results import Counts, Result
+from serving.loadtest.results import Counts, GeneratorCheck, Result
 from serving.loadtest.scenario import Bounds, Slo
 
 __all__ = ["Check", "Verdict", "judge", "validity"]
@@ -74,15 +74,19 @@ def validity(result: Result) -> list[str]:
         found.append(
             f"the generator fell behind its schedule: 1 % of the requests left {_time(late)} late "
             f"or more, the latest {_time(generator.lag.largest)} (`max_lag` is "
-            f"{_time(generator.max_lag)}); lower the rate, or raise `processes` ({generator.processes}) where there are "
-            "cores free"
+            f"{_time(generator.max_lag)}); {_relief(generator)}"
         )
     if generator.cpu_share > _MAX_CPU:
         found.append(
-            f"a generator process used {generator.cpu_share:.0%} of a core; lower the rate, or "
-            f"raise `processes` ({generator.processes}) where there are cores free"
+            f"a generator process used {generator.cpu_share:.0%} of a core; {_relief(generator)}"
         )
     return found
+
+
+def _relief(generator: GeneratorCheck) -> str:
+    return (
+        f"lower the rate, or raise `processes` ({generator.processes}) where there are cores free"
+    )
 
 
 def statuses(counts: Counts) -> str:
@@ -109,8 +113,9 @@ def _schedule(result: Result) -> Check:
     if not ok:
         words = (
             f"{_share(waited)} of the requests waited for a free connection, 1 % of these "
-            f"{_time(waits.quantile(0.99))} or longer, {whole.unsent} in vain: the target is slower "
-            f"than the schedule; lower the rate, or raise `connections` ({result.connections})"
+            f"{_time(waits.quantile(0.99))} or longer, {whole.unsent} in vain: the target is "
+            f"slower than the schedule; lower the rate, or raise `connections` "
+            f"({result.connections})"
         )
     return Check(name="schedule", wanted=wanted, measured=measured, ok=ok, words=words)
 

@@ -1,12 +1,14 @@
 """Whole runs, generator process and all, against servers that behave in one way each."""
 
 import json
+import ssl
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import loadtest_target_kit as kit
 import pytest
+import trustme
 
 from serving.config.decode import decode
 from serving.errors import InvalidRequest
@@ -14,7 +16,7 @@ from serving.loadtest.results import Result
 from serving.loadtest.runner import GeneratorFailed, run
 from serving.loadtest.scenario import Scenario
 from serving.loadtest.slo import judge
-from serving.loadtest.target import TargetUnreachable
+from serving.loadtest.target import TargetUnreachable, Tls
 
 FOLDER = Path(__file__).parent
 USUAL = """\
@@ -189,6 +191,20 @@ async def test_a_body_that_is_no_request_is_said_before_anything_is_sent(tmp_pat
         pytest.raises((GeneratorFailed, InvalidRequest), match="the body of `m`"),
     ):
         await run(scenario(target.url, text + "encoding: binary\n"), tmp_path)
+
+
+async def test_tls_is_spoken_with_whom_the_authority_vouches_for(tmp_path: Path) -> None:
+    """And not with anybody else."""
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    with kit.Target(kit.fine, context).served() as target:
+        known = await run(scenario(target.url), FOLDER, tls=Tls(ca=str(tmp_path / "ca.pem")))
+        with pytest.raises(TargetUnreachable, match=r"(?i)certificate"):
+            await run(scenario(target.url), FOLDER)
+
+    assert known.whole.ok == 50
 
 
 async def test_a_body_is_sent_as_it_is(tmp_path: Path) -> None:

@@ -98,10 +98,11 @@ def test_length_and_rate_can_be_overridden(tmp_path: Path) -> None:
         tmp_path,
         (
             "  - {name: a, for: 2s, rate: 10}",
-            "  - {name: a, for: 2s, rate: 10}\n"
-            "  - {name: b, for: 6s, spike: {base: 10, peak: 40, at: 2s, lasts: 2s}}\n"
-            "  - {name: c, for: 2s, ramp: {from: 10, to: 20}}\n"
-            "  - {name: d, for: 2s, steps: {from: 10, to: 20}}",
+            """\
+  - {name: a, for: 2s, rate: 10}
+  - {name: b, for: 6s, spike: {base: 10, peak: 40, at: 2s, lasts: 2s}}
+  - {name: c, for: 2s, ramp: {from: 10, to: 20}}
+  - {name: d, for: 2s, steps: {from: 10, to: 20}}""",
         ),
     )
     assert found == ""
