@@ -44,6 +44,12 @@ async def rude(_body: bytes, writer: asyncio.StreamWriter) -> None:
     writer.close()
 
 
+async def parting(_body: bytes, writer: asyncio.StreamWriter) -> None:
+    """Answer, and hang up each time."""
+    writer.write(answer(200, ANSWER).replace(b" X\r\n", b" X\r\nConnection: close\r\n"))
+    writer.close()
+
+
 async def foreign(_body: bytes, writer: asyncio.StreamWriter) -> None:
     """Answer 200 with something else."""
     writer.write(answer(200, b"<html>welcome</html>"))

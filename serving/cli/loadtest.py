@@ -75,6 +75,10 @@ def loadtest(
     printed = json_file is not None and str(json_file) == "-"
     output = Output(json=printed, verbose=verbose)
     given = _read(scenario)
+    if (seconds or rate) and all(phase.trace or phase.log for phase in given.phases):
+        raise click.UsageError(
+            "--seconds and --rate change made-up loads; a recorded one has `scale` and `speed`"
+        )
     asked = override(given, target=target, seconds=seconds, rate=rate)
     if seed is not None:
         asked = msgspec.structs.replace(asked, seed=seed)

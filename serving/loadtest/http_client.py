@@ -62,6 +62,7 @@ class HttpClient:
         self._open: set[_Connection] = set()
         self._opening: set[asyncio.Task[None]] = set()
         self._closed = False
+        self._down = False  # the last try to connect has failed
 
     async def open(self) -> None:
         """Connect. Raises TargetUnreachable if not even one connection can be made."""
@@ -82,14 +83,13 @@ class HttpClient:
 
     def free(self) -> bool:
         """Whether a request can leave now; also if it would only find nobody there."""
-        return bool(self.idle) or not self._open
+        return bool(self.idle) or (self._down and not self._open)
 
     def send(self, index: int) -> None:
         """Send a request; only when `free`."""
         if not self.idle:
             self.outcomes.sent(index, 0)
-            words = self.error or "the target has closed every connection"
-            self.outcomes.failed(index, self.turns.now(), "refused", words, answered=False)
+            self.outcomes.failed(index, self.turns.now(), "refused", self.error, answered=False)
             return
         kind = self.turns.kind[index]
         body, json_length = self._bodies[kind].make(
@@ -130,7 +130,10 @@ class HttpClient:
         except (OSError, ssl.SSLError) as error:
             late = f"no connection within {_OPEN_SECONDS:g} s"
             self.error = late if isinstance(error, TimeoutError) else _why(error)
+            self._down = True
+            self.freed()  # who waits would wait in vain
             return False
+        self._down = False
         return True
 
     async def _connect_again(self) -> None:

@@ -202,6 +202,8 @@ def _slo(where: KeyPath, slo: Slo, scenario: Scenario) -> Iterator[_Found]:
     if slo.phase and slo.phase not in phases:
         hint = did_you_mean(slo.phase, phases)
         yield (*where, "phase"), f"there is no phase `{slo.phase}`", hint
+    if slo.phase and any(phase.warmup for phase in scenario.phases if phase.name == slo.phase):
+        yield (*where, "phase"), f"`{slo.phase}` is warm-up, which counts for no SLO", ""
     for key in ("goodput", "goodput_rps"):
         if getattr(slo, key) is not None and scenario.deadline is None:
             message = "goodput is measured against `deadline`, which this scenario does not set"

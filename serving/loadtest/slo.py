@@ -144,7 +144,7 @@ def _latencies(place: str, counts: Counts, slo: Slo) -> Iterator[Check]:
     for name, share in _QUANTILES:
         if (limit := limits[name]) is not None:
             measured = counts.latency.quantile(share)
-            yield _at_most(f"{place}: {name}", measured, float(limit), "nothing was sent")
+            yield _at_most(f"{place}: {name}", measured, float(limit), "no request succeeded")
     if slo.rejected_p99 is not None:
         measured = counts.rejected.quantile(0.99)
         why = "no answer was an error"
@@ -181,7 +181,7 @@ def _rates(
         ok = share >= slo.goodput
         yield _compare(name, wanted, share, ok=ok, detail=detail, shown=_share)
     per_second = (
-        ("goodput", slo.goodput_rps, counts.good if has_deadline else None),
+        ("goodput a second", slo.goodput_rps, counts.good if has_deadline else None),
         ("throughput", slo.throughput, counts.ok),
     )
     for word, least, count in per_second:

@@ -148,6 +148,16 @@ def test_a_target_that_is_no_address_is_exit_2(tmp_path: Path) -> None:
     assert "is not an address" in done.stderr
 
 
+def test_a_recorded_load_has_no_rate_to_change(tmp_path: Path) -> None:
+    """An option that would do nothing is wrong usage."""
+    (tmp_path / "load.csv").write_text("seconds,rps\n0,20\n")
+    phases = [{"name": "t", "trace": {"file": "load.csv"}}]
+    done = sluice(write(tmp_path, "http://127.0.0.1:1", phases=phases), "--rate", "5")
+
+    assert done.returncode == 2
+    assert "`scale` and `speed`" in done.stderr
+
+
 def test_nobody_at_the_target_is_exit_3(tmp_path: Path, unused_tcp_port: int) -> None:
     """With the reason and what to do."""
     done = sluice(write(tmp_path, f"http://127.0.0.1:{unused_tcp_port}"))

@@ -136,6 +136,13 @@ async def test_a_target_that_only_fails_gives_an_invalid_run(
     assert status in verdict.invalid[0]
 
 
+async def test_a_target_that_hangs_up_after_each_answer_is_called_anew() -> None:
+    """No request is lost by it."""
+    result, _ = await ran(kit.parting, USUAL.replace("500ms", "20s"))
+
+    assert result.whole.statuses == {"200": 50}
+
+
 async def test_refusals_do_not_count_as_latency() -> None:
     """A quick error is in a histogram of its own."""
     result, _ = await ran(kit.busy)

@@ -69,6 +69,7 @@ def test_the_shipped_scenarios_are_fine(path: Path) -> None:
         ("name: fine", "name: fine\ntarget: http://u:p@x", "holds no credential"),
         ("name: fine", "name: fine\nwarmup: 2s", "nothing is left to measure"),
         ("rate: 10", "rate: 10, warmup: true", "all phases are warm-up"),
+        ("rate: 10", "rate: 10, warmup: true", "`a` is warm-up, which counts for no SLO"),
         ("name: fine", "name: fine\nheaders: {Authorization: x}", "put the token into"),
         ("name: fine", "name: fine\nheaders: {content-length: '1'}", "by the load test itself"),
         ("p99: 50ms", "roles: {canary: {}}", "expected `at_least`, `at_most` or both"),
