@@ -245,26 +245,7 @@ def _validity(report: Document) -> str:
                 f"of {count(generator.lag.count)} requests; the generator's own lateness, "
                 f"p99 at most {time_words(generator.max_lag)} is fine"
             ),
-        ],
-        [
-            escaped("waited for a free connection"),
-            *(escaped(value) for value in _quantiles(generator.waits)),
-            _dim(
-                f"{count(generator.waits.count)} requests; part of their latency"
-                if generator.waits.count
-                else "none had to"
-            ),
-        ],
-    ],
-        [
-            escaped("waited for a free connection"),
-            *(escaped(value) for value in _quantiles(generator.waits)),
-            escaped(
-                f"{count(generator.waits.count)} requests; part of their latency"
-                if generator.waits.count else "none had to"
-            ),
-        ],
-    ]  # fmt: skip
+        ]
     if report.invalid:
         said = element(
             "p", element("span", "No.", css="no"), " ", escaped("; ".join(report.invalid))
