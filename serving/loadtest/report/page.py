@@ -237,21 +237,26 @@ def _parts(heading: str, parts: Sequence[Part]) -> list[str]:
 
 def _validity(report: Document) -> str:
     generator = report.generator
+    lag, waits = generator.lag, generator.waits
+    waited = (
+        f"{count(waits.count)} requests; part of their latency" if waits.count else "none had to"
+    )
+    late = (
+        f"of {count(lag.count)} requests; the generator's own lateness, "
+        f"p99 at most {time_words(generator.max_lag)} is fine"
+    )
     rows = [
-        [
-            escaped("left later than scheduled"),
-            *(escaped(value) for value in _quantiles(generator.lag)),
-            _dim(
-                f"of {count(generator.lag.count)} requests; the generator's own lateness, "
-                f"p99 at most {time_words(generator.max_lag)} is fine"
-            ),
-        ]
-    if report.invalid:
-        said = element(
-            "p", element("span", "No.", css="no"), " ", escaped("; ".join(report.invalid))
+        [escaped(name), *(escaped(value) for value in _quantiles(values)), _dim(words)]
+        for name, values, words in (
+            ("left later than scheduled", lag, late),
+            ("waited for a free connection", waits, waited),
         )
+    ]
+    if report.invalid:
+        answer, words = element("span", "No.", css="no"), "; ".join(report.invalid)
     else:
-        said = element("p", element("span", "Yes.", css="yes"), " The generator kept its schedule.")
+        answer, words = element("span", "Yes.", css="yes"), "The generator kept its schedule."
+    said = element("p", answer, " ", escaped(words))
     used = (
         f"The busiest of {generator.processes} generator processes used "
         if generator.processes > 1
