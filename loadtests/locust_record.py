@@ -62,8 +62,8 @@ class Seen(msgspec.Struct, kw_only=True):
 
     most_in_flight: int = 0
 
-    def add(self, one: Outcome, deadline: float | None) -> None:
-        """Count an outcome."""
+    def add(self, one: Outcome, deadline: float | None, patience: float = 0.0) -> None:
+        """Count an outcome; who got no answer would have waited for one at least `patience`."""
         counts = self._at(one.kind, one.due)
         ok = one.answered and one.status in SUCCESS
         counts.scheduled += 1
@@ -73,7 +73,7 @@ class Seen(msgspec.Struct, kw_only=True):
         counts.good += ok and (deadline is None or one.latency <= deadline)
         _count(counts.statuses, one.status)
         if ok or not one.answered:
-            counts.latency.add(one.latency)
+            counts.latency.add(one.latency if ok else max(one.latency, patience))
         else:
             counts.rejected.add(one.latency)
         if ok:

@@ -119,6 +119,8 @@ class Run:
         )
         self.warmup = 0.0 if scenario is None else float(scenario.warmup)
         self.timeout = _TIMEOUT if scenario is None else float(scenario.timeout)
+        self.patience = min(self.timeout, self.deadline or math.inf)
+        """Seconds that somebody waits for an answer."""
         token = os.environ.get("SLUICE_TOKEN", "")
         self.headers = dict(scenario.headers) if scenario is not None else {}
         if token:
@@ -168,7 +170,9 @@ class Run:
         """Count an outcome, whose `due` is monotonic, unless it was due after the end."""
         if one.due >= self.end(math.inf):
             return
-        self.seen.add(msgspec.structs.replace(one, due=one.due - self._began), self.deadline)
+        self.seen.add(
+            msgspec.structs.replace(one, due=one.due - self._began), self.deadline, self.patience
+        )
 
     def unsent(self, kind: str, due: float) -> None:
         """Count what was due and could not be sent."""

@@ -28,7 +28,7 @@ _QUANTILES: Final = ("p50", "p90", "p99", "p99.9", "max")
 _MORE: Final = """
 .outcome { margin: .8rem 0 1.2rem } .yes, .no { white-space: nowrap } .yes { color: var(--good); font-weight: 600 }
 .no { color: var(--trigger); font-weight: 600 } .wide { margin-bottom: .7rem }
-.wide h3 { margin-top: 0 } .failures { --arm: var(--trigger) }
+td > .dim { display: inline-block; min-width: 13rem } .wide h3 { margin-top: 0 } .failures { --arm: var(--trigger) }
 .wide svg[viewBox^="0 0 1140"] { min-width: 44rem }
 .facts { display: grid; gap: .7rem; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)) }
 .facts b { display: block; font-size: 1.25rem; font-variant-numeric: tabular-nums }
@@ -116,7 +116,7 @@ def _slos(report: Document) -> str:
             escaped(check.name),
             escaped(check.wanted),
             escaped(check.measured),
-            element("span", escaped(check.words), css="dim"),
+            _dim(check.words),
         ]
         for check in report.slos
     ]
@@ -237,30 +237,26 @@ def _parts(heading: str, parts: Sequence[Part]) -> list[str]:
 
 def _validity(report: Document) -> str:
     generator = report.generator
+    lag, waits = generator.lag, generator.waits
+    waited = (
+        f"{count(waits.count)} requests; part of their latency" if waits.count else "none had to"
+    )
+    late = (
+        f"of {count(lag.count)} requests; the generator's own lateness, "
+        f"p99 at most {time_words(generator.max_lag)} is fine"
+    )
     rows = [
-        [
-            escaped("left later than scheduled"),
-            *(escaped(value) for value in _quantiles(generator.lag)),
-            escaped(
-                f"of {count(generator.lag.count)} requests; the generator's own lateness, "
-                f"p99 at most {time_words(generator.max_lag)} is fine"
-            ),
-        ],
-        [
-            escaped("waited for a free connection"),
-            *(escaped(value) for value in _quantiles(generator.waits)),
-            escaped(
-                f"{count(generator.waits.count)} requests; part of their latency"
-                if generator.waits.count else "none had to"
-            ),
-        ],
-    ]  # fmt: skip
-    if report.invalid:
-        said = element(
-            "p", element("span", "No.", css="no"), " ", escaped("; ".join(report.invalid))
+        [escaped(name), *(escaped(value) for value in _quantiles(values)), _dim(words)]
+        for name, values, words in (
+            ("left later than scheduled", lag, late),
+            ("waited for a free connection", waits, waited),
         )
+    ]
+    if report.invalid:
+        answer, words = element("span", "No.", css="no"), "; ".join(report.invalid)
     else:
-        said = element("p", element("span", "Yes.", css="yes"), " The generator kept its schedule.")
+        answer, words = element("span", "Yes.", css="yes"), "The generator kept its schedule."
+    said = element("p", answer, " ", escaped(words))
     used = (
         f"The busiest of {generator.processes} generator processes used "
         if generator.processes > 1
@@ -276,6 +272,10 @@ def _validity(report: Document) -> str:
 def _quantiles(latency: Latency) -> list[str]:
     values = (latency.p50, latency.p90, latency.p99, latency.p999, latency.max)
     return [_or_dash(value, time_words) for value in values]
+
+
+def _dim(words: str) -> str:
+    return element("span", escaped(words), css="dim")
 
 
 def _or_dash(value: float | None, words: Callable[[float], str]) -> str:

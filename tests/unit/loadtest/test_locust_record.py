@@ -63,6 +63,14 @@ def test_a_quick_refusal_does_not_make_the_target_look_fast(record: Any) -> None
     assert (whole.scheduled, whole.answered, whole.ok, whole.failed) == (2, 1, 0, 2)
 
 
+def test_who_is_hung_up_on_has_waited_as_long_as_one_waits(record: Any) -> None:
+    """A target that hangs up at once must not be faster than one that answers."""
+    seen = record.Seen()
+    seen.add(outcome(record, 0.6, status="closed", answered=False, latency=0.001), None, 2.0)
+
+    assert result(record, seen).whole.latency.largest == 2.0
+
+
 def test_a_success_after_the_deadline_is_not_good(record: Any) -> None:
     """It counts as a success all the same."""
     seen = record.Seen()
