@@ -119,7 +119,7 @@ class Run:
         )
         self.warmup = 0.0 if scenario is None else float(scenario.warmup)
         self.timeout = _TIMEOUT if scenario is None else float(scenario.timeout)
-        self.patience = min(self.timeout, self.deadline or math.inf)
+        self.patience = self.timeout
         """Seconds that somebody waits for an answer."""
         token = os.environ.get("SLUICE_TOKEN", "")
         self.headers = dict(scenario.headers) if scenario is not None else {}

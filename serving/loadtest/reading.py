@@ -21,6 +21,10 @@ _OURS: Final = frozenset(
     {"host", "content-length", "content-type", "transfer-encoding", "connection"}
     | {"x-request-timeout", "grpc-timeout", "inference-header-content-length"}
 )
+_LATENCIES: Final = {
+    **{name: name for name in ("p50", "p90", "p99", "max", "rejected_p99")},
+    "p99.9": "p999",
+}
 _Found = tuple[KeyPath, str, str]
 
 
@@ -204,6 +208,7 @@ def _slo(where: KeyPath, slo: Slo, scenario: Scenario) -> Iterator[_Found]:
         yield (*where, "phase"), f"there is no phase `{slo.phase}`", hint
     if slo.phase and any(phase.warmup for phase in scenario.phases if phase.name == slo.phase):
         yield (*where, "phase"), f"`{slo.phase}` is warm-up, which counts for no SLO", ""
+    yield from _limits(where, slo, scenario)
     for key in ("goodput", "goodput_rps"):
         if getattr(slo, key) is not None and scenario.deadline is None:
             message = "goodput is measured against `deadline`, which this scenario does not set"
@@ -215,6 +220,15 @@ def _slo(where: KeyPath, slo: Slo, scenario: Scenario) -> Iterator[_Found]:
                 yield (*where, table, name), "expected `at_least`, `at_most` or both", ""
     if slo == Slo(phase=slo.phase):
         yield where, "an SLO that asks for nothing", "such as `p99: 50ms` or `error_rate: 0.01`"
+
+
+def _limits(where: KeyPath, slo: Slo, scenario: Scenario) -> Iterator[_Found]:
+    """A limit that silence would keep is none."""
+    for key, attribute in _LATENCIES.items():
+        limit = getattr(slo, attribute)
+        if limit is not None and limit >= scenario.timeout:
+            message = f"requests without an answer count with `timeout` ({scenario.timeout})"
+            yield (*where, key), message, "a limit must be below it to notice them"
 
 
 def _summary(problems: list[Problem]) -> str:

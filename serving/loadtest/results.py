@@ -13,9 +13,9 @@ class Counts(msgspec.Struct, kw_only=True):
     `scheduled` = `sent` + `unsent`, and `sent` = the sum of `statuses`.
 
     `latency` counts from the time a request was to be sent. It has answers with success, and the
-    requests that got no answer, with the time waited or the time one would have waited, whichever
-    is longer. `rejected` has answers with an error: a quick refusal must not make a slow server
-    look fast.
+    requests that got no answer, with the scenario's `timeout` at least, however soon that was
+    known. `rejected` has answers with an error: a quick refusal must not make a slow server look
+    fast.
     """
 
     scheduled: int = 0

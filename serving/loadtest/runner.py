@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import math
 import platform
 import sys
 import time
@@ -105,7 +104,7 @@ async def run(
         [_name(kind) for kind in scenario.requests],
         warmup=float(scenario.warmup),
         deadline=deadline,
-        patience=min(float(scenario.timeout), deadline or math.inf),
+        timeout=float(scenario.timeout),
         generator=GeneratorCheck(
             processes=processes,
             max_lag=float(scenario.max_lag),

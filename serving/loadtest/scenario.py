@@ -209,7 +209,7 @@ class Slo(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What must hold, in one phase or in all that are no warm-up together.
 
     Latency counts from the time at which a request was to be sent, and is that of answers with
-    success; a request without an answer counts with `timeout` or `deadline`, whichever is shorter.
+    success; a request without an answer counts with `timeout`, which a limit must be below.
     """
 
     phase: str = ""

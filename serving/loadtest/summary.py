@@ -75,7 +75,7 @@ def summarise(
     *,
     warmup: float,
     deadline: float | None,
-    patience: float,
+    timeout: float,
     generator: GeneratorCheck,
 ) -> Summary:
     """Count.
@@ -86,10 +86,10 @@ def summarise(
         kinds: names of the kinds.
         warmup: seconds from the start that count for nothing.
         deadline: seconds a success may take to be good; None: any.
-        patience: seconds one waits for an answer.
+        timeout: seconds that a request without an answer counts with at least.
         generator: what is known of the generator but its lag and waits, which are added.
     """
-    counter = _Counter(ended, deadline, patience)
+    counter = _Counter(ended, deadline, timeout)
     phase = plan.phase[ended.place]
     warm_phase = np.array([one.warmup for one in plan.phases])[phase]
     warm = warm_phase | (ended.times < warmup)
@@ -152,13 +152,13 @@ def _seconds(plan: Plan, counter: "_Counter", ended: Ended, warmup: float) -> li
 class _Counter:
     """Counts any part of the requests."""
 
-    def __init__(self, ended: Ended, deadline: float | None, patience: float) -> None:
+    def __init__(self, ended: Ended, deadline: float | None, timeout: float) -> None:
         self._ended = ended
         self._deadline = deadline
         took = ended.arrays["ended"] - ended.times
         answered = ended.arrays["answered"]
-        # Who got no answer would have waited for one as long as one waits.
-        self._took = np.where(answered, took, np.maximum(took, patience))
+        # However soon that was known: who gets no answer waits as long as anybody waits for one.
+        self._took = np.where(answered, took, np.maximum(took, timeout))
         self._rejected = answered & ~ended.arrays["ok"]
 
     def count(self, part: NDArray[np.bool_] | slice) -> Counts:

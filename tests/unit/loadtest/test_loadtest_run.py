@@ -152,8 +152,8 @@ async def test_refusals_do_not_count_as_latency() -> None:
 
 
 async def test_who_got_no_answer_counts_with_the_whole_wait() -> None:
-    """Being hung up on at once is not a latency of nothing."""
-    result, _ = await ran(kit.rude)
+    """Being hung up on at once is not a latency of nothing, nor of the deadline."""
+    result, _ = await ran(kit.rude, USUAL + "deadline: 100ms\n")
 
     assert result.whole.latency.count == 50
     assert result.whole.latency.quantile(0.01) == pytest.approx(0.5, rel=0.01)

@@ -68,6 +68,7 @@ def test_the_shipped_scenarios_are_fine(path: Path) -> None:
         ("name: fine", "name: fine\ntarget: ftp://x", "is not an address"),
         ("name: fine", "name: fine\ntarget: http://u:p@x", "holds no credential"),
         ("name: fine", "name: fine\nwarmup: 2s", "nothing is left to measure"),
+        ("p99: 50ms", "p99.9: 10s", "requests without an answer count with `timeout` (10s)"),
         ("rate: 10", "rate: 10, warmup: true", "all phases are warm-up"),
         ("rate: 10", "rate: 10, warmup: true", "`a` is warm-up, which counts for no SLO"),
         ("name: fine", "name: fine\nheaders: {Authorization: x}", "put the token into"),
