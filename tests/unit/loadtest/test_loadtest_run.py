@@ -1,6 +1,7 @@
 """Whole runs, generator process and all, against servers that behave in one way each."""
 
 import json
+import socket
 import ssl
 from collections import Counter
 from pathlib import Path
@@ -187,6 +188,14 @@ async def test_nobody_there_is_said_before_anything_is_sent(
     target = f"{scheme}://127.0.0.1:{unused_tcp_port}"
     with pytest.raises(TargetUnreachable, match=rf"nobody answers at {target}: .*refused"):
         await run(scenario(target), FOLDER)
+
+
+async def test_a_listener_that_does_not_speak_grpc_is_told_from_nobody() -> None:
+    """It takes connections, and that is all."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        target = f"grpc://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(TargetUnreachable, match="takes connections but does not speak gRPC"):
+            await run(scenario(target), FOLDER)
 
 
 async def test_a_body_that_is_no_request_is_said_before_anything_is_sent(tmp_path: Path) -> None:
