@@ -37,6 +37,7 @@ COMMANDS: Final[dict[str, str]] = {
     "retraining": "Show and steer requests for training.",
     "candidate": "Add a newly trained model file as a shadow.",
     "simulate": "Try a policy on a recorded or made-up load.",
+    "loadtest": "Send requests on a schedule and judge the answers.",
     "tokens": "Make credentials for callers.",
 }
 """Command name to short help. `NAME` lives in `serving.cli.NAME` as a click command `NAME`."""

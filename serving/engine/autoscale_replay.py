@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from serving.engine.autoscale import AVERAGED_SECONDS, REPORT_SECONDS, Load, Scaling, decide
-from serving.engine.load_trace import LoadTrace
+from serving.load_trace import LoadTrace
 
 __all__ = ["Moment", "Replay", "Workload", "replay"]
 

@@ -38,7 +38,7 @@ def coded(text: object) -> str:
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped(text))
 
 
-def element(name: str, *children: str, **attributes: object) -> str:
+def element(name: str, /, *children: str, **attributes: object) -> str:
     """One element.
 
     Args:

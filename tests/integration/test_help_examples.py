@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 import gateway_kit
+import loadtest_target_kit
 import parquet_log
 import pytest
 import shipping_kit
@@ -24,6 +25,7 @@ from serving.quarantine import register
 from serving.quarantine.decision import Crash, Suspect
 
 DEMO = Path(__file__).parents[2] / "configs" / "demo"
+SCENARIOS = Path(__file__).parents[2] / "loadtests" / "scenarios"
 USUAL_ADMIN = "127.0.0.1:8002"
 VERBS = ("promote", "pause", "resume", "approve", "abort", "retry")
 MOVING = tuple(f"sluice rollout {verb}" for verb in (*VERBS, "status", "watch", "history"))
@@ -90,6 +92,14 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[gateway_kit.Runni
     # Stands for the usual ports, where `infer` and `plan` look if nothing is said.
     (folder / ".sluice").symlink_to(copy / ".sluice")
     with gateway_kit.running(copy, "--data", str(copy / ".sluice"), "--engine", "local") as running:
+        for scenario in SCENARIOS.glob("*.yaml"):
+            (folder / "loadtests" / "scenarios").mkdir(parents=True, exist_ok=True)
+            loadtest_target_kit.untimed(
+                scenario,
+                folder / "loadtests" / "scenarios" / scenario.name,
+                http=running.http,
+                grpc=running.grpc,
+            )
         yield running
 
 

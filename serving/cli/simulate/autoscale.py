@@ -15,7 +15,7 @@ from serving.config.load import load_gateway
 from serving.config.schema import WorkersConfig
 from serving.engine.autoscale import Scaling
 from serving.engine.autoscale_replay import Moment, Replay, Workload, replay
-from serving.engine.load_trace import SHAPES, LoadTrace, read_trace, shape
+from serving.load_trace import SHAPES, LoadTrace, read_trace, shape
 
 if TYPE_CHECKING:
     from rich.console import Group

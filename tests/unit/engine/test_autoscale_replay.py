@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from serving.engine import autoscale, autoscale_replay
 from serving.engine.autoscale import Scaling
 from serving.engine.autoscale_replay import Workload, replay
-from serving.engine.load_trace import LoadTrace, Point, shape
+from serving.load_trace import LoadTrace, Point, shape
 
 WORK = Workload(work=1e-3, deadline=0.5, start=5)
 

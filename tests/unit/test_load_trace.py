@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.engine.load_trace import SHAPES, InvalidTrace, LoadTrace, Point, read_trace, shape
+from serving.load_trace import SHAPES, InvalidTrace, LoadTrace, Point, read_trace, shape
 
 
 def read(tmp_path: Path, content: str) -> LoadTrace:

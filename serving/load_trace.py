@@ -1,4 +1,6 @@
-"""A load over time: read from a file, or one of a few shapes. For `sluice simulate`.
+"""A load over time: read from a file, or one of a few shapes.
+
+For `sluice simulate` and `sluice loadtest`.
 
 Two kinds of file are read: a table with a header (`.csv`), and what Prometheus answers to
 `/api/v1/query_range` (`.json`; several series are added up), so that a recorded load can be

@@ -1,0 +1,170 @@
+"""`sluice loadtest`: requests on a schedule, and a verdict."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from serving.cli.output import CommandError, ExitCode, Output, Unreachable
+from serving.cli.where import Where, connection_options
+
+if TYPE_CHECKING:
+    from serving.loadtest.report.document import Document
+    from serving.loadtest.results import Result
+    from serving.loadtest.scenario import Scenario
+    from serving.loadtest.target import Tls
+
+__all__ = ["loadtest"]
+
+_FILE = click.Path(path_type=Path, dir_okay=False, writable=True)
+
+
+@click.command(short_help="Send requests on a schedule and judge the answers.")
+@click.argument("scenario", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--target", metavar="URL", help="The listener, in place of the scenario's.")
+@click.option(
+    "--seconds", type=click.FloatRange(min=0, min_open=True), help="Length of the run, all phases."
+)
+@click.option(
+    "--rate", type=click.FloatRange(min=0, min_open=True), help="Requests a second at the highest."
+)
+@click.option("--seed", type=int, help="Another schedule than the scenario's.")
+@click.option("--json", "json_file", type=_FILE, help="Write the outcome as JSON; - prints it.")
+@click.option("--junit", "junit_file", type=_FILE, help="Write JUnit XML, one case for each SLO.")
+@click.option("--html", "html_file", type=_FILE, help="Write a page with plots.")
+@click.option("-v", "--verbose", is_flag=True, help="Say more, on standard error.")
+@connection_options
+def loadtest(
+    scenario: Path,
+    *,
+    target: str | None,
+    seconds: float | None,
+    rate: float | None,
+    seed: int | None,
+    json_file: Path | None,
+    junit_file: Path | None,
+    html_file: Path | None,
+    verbose: bool,
+    where: Where,
+) -> int:
+    """Send the requests of SCENARIO when they are due, and judge the answers by its SLOs.
+
+    A request leaves when its time has come, whatever became of those before it, and its latency
+    counts from that time: a slow target is not asked less. SCENARIO is YAML; docs/operations.md
+    says what is in it, and loadtests/scenarios has some.
+
+    The run is invalid if the generator itself was late. Exit codes: 0 every SLO is met; 1 one is
+    missed, or the run is invalid; 2 the scenario has mistakes; 3 nobody listens at the target.
+
+    \b
+    Examples:
+      sluice loadtest loadtests/scenarios/smoke.yaml
+      sluice loadtest loadtests/scenarios/smoke.yaml --seconds 3 --html smoke.html
+      sluice loadtest loadtests/scenarios/spike.yaml --seconds 4 --rate 100 --junit spike.xml
+    """  # noqa: D301  - \b keeps click from re-wrapping the examples
+    import asyncio
+
+    from serving.cli.loadtest_progress import progress_for
+    from serving.cli.loadtest_tables import shown
+    from serving.loadtest.reading import override
+    from serving.loadtest.runner import run
+    from serving.loadtest.slo import judge
+    from serving.loadtest.target import TargetUnreachable
+
+    printed = json_file is not None and str(json_file) == "-"
+    output = Output(json=printed, verbose=verbose)
+    given = _read(scenario)
+    if (seconds or rate) and all(phase.trace or phase.log for phase in given.phases):
+        raise click.UsageError(
+            "--seconds and --rate change made-up loads; a recorded one has `scale` and `speed`"
+        )
+    asked = override(given, target=target, seconds=seconds, rate=rate)
+    if seed is not None:
+        asked = msgspec.structs.replace(asked, seed=seed)
+    tls = _tls(asked, where)
+    try:
+        with progress_for(asked.name, silent=printed) as told:
+            result: Result = asyncio.run(
+                run(asked, scenario.parent, token=where.token(), tls=tls, told=told)
+            )
+    except TargetUnreachable as error:
+        hint = "`sluice up DIR` starts a gateway; --target asks one elsewhere"
+        raise Unreachable(error.message, hint=hint) from error
+    verdict = judge(result, asked.slos)
+    report = _written(result, verdict, json_file, junit_file, html_file)
+    if printed:
+        output.machine(report)
+    output.say(shown(result, verdict))
+    return ExitCode.OK if verdict.outcome == "met" else ExitCode.NO
+
+
+def _read(path: Path) -> "Scenario":
+    """The scenario, or every mistake in it and exit 2."""
+    from serving.cli import output
+    from serving.errors import InvalidConfig
+    from serving.loadtest.reading import read_scenario
+    from serving.loadtest.target import InvalidTarget
+
+    try:
+        return read_scenario(path)
+    except (InvalidConfig, InvalidTarget) as error:
+        for problem in getattr(error, "problems", ()):
+            click.echo(str(problem), err=True)
+        several = bool(getattr(error, "problems", ()))
+        words = "the scenario has mistakes; nothing was sent" if several else error.message
+        output.print_error(words)
+        raise click.exceptions.Exit(ExitCode.USAGE) from error
+
+
+def _tls(scenario: "Scenario", where: Where) -> "Tls | None":
+    """The options' files, for a target that speaks TLS. Raises CommandError."""
+    from serving.loadtest.target import InvalidTarget, Tls, parse_target
+
+    try:
+        target = parse_target(scenario.target)
+    except InvalidTarget as error:
+        raise click.UsageError(error.message) from error
+    files = where.tls
+    if not target.secure:
+        return None
+    files.context()
+
+    def text(path: Path | None) -> str | None:
+        return None if path is None else str(path.resolve())
+
+    key = files.client_key or files.client_cert
+    return Tls(ca=text(files.authority), cert=text(files.client_cert), key=text(key))
+
+
+def _written(
+    result: "Result",
+    verdict: Any,
+    json_file: Path | None,
+    junit_file: Path | None,
+    html_file: Path | None,
+) -> "Document":
+    """Make the report and write it where it was asked for. Raises CommandError."""
+    from serving.loadtest.report.document import document, to_json
+    from serving.loadtest.report.junit import to_junit
+    from serving.loadtest.report.machine import machine
+    from serving.loadtest.report.page import to_html
+
+    report = document(result, verdict, machine=machine(), command=_command())
+    try:
+        if json_file is not None and str(json_file) != "-":
+            json_file.write_bytes(to_json(report))
+        if junit_file is not None:
+            junit_file.write_text(to_junit(report), encoding="utf-8")
+        if html_file is not None:
+            html_file.write_text(to_html(report), encoding="utf-8")
+    except OSError as error:
+        raise CommandError(f"{error.filename} cannot be written: {error.strerror}") from error
+    return report
+
+
+def _command() -> str:
+    import shlex
+    import sys
+
+    return shlex.join(["sluice", *sys.argv[1:]])

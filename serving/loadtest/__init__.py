@@ -1,0 +1,1 @@
+"""Load tests: requests on a schedule, what became of them, and a verdict."""
