@@ -104,6 +104,8 @@ class Joiner:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 limit=_LONGEST_LINE,
+                # Arrow's own allocator reserves a gigabyte at once, which counts against the limit.
+                env={**os.environ, "ARROW_DEFAULT_MEMORY_POOL": "system"},
             )
         return self._child
 

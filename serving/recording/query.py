@@ -69,6 +69,8 @@ class Query:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            # Arrow's own allocator reserves a gigabyte at once, which counts against `memory`.
+            env={**os.environ, "ARROW_DEFAULT_MEMORY_POOL": "system"},
             start_new_session=True,  # Ctrl-C reaches us, and we end it
         )
         self._listener = threading.Thread(target=self._listen, daemon=True)

@@ -66,7 +66,7 @@ class Relation:
     def source(self, tables: Sequence[pa.Table]) -> str:
         """A query for everything in tables of one schema, where they are."""
         name = f"__rows{next(_NUMBERS)}"
-        self._connection.register(name, pa.concat_tables(tables))
+        self._connection.register(name, pa.concat_tables(tables).combine_chunks())
         self._names.append(name)
         return f"SELECT * FROM {name}"  # noqa: S608 - ours
 
@@ -212,7 +212,8 @@ def _copied(connection: "duckdb.DuckDBPyConnection", tables: Sequence[pa.Table])
     count = "SELECT count(*) FROM duckdb_tables() WHERE schema_name = ?"
     [(number,)] = connection.execute(count, [_PARTS]).fetchall()
     name = f"{_PARTS}.part{number}"
-    connection.register("__arrow", pa.concat_tables(tables))
+    # In one piece: of hundreds of small batches DuckDB holds a vector a column and batch.
+    connection.register("__arrow", pa.concat_tables(tables).combine_chunks())
     try:
         run(connection, f"CREATE TABLE {name} AS SELECT * FROM __arrow")  # noqa: S608 - ours
     finally:

@@ -193,6 +193,15 @@ def test_no_other_file_can_be_read(log: Path, sql: str) -> None:
         ask(log, sql.format(log=log))
 
 
+def test_rows_that_came_one_by_one_need_no_more_than_together(tmp_path: Path) -> None:
+    """A quiet gateway writes many batches of a row or two; each would cost as much as 2,048."""
+    kit.segment(tmp_path, [kit.row(number) for number in range(1, 3001)])
+
+    [row] = ask(tmp_path, "SELECT count(*) AS n FROM employment", memory=96 << 20)
+
+    assert row == {"n": 3000}
+
+
 def test_a_query_that_needs_too_much_memory_ends_with_words(log: Path) -> None:
     """And not with a machine that swaps."""
     with pytest.raises(QueryFailed, match="needs more than 64 MiB"):
