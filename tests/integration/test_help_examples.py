@@ -145,20 +145,30 @@ class Rollout:
     def __init__(self, demo: gateway_kit.Running) -> None:
         self._demo = demo
         self._url = f"{demo.admin}/api/v1/rollouts/employment"
-        status, standing = demo.ask(self._url, token=demo.token)
-        phase = standing["phase"] if status == 200 else "pending"
-        if phase == "done":  # what it wanted is production; the file has to want it again
-            self._apply(None)
-            self._wait(
-                "/history", lambda told: told["rollouts"][0]["events"][-1]["kind"] == "superseded"
-            )
-            self._apply(ROLLOUT)
-        elif phase != "pending":
-            if phase != "aborted":
-                self.do("abort")
-                self.until("aborted")
-            self.do("retry")
-        self.until("progressing")
+        before = self._now()
+        deadline = time.monotonic() + 60
+        while True:
+            now = self._now()
+            assert time.monotonic() < deadline, now
+            phase, another = now.get("phase", ""), now.get("id") != before.get("id")
+            if phase == "progressing" and (another or before.get("phase") in (None, "pending")):
+                return
+            if phase == "done":  # what it wanted is production; the file has to want it again
+                self._apply(None)
+                self._wait(
+                    "/history",
+                    lambda told: told["rollouts"][0]["events"][-1]["kind"] == "superseded",
+                )
+                self._apply(ROLLOUT)
+            elif phase == "aborted":  # as an example wanted, or because of one about quarantine
+                self._say("retry")
+            elif phase in ("progressing", "paused", "awaiting_approval"):
+                self._say("abort")
+            time.sleep(0.05)
+
+    def _now(self) -> dict[str, Any]:
+        status, standing = self._demo.ask(self._url, token=self._demo.token)
+        return dict(standing) if status == 200 else {}
 
     def until(self, phase: str) -> None:
         """Wait until it is there."""
@@ -175,10 +185,13 @@ class Rollout:
 
     def do(self, verb: str, **body: object) -> None:
         """As a person would."""
-        status, answer = self._demo.ask(
+        status, answer = self._say(verb, **body)
+        assert status == 200, answer
+
+    def _say(self, verb: str, **body: object) -> tuple[int, Any]:
+        return self._demo.ask(
             f"{self._url}/{verb}", {"reason": "an example", **body}, token=self._demo.token
         )
-        assert status == 200, answer
 
     def bring(self, verb: str) -> None:
         """To where a verb means something."""
