@@ -21,6 +21,7 @@ class Counted:
     shadow: dict[str, int] = field(default_factory=dict)
     seconds: tuple[list[float], list[float]] = ([], [])
     full: frozenset[str] = frozenset()
+    keyed: bool = True
 
     def events(self, signal: str) -> dict[float, tuple[int, int]]:
         """By probability."""

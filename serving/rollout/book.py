@@ -121,6 +121,11 @@ class Book:
         return canary + self._filled(CANARY), production + self._filled(PRODUCTION)
 
     @property
+    def keyed(self) -> bool:
+        """Whether any request had a key."""
+        return bool(self._filled(CANARY) or self._filled(PRODUCTION))
+
+    @property
     def excluded(self) -> dict[str, tuple[int, int]]:
         """By reason: requests of canary and production that do not count."""
         return {reason: _pair(pair) for reason, pair in self.counts.excluded.items()}

@@ -45,6 +45,10 @@ class EventBook(Protocol):
         """Keys that met them, and requests without one."""
 
     @property
+    def keyed(self) -> bool:
+        """Whether any request had a key."""
+
+    @property
     def shadow(self) -> dict[str, int]:
         """Copies by outcome, each key once."""
 

@@ -68,8 +68,8 @@ def _signals(case: Case, book: EventBook) -> list[str]:
 
 
 def unit_of(book: EventBook) -> Literal["keys", "requests"]:
-    """What `keys` counts: as many keys as requests are requests."""
-    return "requests" if book.keys == book.requests else "keys"
+    """What `keys` counts: requests, where no request had a key."""
+    return "keys" if book.keyed else "requests"
 
 
 def crowded(case: Case) -> RuleStanding:

@@ -47,6 +47,11 @@ class _Tally:
         met = self.exposures().values()
         return (self.requests[0], sum(pair[1] for pair in met)) if met else self.requests
 
+    @property
+    def keyed(self) -> bool:
+        """Whether users are counted."""
+        return bool(self.exposures())
+
     def events(self, signal: str) -> dict[float, tuple[int, int]]:
         return self.counts.get(signal, {})
 

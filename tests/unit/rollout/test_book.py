@@ -99,6 +99,7 @@ def test_a_key_that_changes_over_is_exposed_once_and_met_both() -> None:
 
     assert book.exposures() == {0.05: (0, 1), 0.25: (1, 0)}
     assert book.keys == (2, 1)
+    assert book.keyed
 
 
 def test_requests_without_a_key_count_each() -> None:
@@ -111,6 +112,7 @@ def test_requests_without_a_key_count_each() -> None:
     assert book.events("errors") == {0.25: (4, 10)}
     assert book.exposures() == {0.25: (4, 10)}
     assert book.keys == (4, 10)
+    assert not book.keyed
 
 
 def test_a_number_that_is_skipped_is_lost_and_said() -> None:

@@ -173,8 +173,8 @@ def test_a_crowded_rule_is_undecided() -> None:
 
 
 def test_requests_without_keys_are_called_requests() -> None:
-    """Where each is drawn by itself there are as many of both."""
-    book = Counted(signal={"errors": ALIKE}, requests=(50, 950), keys=(50, 950))
+    """Also while some of those that were drawn are not answered yet, or do not count."""
+    book = Counted(signal={"errors": ALIKE}, requests=(48, 940), keys=(50, 950), keyed=False)
 
     assert only(plan(ERRORS), book).unit == "requests"
 
@@ -184,9 +184,12 @@ def test_users_who_have_nearly_all_had_it_prove_nothing() -> None:
     counts = {0.5: (4_600, 4_500)}
     users, requests = (
         only(
-            plan(PROVEN), Counted(signal={"errors": counts}, requests=requests, keys=(5_000, 5_000))
+            plan(PROVEN),
+            Counted(
+                signal={"errors": counts}, requests=(50_000, 50_000), keys=(5_000, 5_000), keyed=has
+            ),
         )
-        for requests in ((50_000, 50_000), (5_000, 5_000))
+        for has in (True, False)
     )
 
     assert users.verdict == "undecided"
