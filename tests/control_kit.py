@@ -2,6 +2,8 @@
 
 import asyncio
 import hashlib
+import json
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -85,6 +87,23 @@ class Valkey:
         self.process.wait()
         assert self.process.stdout
         self.process.stdout.close()
+
+
+def ask_control(data: Path, method: str, path: str) -> tuple[int, Any]:
+    """Ask a control process over its private socket; status 0 if it does not answer."""
+    with socket.socket(socket.AF_UNIX) as asking:
+        try:
+            token = (data / "admin.token").read_text().strip()
+            asking.connect(str(data / "run" / "control.sock"))
+            head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+            asking.sendall(
+                f"{head}Authorization: Bearer {token}\r\nContent-Length: 2\r\n\r\n{{}}".encode()
+            )
+            answer = asking.makefile("rb").read()
+        except OSError:
+            return 0, None
+    top, _, body = answer.partition(b"\r\n\r\n")
+    return (int(top.split()[1]), json.loads(body)) if top else (0, None)
 
 
 class FakeWorker:

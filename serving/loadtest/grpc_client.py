@@ -8,10 +8,11 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 
-from serving.loadtest.bodies import Bodies, KindSpec
+from serving.loadtest.bodies import Bodies
 from serving.loadtest.outcomes import Facts, Outcomes
-from serving.loadtest.target import Target, TargetUnreachable, Tls
+from serving.loadtest.target import TargetUnreachable
 from serving.loadtest.turns import Turns
+from serving.loadtest.wire import Orders
 from serving.protocol._generated import inference_pb2 as pb
 
 __all__ = ["GrpcClient"]
@@ -37,29 +38,25 @@ class GrpcClient:
 
     def __init__(
         self,
-        target: Target,
-        kinds: list[KindSpec],
+        orders: Orders,
         bodies: list[Bodies],
         turns: Turns,
         outcomes: Outcomes,
         *,
-        connections: int,
-        headers: dict[str, str],
-        token: str,
-        tls: Tls | None,
         freed: Callable[[], None],
     ) -> None:
-        self._target = target
+        self._target = orders.target
         self._bodies = bodies
         self._turns = turns
         self._outcomes = outcomes
-        self._count = connections
-        self._tls = tls
+        self._count = orders.connections
+        self._tls = orders.tls
         self._freed = freed
-        every = {**headers, **({"authorization": f"Bearer {token}"} if token else {})}
+        bearer = {"authorization": f"Bearer {orders.token}"} if orders.token else {}
+        every = {**orders.headers, **bearer}
         self._metadata = [
             tuple((name.lower(), value) for name, value in {**every, **kind.headers}.items())
-            for kind in kinds
+            for kind in orders.kinds
         ]
         self._channels: list[grpc.aio.Channel] = []
         self._calls: set[asyncio.Task[None]] = set()

@@ -16,8 +16,9 @@ import httptools
 
 from serving.loadtest.bodies import Bodies, KindSpec
 from serving.loadtest.outcomes import Outcomes, facts_of
-from serving.loadtest.target import Target, TargetUnreachable, Tls
+from serving.loadtest.target import TargetUnreachable
 from serving.loadtest.turns import Turns
+from serving.loadtest.wire import Orders
 from serving.protocol.rest_client import decode_error
 
 __all__ = ["HttpClient"]
@@ -28,7 +29,7 @@ _JSON_LENGTH: Final = b"inference-header-content-length"
 
 
 class HttpClient:
-    """`connections` connections to one listener.
+    """Connections to one listener; `orders` say how many.
 
     `turns` knows the requests, `outcomes` takes what becomes of them, `freed` is called whenever a
     connection can take another.
@@ -36,28 +37,23 @@ class HttpClient:
 
     def __init__(
         self,
-        target: Target,
-        kinds: list[KindSpec],
+        orders: Orders,
         bodies: list[Bodies],
         turns: Turns,
         outcomes: Outcomes,
         *,
-        connections: int,
-        headers: dict[str, str],
-        token: str,
-        tls: Tls | None,
         freed: Callable[[], None],
     ) -> None:
-        self.target = target
+        self.target = orders.target
         self.turns = turns
         self.outcomes = outcomes
         self.freed = freed
         self.idle: deque[_Connection] = deque()
         self.error = ""
         self._bodies = bodies
-        self._heads = [_head(target, kind, headers, token) for kind in kinds]
-        self._count = connections
-        self._tls = tls
+        self._heads = [_head(orders, kind) for kind in orders.kinds]
+        self._count = orders.connections
+        self._tls = orders.tls
         self._context: ssl.SSLContext | None = None
         self._open: set[_Connection] = set()
         self._opening: set[asyncio.Task[None]] = set()
@@ -242,12 +238,12 @@ class _Connection(asyncio.Protocol):
         client.outcomes.succeeded(index, now, "200", facts, self._size)
 
 
-def _head(target: Target, kind: KindSpec, headers: dict[str, str], token: str) -> bytes:
+def _head(orders: Orders, kind: KindSpec) -> bytes:
     path = f"/v2/models/{kind.model}" + (f"/versions/{kind.version}" if kind.version else "")
-    lines = [f"POST {path}/infer HTTP/1.1", f"Host: {target.authority}"]
-    lines += [f"{name}: {value}" for name, value in {**headers, **kind.headers}.items()]
-    if token:
-        lines.append(f"Authorization: Bearer {token}")
+    lines = [f"POST {path}/infer HTTP/1.1", f"Host: {orders.target.authority}"]
+    lines += [f"{name}: {value}" for name, value in {**orders.headers, **kind.headers}.items()]
+    if orders.token:
+        lines.append(f"Authorization: Bearer {orders.token}")
     lines.append("Content-Type: application/json\r\n")
     return "\r\n".join(lines).encode("latin-1")
 

@@ -104,18 +104,7 @@ def _client(orders: Orders, turns: Turns, outcomes: Outcomes, generator: Generat
         from serving.loadtest.grpc_client import GrpcClient as Kind  # noqa: PLC0415 - 0.2 s
     else:
         from serving.loadtest.http_client import HttpClient as Kind  # type: ignore[assignment] # noqa: PLC0415
-    return Kind(
-        orders.target,
-        orders.kinds,
-        bodies,
-        turns,
-        outcomes,
-        connections=orders.connections,
-        headers=orders.headers,
-        token=orders.token,
-        tls=orders.tls,
-        freed=generator.freed,
-    )
+    return Kind(orders, bodies, turns, outcomes, freed=generator.freed)
 
 
 def _stop(generator: Generator) -> None:

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ from typing import Any
 
 import monitoring_kit
 import pytest
-from control_kit import ConfigDirectory, Valkey
+from control_kit import ConfigDirectory, Valkey, ask_control
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
@@ -66,19 +65,7 @@ class Home:
 
     def ask(self, method: str, path: str) -> tuple[int, Any]:
         """Ask control over its private socket; status 0 if it does not answer."""
-        with socket.socket(socket.AF_UNIX) as asking:
-            try:
-                token = (self.data / "admin.token").read_text().strip()
-                asking.connect(str(self.data / "run" / "control.sock"))
-                head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
-                asking.sendall(
-                    f"{head}Authorization: Bearer {token}\r\nContent-Length: 2\r\n\r\n{{}}".encode()
-                )
-                answer = asking.makefile("rb").read()
-            except OSError:
-                return 0, None
-        top, _, body = answer.partition(b"\r\n\r\n")
-        return (int(top.split()[1]), json.loads(body)) if top else (0, None)
+        return ask_control(self.data, method, path)
 
     def status(self) -> Any:
         """Where the model stands."""
