@@ -1,12 +1,12 @@
 """What a notice of a rollout says: a CloudEvent 1.0 in structured JSON. Pure."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Final, Literal
 
 import msgspec
 
 from serving.config.rollout import RolloutConfig
+from serving.control.cloud_event import CloudEvent, moment
 from serving.rollout.standing import RolloutStanding, RuleStanding
 from serving.rollout.state import Event
 
@@ -75,17 +75,6 @@ class RolloutNotice(msgspec.Struct, frozen=True, kw_only=True):
     """What a person may do now; empty if nothing is needed."""
 
 
-class _CloudEvent(msgspec.Struct, frozen=True, kw_only=True):
-    specversion: str = "1.0"
-    id: str
-    source: str
-    type: str
-    subject: str
-    time: str
-    datacontenttype: str = "application/json"
-    data: RolloutNotice
-
-
 def names_of(event: Event, standing: RolloutStanding) -> tuple[NoticeName, ...]:
     """What an event is called in `notify.events`, the most telling first; empty: it is not told.
 
@@ -145,16 +134,16 @@ def event_of(
         rules=standing.rules,
         waiting_for=standing.waiting_for,
         group=asks.group if asks is not None else "",
-        answer_by=_moment(event.at + float(asks.timeout)) if asks is not None else "",
+        answer_by=moment(event.at + float(asks.timeout)) if asks is not None else "",
         command=_command(event, standing),
     )
     return msgspec.json.encode(
-        _CloudEvent(
+        CloudEvent(
             id=identifier_of(event, standing),
             source=source,
             type=f"{TYPE}.{names[0]}",
             subject=standing.model,
-            time=_moment(event.at),
+            time=moment(event.at),
             data=data,
         )
     )
@@ -168,7 +157,3 @@ def _command(event: Event, standing: RolloutStanding) -> str:
         "aborted": "history",
     }.get(standing.phase, "")
     return f"sluice rollout {verb} {standing.model}" if verb and event.kind != "resumed" else ""
-
-
-def _moment(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

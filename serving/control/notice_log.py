@@ -16,22 +16,14 @@ from serving.config.rollout import NotifyConfig
 from serving.files import append_line
 
 __all__ = [
-    "GIVE_UP_SECONDS",
     "Notice",
     "Settled",
     "Target",
     "append",
-    "next_attempt",
     "read",
     "targets_of",
     "unsettled",
 ]
-
-GIVE_UP_SECONDS: Final = 86400.0
-"""After which a notice that nobody took is not sent any more."""
-
-_FIRST_PAUSE: Final = 1.0
-_LONGEST_PAUSE: Final = 300.0
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -90,11 +82,6 @@ def targets_of(notify: Iterable[NotifyConfig], names: Iterable[str]) -> list[Tar
         if told.intersection(one.events) and (one.webhook or one.file)
     }
     return list(found)
-
-
-def next_attempt(attempts: int, now: float) -> float:
-    """When to try again after that many attempts: 1, 2, 4 … seconds later, at most five minutes."""
-    return now + float(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(attempts - 1, 20)))
 
 
 def unsettled(lines: Iterable[Notice | Settled]) -> list[tuple[Notice, Target]]:

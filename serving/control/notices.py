@@ -14,8 +14,9 @@ from serving.clock import Clock
 from serving.config.rollout import RolloutConfig
 from serving.control import notice_log
 from serving.control.notice_event import event_of, identifier_of, names_of
-from serving.control.notice_log import GIVE_UP_SECONDS, Notice, Settled, Target, next_attempt
+from serving.control.notice_log import Notice, Settled, Target
 from serving.control.outbound import DeliveryFailed, Reach, post_event, read_secret
+from serving.control.patience import GIVE_UP_SECONDS, next_attempt
 from serving.files import append_line
 from serving.rollout.standing import RolloutStanding
 from serving.rollout.state import Event

@@ -1,10 +1,10 @@
 """What a request for training says: a CloudEvent 1.0 in structured JSON."""
 
-from datetime import UTC, datetime
 from typing import Final, Literal
 
 import msgspec
 
+from serving.control.cloud_event import CloudEvent, moment
 from serving.control.harm_state import Harm
 from serving.drift.changes import Change
 from serving.drift.verdict import Loss
@@ -73,17 +73,6 @@ class RetrainingData(msgspec.Struct, frozen=True, kw_only=True):
     results: Results
 
 
-class _CloudEvent(msgspec.Struct, frozen=True, kw_only=True):
-    specversion: str = "1.0"
-    id: str
-    source: str
-    type: str = TYPE
-    subject: str
-    time: str
-    datacontenttype: str = "application/json"
-    data: RetrainingData
-
-
 def event_of(identifier: str, *, source: str, at: float, data: RetrainingData) -> bytes:
     """Write the event; the same bytes are sent every time, however often that is.
 
@@ -94,7 +83,9 @@ def event_of(identifier: str, *, source: str, at: float, data: RetrainingData) -
         data: what is asked for, and why.
     """
     return msgspec.json.encode(
-        _CloudEvent(id=identifier, source=source, subject=data.model, time=_moment(at), data=data)
+        CloudEvent(
+            id=identifier, source=source, type=TYPE, subject=data.model, time=moment(at), data=data
+        )
     )
 
 
@@ -117,8 +108,4 @@ def numbers_of(harm: Harm) -> EvidenceNumbers | None:
 
 def period(start: float, end: float) -> Period:
     """Two moments, seconds since 1970."""
-    return Period(start=_moment(start), end=_moment(end))
-
-
-def _moment(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return Period(start=moment(start), end=moment(end))

@@ -7,11 +7,12 @@ answered for it. Every change of the state is a pure function here; the desk doe
 
 import contextlib
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 import msgspec
 from msgspec.structs import replace
 
+from serving.control.patience import GIVE_UP_SECONDS, next_attempt
 from serving.drift.retraining import RetrainState, ended
 from serving.files import write_whole
 
@@ -21,16 +22,10 @@ __all__ = [
     "after_delivery",
     "after_end",
     "after_failure",
-    "next_attempt",
     "overdue",
     "read_kept",
     "write_kept",
 ]
-
-_FIRST_PAUSE: Final = 1.0
-_LONGEST_PAUSE: Final = 300.0
-GIVE_UP_SECONDS: Final = 86400.0
-"""After which an event that nobody took is not sent any more."""
 
 Stage = Literal["undelivered", "delivered", "given_up", "ended"]
 
@@ -62,11 +57,6 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     """The last one."""
     person: str = ""
     """What a person has been told to look at."""
-
-
-def next_attempt(attempts: int, now: float) -> float:
-    """When to try again after that many attempts: 1, 2, 4 … seconds later, at most five minutes."""
-    return now + float(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(attempts - 1, 20)))
 
 
 def after_delivery(kept: Kept, identifier: str, said: str, now: float) -> Kept:

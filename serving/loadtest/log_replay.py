@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from serving.errors import SluiceError
 from serving.loadtest.scenario import LogReplay
 from serving.recording.query import Query
+from serving.recording.views import quoted
 
 __all__ = ["CannotReplay", "Recorded", "read_log"]
 
@@ -42,9 +43,9 @@ def read_log(folder: Path, replay: LogReplay, entities: list[str]) -> Recorded:
         CannotReplay: there are none, or a time in the scenario is not one.
         QueryFailed: the log cannot be asked, or has no such model or column.
     """
-    columns = "".join(f", {_quoted(name)}" for name in entities)
+    columns = "".join(f", {quoted(name)}" for name in entities)
     sql = (  # both names are quoted, and the query can only read
-        f"SELECT epoch(event_time) AS at, prediction_id{columns} FROM {_quoted(replay.model)} "  # noqa: S608
+        f"SELECT epoch(event_time) AS at, prediction_id{columns} FROM {quoted(replay.model)} "  # noqa: S608
         f'ORDER BY event_time, prediction_id, "row" LIMIT {replay.at_most}'
     )
     since, until = _moment(replay.since), _moment(replay.until)
@@ -65,10 +66,6 @@ def read_log(folder: Path, replay: LogReplay, entities: list[str]) -> Recorded:
     first = [i for i, name in enumerate(names) if not i or name != names[i - 1]]
     rows = np.diff([*first, len(names)])
     return Recorded(np.array(times)[first], np.array(first), rows, keys)
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _moment(text: str) -> float | None:

@@ -20,8 +20,9 @@ from notice_kit import START, happened, notices, plan, standing
 
 from serving.clock import ManualClock
 from serving.config.rollout import RolloutConfig
-from serving.control.notice_log import GIVE_UP_SECONDS, Settled, read
+from serving.control.notice_log import Settled, read
 from serving.control.outbound import DeliveryFailed, Reach, post
+from serving.control.patience import GIVE_UP_SECONDS
 from serving.rollout.standing import RolloutStanding
 from serving.rollout.state import Event
 

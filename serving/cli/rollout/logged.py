@@ -12,6 +12,7 @@ from serving.cli.output import CommandError
 from serving.cli.rollout.planned import Planned
 from serving.drift.counting import output_column
 from serving.recording.query import Query
+from serving.recording.views import quoted
 from serving.rollout.simulate.history import Rows, history_of
 from serving.rollout.simulate.replay import replayed
 from serving.rollout.simulate.verdicts import Answer
@@ -67,7 +68,7 @@ def _read(
     found: Planned, folder: Path, since: float | None, until: float | None, told: Told
 ) -> pa.Table:
     """One row a request, in order of time, with the columns that `_rows` reads."""
-    view = f"log.{_quoted(found.model)}"
+    view = f"log.{quoted(found.model)}"
     told("reading the log", 0, 1)
     columns = {row[0]: row[1] for row in _asked(folder, f"DESCRIBE {view}", since, until)}
     codes = ", ".join(f"'{code}'" for code in _NOT_THE_VERSIONS)
@@ -97,13 +98,13 @@ def _key(found: Planned, columns: dict[str, Any]) -> str:
     """What a user is told by: the assignment's key, as logged; nothing if it is not."""
     key = found.config.traffic.assignment.key if found.config.traffic.assignment else ""
     name = f"entity.{key}"
-    return f"CAST({_quoted(name)} AS VARCHAR)" if name in columns else "NULL"
+    return f"CAST({quoted(name)} AS VARCHAR)" if name in columns else "NULL"
 
 
 def _not_fresh(columns: dict[str, Any]) -> str:
     views = [name for name in columns if name.startswith("status.")]
     fresh = ", ".join(f"'{status}'" for status in _FRESH)
-    told = " OR ".join(f"coalesce({_quoted(name)} NOT IN ({fresh}), false)" for name in views)
+    told = " OR ".join(f"coalesce({quoted(name)} NOT IN ({fresh}), false)" for name in views)
     return f"({told})" if told else "NULL"
 
 
@@ -117,7 +118,7 @@ def _prediction(found: Planned, columns: dict[str, Any]) -> str:
     if column not in columns:
         return "NULL"
     listed = str(columns[column]).endswith("[]")
-    return f"{_quoted(column)}[{place + 1}]" if listed else _quoted(column)
+    return f"{quoted(column)}[{place + 1}]" if listed else quoted(column)
 
 
 def _rows(table: pa.Table) -> Rows:
@@ -147,7 +148,3 @@ def _values(column: pa.Array) -> tuple["np.typing.NDArray[np.float64] | None", b
         return np.asarray(column.cast(pa.float64()).fill_null(np.nan)), False
     numbered = column.dictionary_encode().indices.cast(pa.float64())
     return np.asarray(numbered.fill_null(np.nan), np.float64), True
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

@@ -4,7 +4,8 @@ import notice_kit
 import pytest
 
 from serving.control import notice_log
-from serving.control.notice_log import Notice, Settled, Target, next_attempt, targets_of, unsettled
+from serving.control.notice_log import Notice, Settled, Target, targets_of, unsettled
+from serving.control.patience import next_attempt
 
 HOOK = Target(webhook="https://ci.example/hook/secret", secret_file="key")
 FILE = Target(file="rollouts.jsonl")
