@@ -18,6 +18,7 @@ __all__ = [
     "RolloutConfig",
     "Rule",
     "Step",
+    "step_words",
 ]
 
 Breach = Literal["abort", "pause"]
@@ -243,3 +244,12 @@ class RolloutConfig(Section, frozen=True, kw_only=True):
 
     aa_test: bool = False
     """The new version is the same file as production's, to try a plan out."""
+
+
+def step_words(step: Step) -> str:
+    """A step in words: `shadow 25 %`, `weight 5 %`, `approval of fraud-ml`."""
+    if step.approve is not None:
+        return f"approval of {step.approve.group}" if step.approve.group else "approval"
+    if step.shadow is not None:
+        return f"shadow {step.shadow:g} %"
+    return f"weight {step.weight or 0:g} %"

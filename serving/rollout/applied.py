@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from serving.config.rollout import RolloutConfig, Step
+from serving.config.rollout import RolloutConfig, step_words
 from serving.config.schema import ModelConfig
 from serving.config.snapshot import RolloutTraffic, Snapshot, StagedVersion
 from serving.rollout.baking import spans
@@ -25,7 +25,6 @@ __all__ = [
     "placed",
     "same_traffic",
     "standing_production",
-    "step_words",
     "superseded",
 ]
 
@@ -241,17 +240,6 @@ def alike(one: RolloutTraffic | None, other: RolloutTraffic | None) -> bool:
 def same_traffic(one: Mapping[str, RolloutTraffic], other: Mapping[str, RolloutTraffic]) -> bool:
     """Whether workers would do the same for every model."""
     return one.keys() == other.keys() and all(alike(put, other[name]) for name, put in one.items())
-
-
-def step_words(step: Step) -> str:
-    """A step in words: `shadow 25 %`, `weight 5 %`, `approval of fraud-ml`."""
-    if step.shadow is not None:
-        return f"shadow {step.shadow:g} %"
-    if step.weight is not None:
-        return f"weight {step.weight:g} %"
-    return (
-        f"approval of {step.approve.group}" if step.approve and step.approve.group else "approval"
-    )
 
 
 def number_of(identifier: str) -> int:

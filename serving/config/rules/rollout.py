@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from serving.config.facts import Facts
 from serving.config.load import Loaded
 from serving.config.problems import Path, Problem, Severity, did_you_mean
-from serving.config.rollout import Bake, RolloutConfig, Step
+from serving.config.rollout import Bake, RolloutConfig, Step, step_words
 from serving.config.rules.guardrails import check_guardrails
 from serving.config.rules.notices import check_notices
 from serving.config.schema import VersionSource
 
-__all__ = ["check_rollouts", "step_words"]
+__all__ = ["check_rollouts"]
 
 
 def check_rollouts(loaded: Loaded, facts: Facts) -> list[Problem]:
@@ -29,15 +29,6 @@ def check_rollouts(loaded: Loaded, facts: Facts) -> list[Problem]:
             *check_notices(loaded, facts, name, config.rollout),
         )
     ]
-
-
-def step_words(step: Step) -> str:
-    """A step in words: `shadow 25 %`, `weight 5 %`, `approval of fraud-ml`."""
-    if step.approve is not None:
-        return f"approval of {step.approve.group}" if step.approve.group else "approval"
-    if step.shadow is not None:
-        return f"shadow {step.shadow:g} %"
-    return f"weight {step.weight or 0:g} %"
 
 
 class _Rollout:
