@@ -104,7 +104,8 @@ def test_a_killed_control_delivers_at_least_once_with_one_id(
         lines = (home.data / "journal" / "audit.jsonl").read_text().splitlines()
         verbs = [json.loads(line)["verb"] for line in lines]
         assert "retraining asked" in verbs
-        assert "retraining delivered" in verbs  # twice if it was killed right after the line
+        # Once by each at most: the first may have been killed right after the line.
+        assert verbs.count("retraining delivered") in (1, 2)
 
 
 def test_a_decision_that_was_only_written_is_sent(tmp_path: Path) -> None:
