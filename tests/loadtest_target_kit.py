@@ -14,7 +14,8 @@ from serving.loadtest.scenario import Slo
 Behaviour = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
 
 ANSWER = (
-    b'{"model_name":"m","model_version":"v1","outputs":[],'
+    b'{"model_name":"m","model_version":"v1",'
+    b'"outputs":[{"name":"p","datatype":"FP32","shape":[1,2],"data":[0.1,0.9]}],'
     b'"parameters":{"model_role":"production","feature_status":"a=OK,b=DEFAULTED|NOT_FOUND"}}'
 )
 
@@ -53,6 +54,11 @@ async def parting(_body: bytes, writer: asyncio.StreamWriter) -> None:
 async def foreign(_body: bytes, writer: asyncio.StreamWriter) -> None:
     """Answer 200 with something else."""
     writer.write(answer(200, b"<html>welcome</html>"))
+
+
+async def mistaken(_body: bytes, writer: asyncio.StreamWriter) -> None:
+    """Answer for another model."""
+    writer.write(answer(200, ANSWER.replace(b'"m"', b'"other"')))
 
 
 async def slow(_body: bytes, writer: asyncio.StreamWriter) -> None:

@@ -1,9 +1,11 @@
 """A load test's outcome for people: what happened, phase by phase, and the verdict."""
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from serving.cli.output import plain_table
+from serving.report.words import short_time
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
@@ -42,8 +44,8 @@ def _parts(result: "Result", verdict: "Verdict") -> Iterator["RenderableType"]:
     lag = result.generator.lag
     if lag.count:
         yield Text(
-            f"generator: requests left {lag.quantile(0.99) * 1e3:.2g} ms late (p99), "
-            f"{lag.largest * 1e3:.2g} ms at most; {result.generator.cpu_share:.0%} of a core",
+            f"generator: requests left {short_time(lag.quantile(0.99))} late (p99), "
+            f"{short_time(lag.largest)} at most; {result.generator.cpu_share:.0%} of a core",
             style="dim",
         )
     yield Text()
@@ -93,7 +95,7 @@ def _figures(phase: "PhaseResult", result: "Result") -> Iterator[str]:
     has = counts.scheduled and result.deadline is not None
     yield f"{counts.good / counts.scheduled:.2%}" if has else "-"
     for seconds in counts.latency.quantiles((0.5, 0.9, 0.99, 0.999, 1.0)):
-        yield f"{seconds * 1e3:.3g} ms" if seconds == seconds else "-"  # noqa: PLR0124 - NaN
+        yield "-" if math.isnan(seconds) else short_time(seconds)
 
 
 def _tables(counts: "Counts") -> Iterator[tuple[str, dict[str, int]]]:

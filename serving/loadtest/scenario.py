@@ -14,9 +14,11 @@ from serving.config.units import Seconds
 __all__ = [
     "Bounds",
     "Entity",
+    "Expect",
     "LogReplay",
     "Phase",
     "Ramp",
+    "Range",
     "RequestKind",
     "Scenario",
     "Slo",
@@ -51,6 +53,30 @@ class Entity(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     for all alike. Which key has which rank is drawn with the seed."""
 
 
+class Range(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """From where to where a number may be."""
+
+    at_least: float | None = None
+    """The smallest number that is right."""
+
+    at_most: float | None = None
+    """The largest number that is right."""
+
+
+class Expect(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a right answer is, beyond being one of the model (and version) asked, with outputs.
+
+    Any other counts as failed, with the status `wrong`.
+    """
+
+    rows: bool = True
+    """Whether every output has as many rows as the request. Not looked at with `body`."""
+
+    outputs: dict[str, Range] = {}
+    """Outputs that must be there, by name, and the range of their numbers; with a bound, NaN,
+    infinity and null are wrong. `{}` asks for any numbers."""
+
+
 class RequestKind(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One kind of request in the mix."""
 
@@ -79,6 +105,9 @@ class RequestKind(Section, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     headers: dict[str, str] = {}
     """Headers (gRPC: metadata) of this kind only."""
+
+    expect: Expect = Expect()
+    """What makes an answer right."""
 
 
 class Ramp(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -8,6 +8,7 @@ import msgspec
 
 from serving.loadtest.results import Counts, GeneratorCheck, Result
 from serving.loadtest.scenario import Bounds, Slo
+from serving.report.words import short_time
 
 __all__ = ["Check", "Verdict", "judge", "validity"]
 
@@ -16,6 +17,8 @@ _MAX_CPU: Final = 0.95
 
 _MAX_WAITED: Final = 0.01
 """Share of requests that may find all connections busy."""
+
+_ROUNDING: Final = 1e-9
 
 _QUANTILES: Final = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0))
 
@@ -72,9 +75,9 @@ def validity(result: Result) -> list[str]:
     late = generator.lag.quantile(0.99)
     if late > generator.max_lag:
         found.append(
-            f"the generator fell behind its schedule: 1 % of the requests left {_time(late)} late "
-            f"or more, the latest {_time(generator.lag.largest)} (`max_lag` is "
-            f"{_time(generator.max_lag)}); {_relief(generator)}"
+            f"the generator fell behind its schedule: 1 % of the requests left "
+            f"{short_time(late)} late or more, the latest {short_time(generator.lag.largest)} "
+            f"(`max_lag` is {short_time(generator.max_lag)}); {_relief(generator)}"
         )
     if generator.cpu_share > _MAX_CPU:
         found.append(
@@ -113,7 +116,7 @@ def _schedule(result: Result) -> Check:
     if not ok:
         words = (
             f"{_share(waited)} of the requests waited for a free connection, 1 % of these "
-            f"{_time(waits.quantile(0.99))} or longer, {whole.unsent} in vain: the target is "
+            f"{short_time(waits.quantile(0.99))} or longer, {whole.unsent} in vain: the target is "
             f"slower than the schedule; lower the rate, or raise `connections` "
             f"({result.connections})"
         )
@@ -143,24 +146,26 @@ def _latencies(place: str, counts: Counts, slo: Slo) -> Iterator[Check]:
     limits = {"p50": slo.p50, "p90": slo.p90, "p99": slo.p99, "p99.9": slo.p999, "max": slo.max}
     for name, share in _QUANTILES:
         if (limit := limits[name]) is not None:
-            measured = counts.latency.quantile(share)
-            yield _at_most(f"{place}: {name}", measured, float(limit), "no request succeeded")
+            measured, count = counts.latency.quantile(share), counts.latency.count
+            few = f" (the slowest of {count})" if 0 < count * (1 - share) < 1 - _ROUNDING else ""
+            yield _at_most(f"{place}: {name}", measured, float(limit), "no request succeeded", few)
     if slo.rejected_p99 is not None:
         measured = counts.rejected.quantile(0.99)
         why = "no answer was an error"
         yield _at_most(f"{place}: rejected p99", measured, float(slo.rejected_p99), why)
 
 
-def _at_most(name: str, measured: float, limit: float, why: str) -> Check:
+def _at_most(name: str, measured: float, limit: float, why: str, more: str = "") -> Check:
     if math.isnan(measured):
-        return _not_measured(name, f"≤ {_time(limit)}", why)
+        return _not_measured(name, f"≤ {short_time(limit)}", why)
     ok = measured <= limit
     return Check(
         name=name,
-        wanted=f"≤ {_time(limit)}",
-        measured=_time(measured),
+        wanted=f"≤ {short_time(limit)}",
+        measured=short_time(measured),
         ok=ok,
-        words=f"{name} is {_time(measured)}, {'within' if ok else 'over'} {_time(limit)}",
+        words=f"{name} is {short_time(measured)}, "
+        f"{'within' if ok else 'over'} {short_time(limit)}{more}",
     )
 
 
@@ -198,7 +203,16 @@ def _shares(
 ) -> Iterator[Check]:
     for key, bounds in wanted.items():
         name = f"{place}: {what} {key}"
-        share = _count(table, key) / total if total and table else math.nan
+        known = ", ".join(f"{one} {_share(count / total)}" for one, count in sorted(table.items()))
+        seen = _count(table, key)
+        share = seen / total if total and table else math.nan
+        if not seen and what == "version" and bounds.at_least is None:
+            # A name with a mistake in it would meet every `at_most`.
+            why = f"no answer came from it ({known or 'no answer at all'}); if none is fine too, "
+            yield _not_measured(
+                name, f"≤ {_share(bounds.at_most or 0.0)}", why + "add `at_least: 0`"
+            )
+            continue
         low = 0.0 if bounds.at_least is None else bounds.at_least
         high = 1.0 if bounds.at_most is None else bounds.at_most
         span = " and ".join(
@@ -206,7 +220,6 @@ def _shares(
             + [f"≤ {_share(high)}"] * (bounds.at_most is not None)
         )
         ok = low <= share <= high
-        known = ", ".join(f"{one} {_share(count / total)}" for one, count in sorted(table.items()))
         detail = f"of {total} answers: {known}" if total else ""
         yield _compare(name, span, share, ok=ok, detail=detail, shown=_share)
 
@@ -247,9 +260,3 @@ def _share(share: float) -> str:
 
 def _per_second(rate: float) -> str:
     return f"{rate:.1f}/s"
-
-
-def _time(seconds: float) -> str:
-    if seconds >= 1:
-        return f"{seconds:.2f} s"
-    return f"{seconds * 1e3:.3g} ms"

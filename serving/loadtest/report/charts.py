@@ -12,9 +12,9 @@ import msgspec
 
 from serving.loadtest.report.document import Slice
 from serving.report.svg import Plot, Scale, element, figure, path, ticks, tip
-from serving.report.words import count, percent
+from serving.report.words import count, percent, short_time
 
-__all__ = ["COLOURS", "Line", "Mark", "latency", "percentiles", "rates", "shares", "time_words"]
+__all__ = ["COLOURS", "Line", "Mark", "latency", "percentiles", "rates", "shares"]
 
 WIDTH: Final = 1140.0
 _HEIGHT: Final = 250.0
@@ -48,16 +48,6 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     value: float
 
 
-def time_words(seconds: float) -> str:
-    """A length of time in the unit that needs no zeros: `1.25 ms`."""
-    size = abs(seconds)
-    if size >= 1:
-        return f"{seconds:.3g} s"
-    if size >= 1e-3 or size == 0:
-        return f"{seconds * 1e3:.3g} ms" if size else "0"
-    return f"{seconds * 1e6:.3g} µs"
-
-
 class _Axis(msgspec.Struct, frozen=True, kw_only=True):
     """What stands at the left of a picture over time, and what is drawn behind its lines."""
 
@@ -77,7 +67,7 @@ def latency(slices: Sequence[Slice], lines: Sequence[Line], marks: Sequence[Mark
     axis = _Axis(
         label="Latency over time",
         y=logarithmic,
-        words=time_words,
+        words=short_time,
         behind=logarithmic.grid() + logarithmic.thresholds(marks),
     )
     return _over_time(plot, axis, slices, lines)
@@ -277,13 +267,13 @@ class _Logarithmic(msgspec.Struct, frozen=True, kw_only=True):
     def grid(self) -> str:
         """Lines with their times."""
         powers = [math.log10(value) for value in self.values]
-        return self.plot.grid(self.scale, powers, lambda power: time_words(10.0**power))
+        return self.plot.grid(self.scale, powers, lambda power: short_time(10.0**power))
 
     def thresholds(self, marks: Sequence[Mark]) -> str:
         """A dashed line for each mark."""
         start, end = self.plot.x_range
         return "".join(
-            element("line", tip(f"{mark.name}: at most {time_words(mark.value)}"),
+            element("line", tip(f"{mark.name}: at most {short_time(mark.value)}"),
                     css="threshold", x1=start, x2=end, y1=self(mark.value), y2=self(mark.value))
             for mark in marks
             if mark.value > 0

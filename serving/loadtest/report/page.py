@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from serving.loadtest.report import charts
-from serving.loadtest.report.charts import Line, Mark, time_words
+from serving.loadtest.report.charts import Line, Mark
 from serving.loadtest.report.document import Document, Figures, Latency, Part, Slice
 from serving.report.style import STYLE
 from serving.report.svg import element, escaped
-from serving.report.words import count, percent
+from serving.report.words import count, percent, short_time
 
 __all__ = ["to_html"]
 
@@ -95,9 +95,9 @@ def _facts(figures: Figures) -> str:
         ("successes a second", _or_dash(figures.ok_per_second, lambda value: f"{value:,.1f}")),
         ("without success", _or_dash(figures.error_rate, percent)),
         ("good within the deadline", _or_dash(figures.goodput, percent)),
-        ("p50", _or_dash(latency.p50, time_words)),
-        ("p99", _or_dash(latency.p99, time_words)),
-        ("p99.9", _or_dash(latency.p999, time_words)),
+        ("p50", _or_dash(latency.p50, short_time)),
+        ("p99", _or_dash(latency.p99, short_time)),
+        ("p99.9", _or_dash(latency.p999, short_time)),
     ]
     cards = [
         element("div", element("b", escaped(value)), element("span", escaped(name), css="dim"),
@@ -243,7 +243,7 @@ def _validity(report: Document) -> str:
     )
     late = (
         f"of {count(lag.count)} requests; the generator's own lateness, "
-        f"p99 at most {time_words(generator.max_lag)} is fine"
+        f"p99 at most {short_time(generator.max_lag)} is fine"
     )
     rows = [
         [escaped(name), *(escaped(value) for value in _quantiles(values)), _dim(words)]
@@ -271,7 +271,7 @@ def _validity(report: Document) -> str:
 
 def _quantiles(latency: Latency) -> list[str]:
     values = (latency.p50, latency.p90, latency.p99, latency.p999, latency.max)
-    return [_or_dash(value, time_words) for value in values]
+    return [_or_dash(value, short_time) for value in values]
 
 
 def _dim(words: str) -> str:
