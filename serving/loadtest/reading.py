@@ -256,8 +256,7 @@ def _known(where: KeyPath, named: Iterable[str], words: Sequence[str]) -> Iterat
     """What no answer can ever say would always have a share of 0."""
     for name in named:
         if name not in words:
-            hint = did_you_mean(name, words) or f"it is one of {', '.join(words)}"
-            yield (*where, name), f"no answer says `{name}`", hint
+            yield (*where, name), f"no answer says `{name}`", did_you_mean(name, words)
 
 
 def _limits(where: KeyPath, slo: Slo, scenario: Scenario) -> Iterator[_Found]:
