@@ -16,7 +16,7 @@ from serving.loadtest.scenario import Bounds, Phase, Range, RequestKind, Scenari
 from serving.loadtest.target import InvalidTarget, parse_target
 from serving.traffic.table import TrafficRole
 
-__all__ = ["expected", "override", "read_scenario"]
+__all__ = ["expected", "override", "read_scenario", "scenario_of"]
 
 _MAX_BYTES: Final = 1 << 20
 _SHAPES: Final = ("rate", "ramp", "steps", "spike", "trace", "log")
@@ -49,13 +49,22 @@ def read_scenario(path: Path) -> Scenario:
         raise InvalidConfig(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InvalidConfig(f"{path}: not a text file") from error
-    decoded = decode(text, str(path), Scenario)
+    return scenario_of(text, str(path), path.parent)
+
+
+def scenario_of(text: str, file: str, folder: Path) -> Scenario:
+    """Read and judge a scenario's text; `file` is what problems call it.
+
+    Raises:
+        InvalidConfig: it has mistakes; `problems` has all of them.
+    """
+    decoded = decode(text, file, Scenario)
     problems = list(decoded.problems)
     if decoded.value is not None:
         sources = Sources(decoded.locations)
         problems = [
-            sources.problem(str(path), where, message, suggestion)
-            for where, message, suggestion in _judge(decoded.value, path.parent)
+            sources.problem(file, where, message, suggestion)
+            for where, message, suggestion in _judge(decoded.value, folder)
         ]
     if problems:
         raise InvalidConfig(_summary(problems), tuple(in_file_order(problems)))
