@@ -35,6 +35,12 @@ _FILE = click.Path(path_type=Path, dir_okay=False, writable=True)
 )
 @click.option("--seed", type=int, help="Another schedule than the scenario's.")
 @quick_options
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="A run before (its --json): show each figure in multiples of what it had.",
+)
 @click.option("--json", "json_file", type=_FILE, help="Write the outcome as JSON; - prints it.")
 @click.option("--junit", "junit_file", type=_FILE, help="Write JUnit XML, one case for each SLO.")
 @click.option("--html", "html_file", type=_FILE, help="Write a page with plots.")
@@ -48,6 +54,7 @@ def loadtest(
     rate: float | None,
     seed: int | None,
     wanted: Wanted,
+    against: Path | None,
     json_file: Path | None,
     junit_file: Path | None,
     html_file: Path | None,
@@ -76,6 +83,8 @@ def loadtest(
 
     from serving.cli.loadtest_progress import progress_for
     from serving.cli.loadtest_tables import shown
+    from serving.loadtest.against import compare
+    from serving.loadtest.report.machine import machine
     from serving.loadtest.runner import run
     from serving.loadtest.slo import judge
     from serving.loadtest.target import TargetUnreachable
@@ -98,6 +107,7 @@ def loadtest(
         asked = msgspec.structs.replace(asked, seed=seed)
     for file in (json_file, junit_file, html_file):
         _may_be_written(file)
+    before = None if against is None else _before(against)
     tls = _tls(asked, where)
     try:
         with progress_for(asked.name, silent=printed) as told:
@@ -108,6 +118,8 @@ def loadtest(
     except TargetUnreachable as error:
         hint = NOBODY if tls is None else where.tls.hint(error.message, NOBODY)
         raise Unreachable(error.message, hint=hint) from error
+    if before is not None:
+        result.against = compare(before, result, machine=machine())
     verdict = judge(result, asked.slos)
     output.say(shown(result, verdict))
     report = _written(result, verdict, json_file, junit_file, html_file)
@@ -152,6 +164,15 @@ def _judged(read: "Callable[[Any], Scenario]") -> "Scenario":
         words = "the scenario has mistakes; nothing was sent" if several else error.message
         output.print_error(words)
         raise click.exceptions.Exit(ExitCode.USAGE) from error
+
+
+def _before(file: Path) -> "Document":
+    from serving.loadtest.against import NoBaseline, read_baseline
+
+    try:
+        return read_baseline(file)
+    except NoBaseline as error:
+        raise click.UsageError(f"--against {error.message}") from error
 
 
 def _may_be_written(file: Path | None) -> None:

@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from serving.cli.output import plain_table
+from serving.loadtest.words import chance_words, figure_words
 from serving.report.words import short_time
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
     from rich.table import Table
 
-    from serving.loadtest.results import Counts, PhaseResult, Result
+    from serving.loadtest.results import Against, Counts, PhaseResult, Result
     from serving.loadtest.slo import Verdict
 
 __all__ = ["shown"]
@@ -48,6 +49,9 @@ def _parts(result: "Result", verdict: "Verdict") -> Iterator["RenderableType"]:
             f"{short_time(lag.largest)} at most; {result.generator.cpu_share:.0%} of a core",
             style="dim",
         )
+    if result.against is not None:
+        yield Text()
+        yield from _against(result.against)
     yield Text()
     for check in verdict.checks:
         mark = Text("✓ ", style="green") if check.ok else Text("✗ ", style="bold red")
@@ -96,6 +100,32 @@ def _figures(phase: "PhaseResult", result: "Result") -> Iterator[str]:
     yield f"{counts.good / counts.scheduled:.2%}" if has else "-"
     for seconds in counts.latency.quantiles((0.5, 0.9, 0.99, 0.999, 1.0)):
         yield "-" if math.isnan(seconds) else short_time(seconds)
+
+
+def _against(against: "Against") -> Iterator["RenderableType"]:
+    from rich.text import Text
+
+    table = plain_table("against before", "figure", "before", "now", "ratio", "by chance")
+    place = ""
+    for one in against.figures:
+        if one.before is None and one.now is None:
+            continue
+        table.add_row(
+            "" if one.place == place else one.place,
+            one.figure,
+            figure_words(one.figure, one.before),
+            figure_words(one.figure, one.now),
+            "-" if one.ratio is None else f"{one.ratio:.3g}",
+            chance_words(one),
+        )
+        place = one.place
+    yield table
+    reasons = {one.place: one.reason for one in against.figures if one.figure == "throughput"}
+    for place, reason in reasons.items():
+        if reason:
+            yield Text(f"{place} cannot be compared: {reason}", style="yellow")
+    for difference in against.differences:
+        yield Text(f"the runs differ in {difference}", style="dim")
 
 
 def _tables(counts: "Counts") -> Iterator[tuple[str, dict[str, int]]]:

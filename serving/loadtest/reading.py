@@ -12,7 +12,7 @@ from serving.config.problems import Path as KeyPath
 from serving.config.problems import Problem, Sources, did_you_mean, in_file_order
 from serving.errors import InvalidConfig
 from serving.loadtest.answers import Expected, Limits
-from serving.loadtest.scenario import Bounds, Phase, Range, RequestKind, Scenario, Slo
+from serving.loadtest.scenario import Bounds, Multiples, Phase, Range, RequestKind, Scenario, Slo
 from serving.loadtest.target import InvalidTarget, parse_target
 from serving.traffic.table import TrafficRole
 
@@ -251,6 +251,9 @@ def _slo(where: KeyPath, slo: Slo, scenario: Scenario) -> Iterator[_Found]:
             yield from _ordered((*where, table, name), bounds)
     yield from _known((*where, "roles"), slo.roles, _ROLES)
     yield from _known((*where, "feature_status"), slo.feature_status, _FEATURE_WORDS)
+    if slo.against is not None and slo.against == Multiples():
+        hint = "such as `{p99: 1.2, throughput: 0.95}`"
+        yield (*where, "against"), "bounds that bound nothing", hint
     if slo == Slo(phase=slo.phase):
         yield where, "an SLO that asks for nothing", "such as `p99: 50ms` or `error_rate: 0.01`"
 

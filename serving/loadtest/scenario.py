@@ -16,6 +16,7 @@ __all__ = [
     "Entity",
     "Expect",
     "LogReplay",
+    "Multiples",
     "Phase",
     "Ramp",
     "Range",
@@ -29,6 +30,8 @@ __all__ = [
 
 Rate = Annotated[float, Meta(gt=0, le=1_000_000)]
 """Requests a second."""
+
+Multiple = Annotated[float, Meta(gt=0, le=1000)]
 
 Scale = Annotated[float, Meta(gt=0, le=1000)]
 
@@ -234,6 +237,29 @@ class Bounds(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The largest share that is fine."""
 
 
+class Multiples(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Bounds in multiples of what the run before had, which `--against` names.
+
+    Without one they are not measured, and so not met; nor are they where the other run had another
+    load. What two runs of the same program differ by is the least that a bound can be.
+    """
+
+    p50: Multiple | None = None
+    """Most that the median latency may be; 1.2 allows a fifth more."""
+
+    p90: Multiple | None = None
+    """Most that the 90th percentile may be."""
+
+    p99: Multiple | None = None
+    """Most that the 99th percentile may be."""
+
+    p999: Multiple | None = msgspec.field(name="p99.9", default=None)
+    """Most that the 99.9th percentile may be."""
+
+    throughput: Multiple | None = None
+    """Least that successes a second may be; 0.95 allows a twentieth less."""
+
+
 class Slo(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What must hold, in one phase or in all that are no warm-up together.
 
@@ -273,6 +299,9 @@ class Slo(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     throughput: Annotated[float, Meta(ge=0)] | None = None
     """Least number of requests a second answered with success."""
+
+    against: Multiples | None = None
+    """Bounds in multiples of a run before (`--against`)."""
 
     versions: dict[str, Bounds] = {}
     """Bounds for shares of the answers, by the version that gave them."""

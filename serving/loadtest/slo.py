@@ -6,8 +6,9 @@ from typing import Final, Literal
 
 import msgspec
 
-from serving.loadtest.results import Counts, GeneratorCheck, Result
-from serving.loadtest.scenario import Bounds, Slo
+from serving.loadtest.results import Against, Comparison, Counts, GeneratorCheck, Result
+from serving.loadtest.scenario import Bounds, Multiples, Slo
+from serving.loadtest.words import chance_words, figure_words
 from serving.report.words import short_time
 
 __all__ = ["Check", "Verdict", "judge", "validity"]
@@ -135,6 +136,8 @@ def _checks(result: Result, slo: Slo) -> Iterator[Check]:
         counts, seconds = result.whole, result.whole_seconds
     yield from _latencies(place, counts, slo)
     yield from _rates(place, counts, seconds, slo, has_deadline=result.deadline is not None)
+    if slo.against is not None:
+        yield from _multiples(place, slo.against, result.against)
     yield from _shares(place, "version", counts.versions, counts.ok, slo.versions)
     yield from _shares(place, "role", counts.roles, sum(counts.roles.values()), slo.roles)
     yield from _shares(
@@ -196,6 +199,43 @@ def _rates(
             name, wanted = f"{place}: {word}", f"≥ {least:g}/s"
             ok = rate >= least
             yield _compare(name, wanted, rate, ok=ok, detail=detail, shown=_per_second)
+
+
+def _multiples(place: str, wanted: Multiples, against: Against | None) -> Iterator[Check]:
+    limits = {
+        "p50": wanted.p50,
+        "p90": wanted.p90,
+        "p99": wanted.p99,
+        "p99.9": wanted.p999,
+        "throughput": wanted.throughput,
+    }
+    known = {} if against is None else {(one.place, one.figure): one for one in against.figures}
+    for figure, limit in limits.items():
+        if limit is None:
+            continue
+        least = figure == "throughput"
+        name = f"{place}: {figure} against before"
+        span = f"{'≥' if least else '≤'} {limit:g} ×"
+        found = known.get((place, figure))
+        if found is None or found.ratio is None:
+            why = "--against names no run before" if against is None else "it had no such phase"
+            yield _not_measured(name, span, found.reason if found is not None else why)
+            continue
+        ok = found.ratio >= limit if least else found.ratio <= limit
+        yield Check(
+            name=name,
+            wanted=span,
+            measured=f"{found.ratio:.3g} ×",
+            ok=ok,
+            words=f"{place}: {figure} is {found.ratio:.3g} × what it was, "
+            f"{'as' if ok else 'not'} {span}: {_before_and_now(found)}",
+        )
+
+
+def _before_and_now(one: Comparison) -> str:
+    before, now = (figure_words(one.figure, value) for value in (one.before, one.now))
+    likely = chance_words(one)
+    return f"{before} before, {now} now{f'; chance leaves {likely} likely' if likely else ''}"
 
 
 def _shares(

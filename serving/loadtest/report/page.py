@@ -10,6 +10,8 @@ from typing import Final
 from serving.loadtest.report import charts
 from serving.loadtest.report.charts import Line, Mark
 from serving.loadtest.report.document import Document, Figures, Latency, Part, Slice
+from serving.loadtest.results import Against
+from serving.loadtest.words import chance_words, figure_words
 from serving.report.style import STYLE
 from serving.report.svg import element, escaped
 from serving.report.words import count, percent, short_time
@@ -51,6 +53,7 @@ def to_html(report: Document) -> str:
         _facts(report.whole.figures),
         element("h2", "SLOs"),
         _slos(report),
+        *_against(report.against),
         *_pictures(report),
         *_shares(report.whole.figures),
         *_problems(report.whole.figures),
@@ -121,6 +124,37 @@ def _slos(report: Document) -> str:
         for check in report.slos
     ]
     return _table(["", "SLO", "wanted", "measured", ""], rows, numbers=(2, 3))
+
+
+def _against(against: Against | None) -> list[str]:
+    if against is None:
+        return []
+    rows = [
+        [
+            escaped(one.place),
+            escaped(one.figure),
+            escaped(figure_words(one.figure, one.before)),
+            escaped(figure_words(one.figure, one.now)),
+            escaped("–" if one.ratio is None else f"{one.ratio:.3g}"),
+            escaped(chance_words(one)),
+        ]
+        for one in against.figures
+        if one.before is not None or one.now is not None
+    ]
+    said = [f"Before: {_when(against.started)}."]
+    said += [
+        f"{one.place} cannot be compared: {one.reason}."
+        for one in against.figures
+        if one.figure == "throughput" and one.reason
+    ]
+    if against.differences:
+        said.append(f"The runs differ in {'; '.join(against.differences)}.")
+    head = ["", "figure", "before", "now", "ratio", "likely by chance"]
+    return [
+        element("h2", "Against the run before"),
+        element("p", escaped(" ".join(said)), css="dim"),
+        _table(head, rows, numbers=range(2, 6)),
+    ]
 
 
 def _pictures(report: Document) -> list[str]:
