@@ -1,4 +1,4 @@
-"""A run beside one before it: ratios, what chance may have done to them, what else differs. Pure."""
+"""A run beside one before it: ratios, what chance may have done to them, what else differs."""
 
 import math
 from collections.abc import Iterator, Mapping

@@ -3,7 +3,7 @@
 from serving.loadtest.results import Comparison
 from serving.report.words import percent, short_time
 
-__all__ = ["chance_words", "figure_words"]
+__all__ = ["chance_words", "figure_words", "share_words"]
 
 
 def figure_words(figure: str, value: float | None) -> str:
@@ -22,3 +22,8 @@ def chance_words(one: Comparison) -> str:
     if one.high is None:
         return f"{one.low:.2g} or more"
     return f"up to {one.high:.2g}" if one.low is None else f"{one.low:.2g} to {one.high:.2g}"
+
+
+def share_words(share: float) -> str:
+    """A share beside a limit: four digits, and no zeros that nobody asked for."""
+    return f"{share * 100:.4g} %"

@@ -161,6 +161,21 @@ def test_without_a_print_the_options_are_run(demo: gateway_kit.Running) -> None:
     assert [check["ok"] for check in report["slos"] if "throughput" in check["name"]] == [False]
 
 
+def test_a_run_is_compared_with_the_one_before(demo: gateway_kit.Running, tmp_path: Path) -> None:
+    """Its ratios are shown and judged; without the one before they are not measured."""
+    slos = [{"against": {"p50": 1000, "throughput": 0.5}}]
+    scenario = write(tmp_path, f"http://{demo.http}", slos=slos)
+    first = sluice(scenario, "--json", tmp_path / "before.json")
+    assert first.returncode == 1
+    assert "no run before was named" in first.stdout
+    done = sluice(scenario, "--against", tmp_path / "before.json", "--json", "-")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["against"]["differences"] == []
+    refused = sluice(scenario, "--against", tmp_path / "gone.json")
+    assert (refused.returncode, "--against" in refused.stderr) == (2, True)
+
+
 def test_what_cannot_be_asked_is_said_before_a_run(
     demo: gateway_kit.Running, tmp_path: Path, unused_tcp_port: int
 ) -> None:

@@ -12,9 +12,10 @@ from typing import Final, Literal
 
 import msgspec
 
+from serving.loadtest.checks import Check
 from serving.loadtest.histogram import Histogram
 from serving.loadtest.results import Against, Counts, Result, SecondResult
-from serving.loadtest.slo import Check, Verdict
+from serving.loadtest.slo import Verdict
 
 __all__ = [
     "QUANTILES",

@@ -4,7 +4,7 @@ It loads nothing and runs nothing, so it can be kept with a build and opened yea
 that comes from elsewhere is escaped (`serving.report.svg.escaped`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from serving.loadtest.report import charts
@@ -25,6 +25,9 @@ _SAID: Final = {
 }
 """By outcome: class of the level, words."""
 
+_COLOURS: Final = {"p50": "production", "p90": "other", "p99": "canary", "max": "shadow"}
+"""Quantiles drawn over time, and the class of their colour."""
+
 _QUANTILES: Final = ("p50", "p90", "p99", "p99.9", "max")
 
 _MORE: Final = """
@@ -32,6 +35,7 @@ _MORE: Final = """
 .no { color: var(--trigger); font-weight: 600 } .wide { margin-bottom: .7rem }
 td > .dim { display: inline-block; min-width: 13rem } .wide h3 { margin-top: 0 } .failures { --arm: var(--trigger) }
 .wide svg[viewBox^="0 0 1140"] { min-width: 44rem }
+.limit { stroke: var(--arm); stroke-width: 1.5; stroke-dasharray: 1 4 }
 .facts { display: grid; gap: .7rem; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)) }
 .facts b { display: block; font-size: 1.25rem; font-variant-numeric: tabular-nums }
 .pair { display: grid; gap: .7rem; grid-template-columns: repeat(auto-fit, minmax(min(24rem, 100%), 1fr)) }
@@ -163,10 +167,8 @@ def _pictures(report: Document) -> list[str]:
         return [element("p", "Nothing was sent, so there is nothing to draw.", css="dim")]
     marks = [] if report.deadline is None else [Mark(name="deadline", value=report.deadline)]
     quantiles = [
-        Line(name="p50", css="production", values=[one.p50 for one in slices]),
-        Line(name="p90", css="other", values=[one.p90 for one in slices]),
-        Line(name="p99", css="canary", values=[one.p99 for one in slices]),
-        Line(name="max", css="shadow", values=[one.max for one in slices]),
+        Line(name=name, css=css, values=[getattr(one, name) for one in slices])
+        for name, css in _COLOURS.items()
     ]
     amounts = [
         Line(
@@ -180,12 +182,14 @@ def _pictures(report: Document) -> list[str]:
     ]  # fmt: skip
     histogram = report.histogram
     dashed = " Dashed: the deadline." if marks else ""
+    limits = list(_limits(report))
+    dotted = " Dotted: SLOs of the quantile of that colour." if limits else ""
     return [
         element("h2", "Over time"),
         _card(
             "Latency by when a request was to be sent",
-            f"Logarithmic. Successes, and requests without an answer.{dashed}",
-            _legend(quantiles) + charts.latency(slices, quantiles, marks),
+            f"Logarithmic. Successes, and requests without an answer.{dashed}{dotted}",
+            _legend(quantiles) + charts.latency(slices, quantiles, [*marks, *limits]),
         ),
         _card("Requests a second", "", _legend(amounts) + charts.rates(slices, amounts)),
         element("h2", "Latency"),
@@ -196,6 +200,23 @@ def _pictures(report: Document) -> list[str]:
             or element("p", "No request succeeded.", css="dim"),
         ),
     ]
+
+
+def _limits(report: Document) -> Iterator[Mark]:
+    """SLOs of the quantiles that are drawn, each for as long as its phase lasts."""
+    phases = {one.phase for one in report.slices}
+    for check in report.slos:
+        if check.figure not in _COLOURS or check.at_most is None:
+            continue
+        everywhere = check.place not in phases  # the whole run
+        of = [one for one in report.slices if everywhere or one.phase == check.place]
+        yield Mark(
+            name=check.name,
+            value=check.at_most,
+            css=_COLOURS[check.figure],
+            start=of[0].start,
+            end=of[-1].start + of[-1].seconds,
+        )
 
 
 def _rate(slices: Sequence[Slice], of: Callable[[Slice], int]) -> list[float | None]:

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from serving.config.decode import decode
+from serving.loadtest.checks import Check
 from serving.loadtest.histogram import Histogram
 from serving.loadtest.results import Counts, GeneratorCheck, PhaseResult, Result
 from serving.loadtest.scenario import Slo
-from serving.loadtest.slo import Check, judge
+from serving.loadtest.slo import judge
 
 
 def values(*seconds: float) -> Histogram:
@@ -127,8 +128,8 @@ def test_a_quantile_of_few_requests_says_that_it_is_the_slowest() -> None:
     few = run(latency=Histogram.of(np.full(100, 0.01)))
     many = run(latency=Histogram.of(np.full(1000, 0.01)))
 
-    assert check("{p99.9: 1s}", few).words.endswith("(the slowest of 100)")
-    assert check("{p99.9: 1s}", many).words.endswith("within 1 s")
+    assert check("{p99.9: 1s}", few).words.endswith(": the slowest of 100")
+    assert check("{p99.9: 1s}", many).words.endswith("as ≤ 1 s")
 
 
 def test_errors_are_told_by_status() -> None:
