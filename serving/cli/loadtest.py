@@ -76,8 +76,7 @@ def loadtest(
       sluice loadtest loadtests/scenarios/smoke.yaml
       sluice loadtest loadtests/scenarios/smoke.yaml --seconds 3 --html smoke.html
       sluice loadtest loadtests/scenarios/spike.yaml --seconds 4 --rate 100 --junit spike.xml
-      sluice loadtest loadtests/scenarios/smoke.yaml --seconds 2 --json before.json && \\
-          sluice loadtest loadtests/scenarios/smoke.yaml --seconds 2 --against before.json
+      sluice loadtest loadtests/scenarios/smoke.yaml --against before.json --json now.json
       sluice loadtest --model employment --rate 200 --seconds 5 --deadline 100ms \\
           --slo p99=50ms --slo error_rate=0.001 --slo goodput=0.99 --print > mine.yaml
     """  # noqa: D301  - \b keeps click from re-wrapping the examples

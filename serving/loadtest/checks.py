@@ -176,7 +176,7 @@ def _multiples(place: str, wanted: Multiples, against: Against | None) -> Iterat
             continue
         asked = _Asked(
             place=place,
-            figure=f"{figure} by that before",
+            figure=f"{figure} against before",
             show=_multiple,
             at_least=least,
             at_most=most,
@@ -228,7 +228,7 @@ def _count(table: Mapping[str, int], key: str) -> int:
 
 
 def _per_second(rate: float) -> str:
-    return f"{rate:.1f}/s"
+    return f"{rate:.1f}".removesuffix(".0") + "/s"
 
 
 def _multiple(ratio: float) -> str:

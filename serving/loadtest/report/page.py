@@ -135,7 +135,7 @@ def _against(against: Against | None) -> list[str]:
         return []
     rows = [
         [
-            escaped(one.place),
+            escaped(one.place) if one.figure == "p50" else "",
             escaped(one.figure),
             escaped(figure_words(one.figure, one.before)),
             escaped(figure_words(one.figure, one.now)),

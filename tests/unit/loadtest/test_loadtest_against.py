@@ -172,7 +172,7 @@ def test_what_is_no_baseline_is_refused(tmp_path: Path, content: bytes | None, w
 
 @pytest.mark.parametrize("share", [0.5, 0.9, 0.99])
 def test_an_interval_holds_the_true_quantile_as_often_as_it_says(share: float) -> None:
-    """95 % of the time, of exponential latencies; 300 seeded draws of 2,000; three deviations are 4 %."""
+    """95 % of the time; three standard deviations of 300 seeded draws are 4 %."""
     random: Any = np.random.default_rng(7)
     true = -np.log(1 - share) * 0.005
     held = 0
