@@ -19,11 +19,13 @@ from serving.loadtest.report.document import (
 )
 from serving.loadtest.results import Against, Comparison, Result
 
-__all__ = ["NoBaseline", "compare", "read_baseline"]
+__all__ = ["WHOLE", "NoBaseline", "compare", "read_baseline"]
 
 WHOLE: Final = "whole run"
 _MOST_BYTES: Final = 64 << 20
 _SAME_LOAD: Final = 0.05
+"""By which share length and requests may differ: Locust's runs do by some percent."""
+
 _LIKELY: Final = 4.0
 """Standard deviations that two draws of one Poisson process do not differ by."""
 
@@ -131,7 +133,7 @@ def _other_load(before: Part, now: Part) -> str:
     """Why two phases are not comparable: another rate makes another latency."""
     old, new = before.figures.scheduled, now.figures.scheduled
     chance = _LIKELY * math.sqrt(old + new)
-    if not math.isclose(before.seconds, now.seconds, rel_tol=0.01):
+    if not math.isclose(before.seconds, now.seconds, rel_tol=_SAME_LOAD):
         return f"it was {before.seconds:.4g} s long before, and {now.seconds:.4g} s now"
     if abs(old - new) > max(_SAME_LOAD * max(old, new), chance):
         return f"it had {old} requests before, and {new} now"
