@@ -166,7 +166,11 @@ class TraceReplay(Section, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class LogReplay(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Requests of the prediction log, at the distances in time at which they came."""
+    """Requests of the prediction log, at the distances in time at which they came.
+
+    Copies for shadows are left out, and what was refused before its keys were read. A log that
+    keeps a share of the requests (`log.sample`) needs `scale` to be as busy as it was.
+    """
 
     folder: str
     """The log's folder: `predictions` in the gateway's data directory."""
@@ -178,7 +182,7 @@ class LogReplay(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Rows from this UTC time on, such as 2026-11-29T19:00:00; empty: from the first row on."""
 
     until: str = ""
-    """Rows before this UTC time; empty: up to the last."""
+    """Rows up to this UTC time; empty: up to the last."""
 
     scale: Scale = 1.0
     """How many requests are sent for each one in the log; 0.5 sends every second one."""
@@ -187,7 +191,7 @@ class LogReplay(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How much faster than recorded."""
 
     at_most: Annotated[int, Meta(ge=1, le=5_000_000)] = 200_000
-    """Most requests read; a longer log is cut off there."""
+    """Most rows read; a longer log is cut off there, at the end of a request."""
 
 
 class Phase(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
