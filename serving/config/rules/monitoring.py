@@ -8,8 +8,8 @@ from serving.config.columns import Column, UnknownFeature, columns_of
 from serving.config.facts import Facts
 from serving.config.frozen_bins import Reference
 from serving.config.load import Loaded
-from serving.config.monitoring import MonitoringConfig
 from serving.config.problems import Path, Problem, Severity, did_you_mean
+from serving.config.schema import MonitoringConfig
 from serving.types import Signature, TensorMetadata
 
 __all__ = ["check_monitoring", "check_monitoring_names"]

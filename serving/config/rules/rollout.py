@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from serving.config.facts import Facts
 from serving.config.load import Loaded
 from serving.config.problems import Path, Problem, Severity, did_you_mean
-from serving.config.rollout import Bake, RolloutConfig, Step, step_words
 from serving.config.rules.guardrails import check_guardrails
 from serving.config.rules.notices import check_notices
-from serving.config.schema import VersionSource
+from serving.config.schema import Bake, RolloutConfig, Step, VersionSource, step_words
 
 __all__ = ["check_rollouts"]
 
