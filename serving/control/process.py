@@ -121,7 +121,7 @@ class Control:
             data=self._data,
             clock=clock,
         )
-        self.publisher.gate = CandidateGate(
+        self.publisher.candidates.gate = CandidateGate(
             self._labels, current=lambda: self.publisher.current, clock=clock
         )
         self._audit = AuditLog(self._data / "journal", clock)
@@ -232,7 +232,7 @@ class Control:
             await asyncio.to_thread(write_whole, epoch, engine.encode())
         except OSError as error:  # a restart then reads the directory again
             self._log.warning("control.epoch cannot be written: %s", error.strerror)
-        await self.publisher.keep()
+        await self.publisher.upkeep.keep()
 
     async def _refresh(self) -> None:
         while True:

@@ -118,7 +118,7 @@ async def bench(tmp_path: Path) -> Bench:
 @asynccontextmanager
 async def keeping(publisher: Publisher) -> AsyncIterator[None]:
     """Upkeep running meanwhile."""
-    task = asyncio.create_task(publisher.keep())
+    task = asyncio.create_task(publisher.upkeep.keep())
     try:
         yield
     finally:
@@ -413,10 +413,10 @@ async def test_upkeep_notices_the_store_going_and_coming(bench: Bench) -> None:
     """The status tells, and what was lost meanwhile is there again."""
     async with keeping(bench.publisher):
         bench.store.available = False
-        await until(lambda: not bench.publisher.store_up)
+        await until(lambda: not bench.publisher.upkeep.store_up)
         bench.store.clear()
         bench.store.available = True
-        await until(lambda: bench.publisher.store_up)
+        await until(lambda: bench.publisher.upkeep.store_up)
 
     assert (await bench.stored()).revision == 1
 
