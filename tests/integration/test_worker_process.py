@@ -30,7 +30,7 @@ from serving.control.redis_store import RedisStore
 from serving.metrics_folder import totals
 from serving.protocol._generated import inference_pb2 as pb
 from serving.protocol._generated import inference_pb2_grpc as pb_grpc
-from serving.worker import process
+from serving.worker.command_line import parse_arguments
 from serving.worker.process import Worker
 from serving.worker.settings import load_settings
 
@@ -208,7 +208,7 @@ def collector() -> Iterator[None]:
 @contextlib.asynccontextmanager
 async def living(site: Site) -> AsyncIterator["asyncio.Task[None]"]:
     """A worker as a task; drained at the end if it still runs."""
-    arguments = process._arguments(site.arguments(0))
+    arguments = parse_arguments(site.arguments(0))
     arguments.pid = os.getpid()
     worker = Worker(arguments, load_settings(site.configuration, site.data))
     task = asyncio.create_task(worker.run())
