@@ -1,12 +1,11 @@
 """What a worker process is told when it is started, and the port it is told to share."""
 
 import argparse
-import os
 import socket
 from typing import Final
 
 from serving.config.addresses import Address
-from serving.config.keys import STORE_VARIABLE
+from serving.config.store_argument import add_store_argument
 
 __all__ = ["parse_arguments", "shared_socket"]
 
@@ -24,14 +23,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--worker", required=True, type=int, help="this worker's number")
     parser.add_argument("--http", required=True, help="host:port shared by all workers")
     parser.add_argument("--grpc", required=True, help="host:port shared by all workers")
-    # Taken out of the environment, so that no process of ours inherits a password by accident.
-    store = os.environ.pop(STORE_VARIABLE, None)
-    parser.add_argument(
-        "--store",
-        default=store,
-        required=store is None,
-        help=f"redis://, rediss:// or unix:// address [default: ${STORE_VARIABLE}]",
-    )
+    add_store_argument(parser)
     parser.add_argument("--parent", type=int, help="exit when this process does")
     parser.add_argument(
         "--generation", type=int, default=0, help="settings to go by [default: CONFIG's own]"
