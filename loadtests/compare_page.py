@@ -48,15 +48,16 @@ def text(report: Report) -> str:
 def _how(report: Report) -> str:
     settings = report.settings
     minutes = report.took_seconds / 60
+    made_with = ", ".join(report.versions)
     return "\n".join(
         [
             "```console",
             f"$ {report.command}",
             "```",
             "",
-            f"{describe(report.about)}; {', '.join(report.versions)}.".replace("\n", ". "),
-            f"{settings.rounds} rounds of {settings.seconds:g} s a measurement, {minutes:.0f} minutes;"
-            " median over the rounds, and least to most in brackets.",
+            f"{describe(report.about)}, {made_with}.".replace("\n", ". "),
+            f"{settings.rounds} rounds, {settings.seconds:g} s a measurement, {minutes:.0f} minutes."
+            " Medians over the rounds, least to most in brackets.",
         ]
     )
 

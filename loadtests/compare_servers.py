@@ -181,8 +181,8 @@ def running(
 def _why(process: "subprocess.Popen[bytes]", problem: str, log: Path) -> str:
     ended = process.poll() is not None
     what = f"ended with {process.returncode}" if ended else f"did not answer in time ({problem})"
-    said = log.read_text(errors="replace").strip().splitlines()
-    return f"{what}; it printed last: {said[-1][:300]}" if said else what
+    said = " | ".join(log.read_text(errors="replace").strip().splitlines()[-3:])
+    return f"{what}; it printed last: {said[-500:]}" if said else what
 
 
 def _nameless() -> dict[int, str]:

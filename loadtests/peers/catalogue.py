@@ -2,8 +2,8 @@
 
 Every peer has an environment of its own, because their pins conflict with ours and each other's;
 `python -m loadtests.peers install NAME` makes it. Its script takes `--model FILE --http PORT
---grpc PORT`, listens on loopback, serves the file as the model `bench` with one ONNX Runtime thread,
-and answers `POST /v2/models/bench/infer` like the Open Inference Protocol says.
+--grpc PORT`, listens on loopback, serves the file as the model `bench` with one thread, and answers
+`POST /v2/models/bench/infer` as the Open Inference Protocol says.
 """
 
 import subprocess
