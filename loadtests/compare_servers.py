@@ -42,9 +42,12 @@ __all__ = [
 ]
 
 START_SECONDS: Final = 120.0
-STOP_SECONDS: Final = 60.0
-WRONG_SECONDS: Final = 10.0
+STOP_SECONDS: Final = 20.0
+WRONG_SECONDS: Final = 20.0
 """A server may answer before its features are loaded; one that is wrong for so long stays wrong."""
+
+SILENT: Final = "no answer"
+WRONG: Final = "WRONG"
 
 FEATURES: Final = "join3" if "join3" in PAYLOADS else "join"
 LOOK_SECONDS: Final = 0.005
@@ -112,7 +115,7 @@ def looked_at(address: str, workload: Workload) -> str:
         response = connection.getresponse()
         body = response.read()
     except (OSError, http.client.HTTPException) as error:
-        return f"no answer: {error}"
+        return f"{SILENT}: {error}"
     finally:
         connection.close()
     if response.status != 200:
@@ -128,8 +131,8 @@ def wrong(body: bytes, expected: list[float]) -> str:
         found = np.ravel(found).tolist()
         right = len(found) == len(expected) and np.allclose(found, expected, atol=TOLERANCE)
     except (ValueError, KeyError, TypeError):
-        return f"WRONG: no probabilities in {body[:200].decode(errors='replace')}"
-    return "" if right else f"WRONG: {found} instead of {expected}"
+        return f"{WRONG}: no probabilities in {body[:200].decode(errors='replace')}"
+    return "" if right else f"{WRONG}: {found} instead of {expected}"
 
 
 @contextmanager
@@ -161,14 +164,13 @@ def running(
             start_new_session=True,
         )
     try:
-        first_wrong = 0.0
-        while problem := looked_at(where, workload) if (where := address()) else "no address yet":
+        give_up = began + patience_seconds
+        heard = False
+        while problem := looked_at(where, workload) if (where := address()) else SILENT:
             now = time.perf_counter()
-            if not problem.startswith("WRONG"):
-                first_wrong = 0.0
-            elif now - (first_wrong := first_wrong or now) > WRONG_SECONDS:
-                raise DidNotStart(problem)
-            if process.poll() is not None or now - began > patience_seconds:
+            if not heard and not problem.startswith(SILENT):
+                heard, give_up = True, min(now + WRONG_SECONDS, give_up)
+            if process.poll() is not None or now > give_up:
                 raise DidNotStart(_why(process, problem, log))
             time.sleep(LOOK_SECONDS)
         assert where is not None
@@ -180,6 +182,8 @@ def running(
 
 def _why(process: "subprocess.Popen[bytes]", problem: str, log: Path) -> str:
     ended = process.poll() is not None
+    if problem.startswith(WRONG):
+        return problem
     what = f"ended with {process.returncode}" if ended else f"did not answer in time ({problem})"
     said = " | ".join(log.read_text(errors="replace").strip().splitlines()[-3:])
     return f"{what}; it printed last: {said[-500:]}" if said else what

@@ -1,8 +1,10 @@
 """LitServe with one worker and its faster queue (ZeroMQ), without a log of requests.
 
-The model runs in a process of its own, which LitServe has no way around.
+The model runs in a process of its own, which LitServe has no way around. It ends its processes in
+order only on a Ctrl-C, so SIGTERM is made one.
 """
 
+import signal
 from typing import Any
 
 import litserve
@@ -31,6 +33,7 @@ class Api(litserve.LitAPI):  # type: ignore[misc]
 
 if __name__ == "__main__":
     told = options()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     server = litserve.LitServer(
         Api(str(told.model), api_path="/v2/models/bench/infer"),
         accelerator="cpu",
