@@ -8,7 +8,7 @@ import pytest
 import feature_cache
 import serving
 from serving import errors
-from serving.metrics import FAMILIES
+from serving.metric_families import FAMILIES
 from serving.protocol.status import STATUS
 
 

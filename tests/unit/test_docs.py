@@ -11,7 +11,7 @@ from serving.config import schema
 from serving.control.drift_families import drift_families
 from serving.control.exposition import own_families
 from serving.control.rollout_families import rollout_families
-from serving.metrics import FAMILIES
+from serving.metric_families import FAMILIES
 from serving.protocol.status import STATUS
 
 TOP = "serving|feature_cache|configs|loadtests|tests|docs"
