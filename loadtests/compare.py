@@ -35,6 +35,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
 
+import compare_chart
 import compare_page
 import msgspec
 from bench import BadAnswers
@@ -48,6 +49,7 @@ from compare_servers import FEATURES, SERVERS, DidNotStart, Row, Server, Started
 DOCS: Final = Path(__file__).parents[1] / "docs"
 PAGE: Final = DOCS / "performance.md"
 DATA: Final = DOCS / "performance.json"
+CHART: Final = DOCS / "performance.svg"
 
 Say = Callable[[str], None]
 
@@ -125,9 +127,10 @@ class Comparison:
             server.group == "floor" and workload.floor) else workload  # fmt: skip
         try:
             with server.start(asked, folder) as started:
-                time.sleep(server.settle_seconds)
-                idle = idle_cores(started)
+                # Servers still start and end things for a moment after their first answer: the
+                # floor's run comes first, and only then is it looked at what this one does idle.
                 floor_us = floor_cpu_us(floor, workload, self._settings)
+                idle = idle_cores(started)
                 for row in self._rows(server):
                     report = self.reports[row.name]
                     if report.trouble:
@@ -204,7 +207,7 @@ def _options() -> argparse.Namespace:
         "--rates", default="100,1000", help="of the open loop, in requests/s (100,1000)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
-    parser.add_argument("--write", action="store_true", help="write docs/performance.md, .json")
+    parser.add_argument("--write", action="store_true", help="write docs/performance.*")
     parser.add_argument(
         "--from", dest="source", type=Path, metavar="FILE", help="figures of a run, instead of one"
     )
@@ -277,7 +280,8 @@ def main() -> int:
     if options.write:
         PAGE.write_text(compare_page.written(PAGE.read_text(), report))
         DATA.write_bytes(data)
-        _tell(f"wrote {PAGE} and {DATA}")
+        CHART.write_text(compare_chart.chart(report))
+        _tell(f"wrote {PAGE} and, beside it, {DATA.name} and {CHART.name}")
     return 1 if failed(report) else 0
 
 

@@ -49,6 +49,10 @@ def _how(report: Report) -> str:
     settings = report.settings
     minutes = report.took_seconds / 60
     made_with = ", ".join(report.versions)
+    rounds = (
+        f"{settings.rounds} rounds, {settings.seconds:g} s a measurement, {minutes:.0f} minutes."
+        " Medians over the rounds, least to most in brackets."
+    )
     return "\n".join(
         [
             "```console",
@@ -56,8 +60,7 @@ def _how(report: Report) -> str:
             "```",
             "",
             f"{describe(report.about)}, {made_with}.".replace("\n", ". "),
-            f"{settings.rounds} rounds, {settings.seconds:g} s a measurement, {minutes:.0f} minutes."
-            " Medians over the rounds, least to most in brackets.",
+            rounds,
         ]
     )
 

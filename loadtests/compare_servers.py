@@ -85,7 +85,7 @@ class Server(NamedTuple):
     """A server, what it is asked, and the rows it has in the tables.
 
     `missing` says why it cannot be started here, and is empty if it can; `version` names its
-    package and version. `settle_seconds` it is left alone after its first answer.
+    package and version.
     """
 
     name: str
@@ -95,7 +95,6 @@ class Server(NamedTuple):
     payload: str = "1x30"
     missing: Callable[[], str] = lambda: ""
     version: Callable[[], str] = lambda: ""
-    settle_seconds: float = 0.0
 
 
 # --- starting ----------------------------------------------------------------------------------
@@ -314,8 +313,6 @@ def _ray_server(kind: str, words: str) -> Server:
         partial(_ray_serve, kind=kind),
         missing=_no_ray,
         version=lambda: f"ray {require_ray()}",
-        # Ray starts and ends processes for a moment after it has said that it is ready.
-        settle_seconds=2.0,
     )
 
 
