@@ -9,8 +9,8 @@ from starlette.responses import Response
 
 from serving.control import answers, overview
 from serving.control.operations import Ask, Operation, Parameter, json_response
+from serving.control.outcome import Outcome
 from serving.control.plane import ControlPlane
-from serving.control.publisher import Outcome
 from serving.control.status_routes import whole_number
 from serving.control.traffic_seen import Assumed
 from serving.control.workers import Acknowledgement

@@ -8,7 +8,6 @@ import argparse
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 import socket
 import ssl
@@ -28,9 +27,9 @@ from serving.clock import SystemClock
 from serving.config.addresses import Address, listener_parts, parse_address
 from serving.config.applied import Applied, read_applied, read_pinned
 from serving.config.effects import taken_over
-from serving.config.keys import STORE_VARIABLE
 from serving.config.load import load_gateway
 from serving.config.schema import ModelConfig, TlsConfig
+from serving.config.store_argument import add_store_argument
 from serving.control.access import Access, ensure_admin_token
 from serving.control.admin import Listener, build, operations_of
 from serving.control.audit import AuditLog
@@ -53,6 +52,7 @@ from serving.errors import InvalidConfig, SluiceError
 from serving.files import write_whole
 from serving.lifeline import die_with_parent
 from serving.tasks import end
+from serving.unix_socket import bound_for_owner
 
 __all__ = ["Control", "main", "parse_arguments"]
 
@@ -121,7 +121,7 @@ class Control:
             data=self._data,
             clock=clock,
         )
-        self.publisher.gate = CandidateGate(
+        self.publisher.candidates.gate = CandidateGate(
             self._labels, current=lambda: self.publisher.current, clock=clock
         )
         self._audit = AuditLog(self._data / "journal", clock)
@@ -173,7 +173,10 @@ class Control:
         # Ctrl-C reaches the whole terminal group; the engine decides what it means for us.
         loop.add_signal_handler(signal.SIGINT, lambda: None)
         private_path = self._data / "run" / "control.sock"
-        public, private = _public_socket(self._address), _private_socket(private_path)
+        public, private = (
+            _public_socket(self._address),
+            bound_for_owner(private_path, backlog=_BACKLOG),
+        )
         servers = self._servers()
         self._features.start()
         listening = [
@@ -232,7 +235,7 @@ class Control:
             await asyncio.to_thread(write_whole, epoch, engine.encode())
         except OSError as error:  # a restart then reads the directory again
             self._log.warning("control.epoch cannot be written: %s", error.strerror)
-        await self.publisher.keep()
+        await self.publisher.upkeep.keep()
 
     async def _refresh(self) -> None:
         while True:
@@ -337,19 +340,6 @@ def _public_socket(address: Address) -> socket.socket:
     return bound
 
 
-def _private_socket(path: Path) -> socket.socket:
-    path.unlink(missing_ok=True)
-    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    previous = os.umask(0o177)
-    try:
-        bound.bind(str(path))
-    finally:
-        os.umask(previous)
-    bound.listen(_BACKLOG)
-    bound.setblocking(False)
-    return bound
-
-
 def _name(bound: socket.socket) -> str:
     host, port = bound.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -371,14 +361,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", required=True, help="data directory")
     parser.add_argument("--config", required=True, help="configuration directory")
     parser.add_argument("--admin", required=True, help="host:port of the admin port")
-    # Taken out of the environment, so that no process of ours inherits a password by accident.
-    store = os.environ.pop(STORE_VARIABLE, None)
-    parser.add_argument(
-        "--store",
-        default=store,
-        required=store is None,
-        help=f"redis://, rediss:// or unix:// address [default: ${STORE_VARIABLE}]",
-    )
+    add_store_argument(parser)
     parser.add_argument("--parent", type=int, help="exit when this process does")
     parser.add_argument(
         "--incarnation", default="", help="names the engine's start [default: the parent's]"

@@ -17,7 +17,7 @@ import msgspec
 from msgspec.structs import replace
 
 from serving.clock import Clock
-from serving.config.monitoring import RetrainConfig
+from serving.config.schema import RetrainConfig
 from serving.config.snapshot import Snapshot
 from serving.control.audit import AuditLog
 from serving.control.deliveries import Courier

@@ -7,8 +7,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from serving.config.rollout import Rule
-from serving.config.schema import ModelConfig
+from serving.config.schema import ModelConfig, Rule
 from serving.control.rates import Rate
 from serving.metrics import FAMILIES, Samples
 from serving.rollout.forecast import Traffic

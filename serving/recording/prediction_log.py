@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from serving.config.monitoring import LogConfig
+from serving.config.schema import LogConfig
 from serving.metrics import MetricsFile
 from serving.recording.columns import digest_with, record_batch
 from serving.recording.layout import SEAL, LogFolder

@@ -7,7 +7,7 @@ import msgspec
 from numpy.typing import NDArray
 
 from serving.config.frozen_bins import Reference
-from serving.config.monitoring import ModelLog, RoleShares
+from serving.config.schema import ModelLog, RoleShares
 from serving.types import TensorMetadata
 
 __all__ = ["STATIONS", "Column", "Policy", "RowPlan", "plan_rows"]

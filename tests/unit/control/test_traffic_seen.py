@@ -3,9 +3,17 @@
 import pytest
 from msgspec.structs import replace
 
-from serving.config.monitoring import MonitoringConfig, PredictionConfig
-from serving.config.rollout import Guardrails, RolloutConfig, Rule, Step
-from serving.config.schema import ModelConfig, TrafficConfig, VersionSource
+from serving.config.schema import (
+    Guardrails,
+    ModelConfig,
+    MonitoringConfig,
+    PredictionConfig,
+    RolloutConfig,
+    Rule,
+    Step,
+    TrafficConfig,
+    VersionSource,
+)
 from serving.config.units import Seconds
 from serving.control.rates import Rate, Rates
 from serving.control.traffic_seen import Assumed, rate_of, traffic_of

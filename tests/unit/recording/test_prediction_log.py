@@ -11,7 +11,7 @@ from typing import Any
 import log_kit
 import pytest
 
-from serving.config.monitoring import ModelLog, RoleShares
+from serving.config.schema import ModelLog, RoleShares
 from serving.config.units import ByteSize, Seconds
 from serving.recording.ledger import DROPPED, read_ledger
 from serving.recording.prediction_log import PredictionLog

@@ -3,27 +3,9 @@
 import json
 import re
 from fnmatch import fnmatch
-from pathlib import Path
-from typing import NamedTuple
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-
-
-class Instruction(NamedTuple):
-    """One instruction of a Dockerfile, its continuation lines joined."""
-
-    word: str
-    rest: str
-
-
-def instructions(text: str) -> list[Instruction]:
-    """Split a Dockerfile into instructions, without comments."""
-    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
-    joined = re.sub(r"\\\n\s*", " ", "\n".join(lines))
-    pairs = (line.strip().partition(" ") for line in joined.splitlines() if line.strip())
-    return [Instruction(word, rest.strip()) for word, _, rest in pairs]
+from deploy_kit import ROOT, Instruction, instructions
 
 
 @pytest.fixture

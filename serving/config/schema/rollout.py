@@ -12,6 +12,7 @@ __all__ = [
     "AfterAbort",
     "Approval",
     "Bake",
+    "Breach",
     "Guardrails",
     "HardStops",
     "NotifyConfig",

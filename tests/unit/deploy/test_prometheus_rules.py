@@ -12,7 +12,7 @@ from serving.control.drift_families import drift_families
 from serving.control.exposition import own_families
 from serving.metrics import FAMILIES
 
-FILE = Path(__file__).parents[2] / "configs" / "deploy" / "prometheus" / "rules.yaml"
+FILE = Path(__file__).parents[3] / "configs" / "deploy" / "prometheus" / "rules.yaml"
 RULES = [rule for group in yaml.safe_load(FILE.read_text())["groups"] for rule in group["rules"]]
 DURATION = re.compile(r"(\d+(ms|s|m|h|d|w|y))+")
 

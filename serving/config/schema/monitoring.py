@@ -1,4 +1,4 @@
-"""Options of the prediction log and of what is concluded from it; see `schema.py`."""
+"""Options of the prediction log and of what is concluded from it; see `serving.config.schema`."""
 
 from typing import Annotated, Literal
 
