@@ -29,7 +29,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from difflib import get_close_matches
 from pathlib import Path
@@ -64,11 +64,17 @@ def _tell(text: str) -> None:
 class Comparison:
     """The chosen rows of the chosen servers, and what has been found so far."""
 
-    def __init__(self, chosen: dict[str, Row], settings: Settings, say: Say) -> None:
+    def __init__(
+        self,
+        chosen: dict[str, Row],
+        settings: Settings,
+        say: Say,
+        servers: Sequence[Server] = SERVERS,
+    ) -> None:
         self._chosen = chosen
         self._settings = settings
         self._say = say
-        self._servers = [one for one in SERVERS if any(row.name in chosen for row in one.rows)]
+        self._servers = [one for one in servers if any(row.name in chosen for row in one.rows)]
         self.reports = {
             row.name: RowReport(
                 name=row.name, title=row.title, group=server.group, protocol=row.protocol,
@@ -192,7 +198,8 @@ def _named(parser: argparse.ArgumentParser, text: str) -> set[str]:
     return found
 
 
-def _options() -> argparse.Namespace:
+def read_command_line() -> argparse.Namespace:
+    """The options, with `rows` chosen; wrong usage ends here."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -224,6 +231,7 @@ def _options() -> argparse.Namespace:
         parser.error("--skip leaves nothing of --only")
     options.rows = {row.name: row for one in SERVERS for row in one.rows if row.name in wanted}
     _insist_on_installed(parser, options)
+    _insist_on_places(parser, options)
     return options
 
 
@@ -233,6 +241,17 @@ def _insist_on_installed(parser: argparse.ArgumentParser, options: argparse.Name
         for server in SERVERS:
             if any(row.name in options.rows for row in server.rows) and (why := server.missing()):
                 parser.error(f"{server.name} is {why}")
+
+
+def _insist_on_places(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Figures that took minutes must find their place."""
+    if options.json and not options.json.absolute().parent.is_dir():
+        parser.error(f"there is no folder {options.json.absolute().parent} for --json")
+    if options.write:
+        try:
+            compare_page.around(PAGE.read_text())
+        except (OSError, compare_page.MissingMarks) as error:
+            parser.error(f"--write cannot write {PAGE}: {error}")
 
 
 def _compare(options: argparse.Namespace) -> Report:
@@ -266,7 +285,7 @@ def _read(file: Path) -> Report:
 
 def main() -> int:
     """Read the command line, measure, report; 1 if a server was wrong or not to be had."""
-    options = _options()
+    options = read_command_line()
     # Ended politely it cleans up; killed outright, its children see that and end too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:

@@ -8,7 +8,7 @@ from typing import Final
 from bench_report import describe
 from compare_figures import Report, RowReport, Sample, Spread, over_floor, spread, verdicts
 
-__all__ = ["BEGIN", "END", "MissingMarks", "text", "written"]
+__all__ = ["BEGIN", "END", "MissingMarks", "around", "text", "written"]
 
 BEGIN: Final = "<!-- figures: written by `python loadtests/compare.py --write`, not by hand -->"
 END: Final = "<!-- end of figures -->"
@@ -23,16 +23,22 @@ class MissingMarks(Exception):
 
 
 def written(page: str, report: Report) -> str:
-    """The page with these figures between its marks.
+    """The page with these figures between its marks. Raises MissingMarks."""
+    before, after = around(page)
+    return f"{before}{BEGIN}\n\n{text(report)}\n{END}{after}"
+
+
+def around(page: str) -> tuple[str, str]:
+    """What people wrote before the figures and after them.
 
     Raises:
-        MissingMarks: It has none, or not in this order.
+        MissingMarks: The page does not say where figures go.
     """
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise MissingMarks(f"the page needs a line `{BEGIN}` and after it one `{END}`")
-    return f"{before}{BEGIN}\n\n{text(report)}\n{END}{after}"
+    return before, after
 
 
 def text(report: Report) -> str:

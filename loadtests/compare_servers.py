@@ -175,7 +175,10 @@ def running(
         assert where is not None
         yield process.pid, where, time.perf_counter() - began
     finally:
-        if killed := end(process, STOP_SECONDS):
+        killed = end(process, STOP_SECONDS)
+        assert process.stdin is not None
+        process.stdin.close()
+        if killed:
             print(f"  processes {killed} did not end and were killed", file=sys.stderr)
 
 
