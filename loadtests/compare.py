@@ -77,8 +77,8 @@ class Comparison:
         self._servers = [one for one in servers if any(row.name in chosen for row in one.rows)]
         self.reports = {
             row.name: RowReport(
-                name=row.name, title=row.title, group=server.group, protocol=row.protocol,
-                payload=server.payload, samples=[],
+                name=row.name, title=f"{server.title}, {row.words}", server=server.title,
+                group=server.group, protocol=row.protocol, payload=server.payload, samples=[],
             )
             for server in self._servers for row in server.rows if row.name in chosen
         }  # fmt: skip
@@ -112,7 +112,7 @@ class Comparison:
     def _missing(self, server: Server) -> bool:
         why = server.missing()
         self._note(server, why)
-        if not why and (version := server.version()):
+        if not why and (version := server.version()) and version not in self.versions:
             self.versions.append(version)
         return bool(why)
 

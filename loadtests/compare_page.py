@@ -55,8 +55,9 @@ def _how(report: Report) -> str:
     settings = report.settings
     minutes = report.took_seconds / 60
     made_with = ", ".join(report.versions)
+    times = "one round" if settings.rounds == 1 else f"{settings.rounds} rounds"
     rounds = (
-        f"{settings.rounds} rounds, {settings.seconds:g} s a measurement, {minutes:.0f} minutes."
+        f"{times}, {settings.seconds:g} s a measurement, {minutes:.0f} minutes."
         " Medians over the rounds, least to most in brackets."
     )
     return "\n".join(
@@ -136,14 +137,15 @@ def _latency(report: Report) -> str:
 
 
 def _running(report: Report) -> str:
+    last_of_each = {row.server: row for row in _measured(report)}
     rows = [
         (
-            row.title,
+            title,
             _spread(_over(row, lambda one: one.pss_mib), 0),
             f"{_median(row, lambda one: one.rss_mib):,.0f}",
             _spread(_over(row, lambda one: one.start_seconds), 1),
         )
-        for row in _measured(report)
+        for title, row in last_of_each.items()
     ]
     head = ("server", "memory, MiB (PSS)", "MiB (RSS)", "first answer after, s")
     return _titled(

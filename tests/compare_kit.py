@@ -47,6 +47,7 @@ def row(name: str, *samples: Any, group: str = "peer", trouble: str = "") -> Any
     return module("compare_figures").RowReport(
         name=name,
         title=f"the {name}",
+        server=f"server {name}",
         group=group,
         protocol="http",
         payload="1x30",

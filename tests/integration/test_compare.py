@@ -41,10 +41,10 @@ def compared(*others: Any) -> dict[str, Any]:
 
 
 def test_servers_are_measured_and_written_down(tmp_path: Path) -> None:
-    """A second each of floor, uvicorn and Sluice over all its protocols: figures of every kind."""
+    """Half a second each of floor, uvicorn and Sluice's protocols: figures of every kind."""
     file = tmp_path / "figures.json"
     asked = "floor,uvicorn,sluice-json,sluice-binary,sluice-grpc"
-    limits = ["--rounds", "1", "--seconds", "1", "--rates", "50", "--connections", "4"]
+    limits = ["--rounds", "1", "--seconds", "0.5", "--rates", "50", "--connections", "4"]
 
     done = command("--only", asked, *limits, "--json", file)
 
@@ -76,7 +76,7 @@ def test_a_server_that_answers_other_numbers_is_wrong(monkeypatch: pytest.Monkey
         with servers.start_floor(workload._replace(expected=expected), folder) as started:
             yield started
 
-    found = compared(servers.Server("liar", "liar", (servers.Row("liar", "a liar"),), deceived))
+    found = compared(servers.Server("liar", "a liar", "liar", (servers.Row("liar"),), deceived))
 
     assert found["liar"].trouble.startswith("WRONG: [")
     assert (len(found["liar"].samples), len(found["floor"].samples)) == (0, 1)
@@ -118,7 +118,7 @@ def test_a_server_that_always_answers_the_same_is_wrong() -> None:
         with servers.running(words, log, address, workload) as (pid, where, seconds):
             yield servers.Started(pid, where, "", seconds, dict)
 
-    found = compared(servers.Server("same", "same", (servers.Row("same", "it"),), start))
+    found = compared(servers.Server("same", "it", "same", (servers.Row("same"),), start))
 
     assert found["same"].trouble.startswith("WRONG: ")
     assert "was answered" in found["same"].trouble

@@ -52,7 +52,7 @@ def test_a_page_without_marks_is_left_alone(text: str) -> None:
 
 def test_a_median_has_its_spread() -> None:
     """Least and most stand in brackets, unless there was one round."""
-    cpu, _, _ = lines_of("quick")
+    cpu, _ = lines_of("quick")
 
     assert "170.0 (160.0–180.0)" in cpu
     assert "1.70 (1.60–1.80)" in cpu
