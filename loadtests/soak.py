@@ -162,10 +162,7 @@ class _Run:
 
     def _apply(self) -> None:
         self._changes += 1
-        over = True
-        with contextlib.suppress(Refused):  # there was none yet
-            over = self._gateway.call("/api/v1/rollouts/scores")["phase"] in {"done", "aborted"}
-        kind = self._directory.change(self._changes, rollout_over=over)
+        kind = self._directory.change(self._changes, rollout_over=self._rollout_is_over())
         try:
             said = self._gateway.call(
                 "/api/v1/config/apply", {"directory": str(self._directory.folder)}
@@ -174,6 +171,16 @@ class _Run:
             self._problem(f"{kind}: {error}")
             return
         self._changed[kind if said["published"] else f"{kind}, without effect"] += 1
+
+    def _rollout_is_over(self) -> bool:
+        candidate = self._directory.candidate
+        if not candidate:
+            return True
+        try:
+            standing = self._gateway.call("/api/v1/rollouts/scores")
+        except Refused:  # control has not begun it yet
+            return False
+        return standing["canary"] == candidate and standing["phase"] == "done"
 
     def _load(self) -> None:
         self._loads += 1

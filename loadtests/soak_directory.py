@@ -47,7 +47,12 @@ class Directory:
                 # As small as the keys that are asked for overflow soon: a full cache is a warm one.
                 "features": {"near_cache": "1MiB", "timeout": "5s"},
                 "limits": {"default_deadline": "10s"},
-                "log": {"path": "predictions", "retention": "1d", "max_size": "256MiB"},
+                "log": {
+                    "path": "predictions",
+                    "retention": "1d",
+                    "max_size": "256MiB",
+                    "segment_age": "10s",  # a segment is open for each version of that time
+                },
                 "tracing": {"otlp": otlp, "sample": 0.01},
             },
         )
@@ -55,6 +60,11 @@ class Directory:
         self._write_trees()
         self._write_scores(rollout=False)
         self._write_model("coming", [self._release("coming", 0)], {"production": "r0"})
+
+    @property
+    def candidate(self) -> str:
+        """The version of `scores` whose rollout began last; empty before the first."""
+        return self._scores[-1] if len(self._scores) > 1 else ""
 
     def change(self, number: int, *, rollout_over: bool) -> str:
         """Make change `number`, from 1 on. A rollout must be over before the next can begin."""
@@ -83,9 +93,6 @@ class Directory:
         onnx.helper.set_model_props(self._trees, {"release": f"{model} {number}"})
         name = f"r{number}"
         (self._artifacts / f"{model}-{name}.onnx").write_bytes(self._trees.SerializeToString())
-        for old in self._artifacts.glob(f"{model}-r*.onnx"):
-            if number - int(old.stem.rpartition("r")[2]) > 2 * len(_KINDS):
-                old.unlink()
         return name
 
     def _write_employment(self) -> None:
