@@ -23,7 +23,7 @@ _STEADY: Final = {"errors", "slow", "missing"}
 
 
 class Directory:
-    """A configuration directory on disk. `change(n)` makes the n-th change and says of what kind."""
+    """A configuration directory on disk, and its changes."""
 
     def __init__(self, folder: Path, *, workers: int, otlp: str) -> None:
         self.folder = folder

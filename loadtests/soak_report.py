@@ -10,7 +10,7 @@ from soak_verdict import Growth, Leak, Sample, growths, leaks
 if TYPE_CHECKING:
     from soak import Seen
 
-__all__ = ["Verdict", "csv", "progress", "report", "verdict"]
+__all__ = ["Verdict", "csv", "left_behind", "progress", "report", "verdict"]
 
 STORE: Final = "store"
 _BARS: Final = "▁▂▃▄▅▆▇█"
@@ -60,17 +60,18 @@ def progress(samples: Sequence[Sample]) -> str:
 def report(seen: "Seen", judged: Verdict) -> str:
     """Everything for people."""
     last = seen.samples[-1]
-    answered = ", ".join(f"{name} {count:,}" for name, count in seen.answered.items())
-    changed = ", ".join(f"{name} {count}" for name, count in seen.changed.items())
+    asked = (
+        f"{last.requests:,} requests over {seen.connections:,} connections in {last.seconds:.0f} s "
+        f"(the warm-up included); {seen.spans:,} spans"
+    )
+    head = f"{'process':12} {'warm MiB':>9} {'end MiB':>9} {'growth':>7} {'PSS MiB':>8}  resident, "
     lines = [
         bench_report.describe(bench_report.machine()),
-        f"{last.requests:,} requests over {seen.connections:,} connections in {last.seconds:.0f} s "
-        f"(the warm-up included); {seen.spans:,} spans",
-        f"answered: {answered}",
-        f"changed: {changed}",
+        asked,
+        "answered: " + _listed(seen.answered),
+        "changed: " + _listed(seen.changed),
         "",
-        f"{'process':12} {'warm MiB':>9} {'end MiB':>9} {'growth':>7} {'PSS MiB':>8}  resident, "
-        "from the first sample to the last",
+        head + "from the first sample to the last",
     ]
     for one in judged.growths:
         course = [sample.held[one.process].rss for sample in seen.samples]
@@ -78,19 +79,20 @@ def report(seen: "Seen", judged: Verdict) -> str:
             f"{one.process:12} {_mib(one.warm):>9} {_mib(one.end):>9} {one.share:>+7.1%} "
             f"{_mib(last.held[one.process].pss):>8}  {_plot(course)}"
         )
-    lines += [
-        "",
-        f"{'left behind':12} {'blocks/request':>15} {'bytes/request':>14} {'blocks/change':>14} "
-        f"{'bytes/change':>13}",
-    ]
-    lines += [
-        f"{one.process:12} {one.blocks_per_request:>15.4f} {one.bytes_per_request:>14.2f} "
-        f"{one.blocks_per_change:>14.1f} {one.bytes_per_change:>13,.0f}"
-        for one in judged.leaks
-    ]
+    named = ("blocks/request", "bytes/request", "blocks/change", "bytes/change")
+    lines += ["", "{:12} {:>15} {:>14} {:>14} {:>13}".format("left behind", *named)]
+    lines += [left_behind(one) for one in judged.leaks]
     lines.append("")
     lines += [f"NOT GOOD: {reason}" for reason in judged.reasons] or ["good: nothing has grown"]
     return "\n".join(lines)
+
+
+def left_behind(one: Leak) -> str:
+    """One process's line of the lower table."""
+    return (
+        f"{one.process:12} {one.blocks_per_request:>15.4f} {one.bytes_per_request:>14.2f} "
+        f"{one.blocks_per_change:>14.1f} {one.bytes_per_change:>13,.0f}"
+    )
 
 
 def csv(samples: Sequence[Sample]) -> str:
@@ -103,6 +105,10 @@ def csv(samples: Sequence[Sample]) -> str:
         for name, held in one.held.items()
     ]
     return "\n".join(lines) + "\n"
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
 
 
 def _mib(size: float) -> str:

@@ -211,9 +211,7 @@ def _message(model: str, name: str, datatype: str, shape: list[int], data: bytes
 
 
 def _trees(lottery: random.Random, model: str = "trees") -> bytes:
-    return _message(
-        model, "input", "FP32", [1, COLUMNS], np.array(_row(lottery), "<f4").tobytes()
-    )
+    return _message(model, "input", "FP32", [1, COLUMNS], np.array(_row(lottery), "<f4").tobytes())
 
 
 def _grpc_key(lottery: random.Random) -> Request:

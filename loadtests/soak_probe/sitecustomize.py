@@ -30,7 +30,7 @@ PROGRAMS = ("serving.worker.process", "serving.worker.host", "serving.control.pr
 class _Mallinfo(ctypes.Structure):
     """`struct mallinfo2` (mallinfo(3)); over all arenas, in bytes."""
 
-    _fields_ = [  # noqa: RUF012 - ctypes wants it so
+    _fields_ = [
         (name, ctypes.c_size_t)
         for name in (
             "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks",
