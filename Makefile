@@ -6,7 +6,7 @@ DIR    ?= configs/demo
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev install-clients install-feast install-foreign up test test-feast test-foreign check fix lock generate bench bench-hop bench-ray clean
+.PHONY: help install install-dev install-clients install-feast install-foreign up test test-feast test-foreign check fix lock generate bench bench-hop bench-ray budget clean
 
 help:  ## Say what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -96,6 +96,9 @@ bench-hop: install  ## CPU per request: a version in the worker against one in i
 
 bench-ray: install-dev  ## CPU per request: both engines against Ray Serve, alternating
 	$(BIN)/python loadtests/bench_ray_serve.py $(ARGS)
+
+budget: install-dev  ## Instructions per request against loadtests/budget.yaml (needs valgrind)
+	$(BIN)/python loadtests/budget.py $(ARGS)
 
 clean:  ## Remove environments and caches
 	rm -rf .venv .venv-clients .venv-feast .venv-foreign .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.*

@@ -15,6 +15,7 @@ import platform
 import re
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Final
 
 __all__ = ["Callgrind", "InstructionClock", "Unsupported", "arguments"]
@@ -141,13 +142,13 @@ class InstructionClock:
         self._counting = False
 
     def calibrate(self) -> int:
-        """Measure what a reading costs: the least of what lies between two in a row."""
+        """Measure what a reading costs: what usually lies between two in a row."""
         self._own = 0
         self.count()
         readings = [self.monotonic() for _ in range(6)]
         self.rest()
-        least = min(after - before for before, after in pairwise(readings))
-        self._own = round(least / self.SECONDS_PER_INSTRUCTION)
+        usual = median(after - before for before, after in pairwise(readings))
+        self._own = round(usual / self.SECONDS_PER_INSTRUCTION)
         return self._own
 
     def count(self) -> None:

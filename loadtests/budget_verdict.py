@@ -39,7 +39,8 @@ class Counts(msgspec.Struct, forbid_unknown_fields=True):
 class LoadCounts(msgspec.Struct):
     """What was counted of one model: instructions per request of its floor and of each case.
 
-    `burdened` is the first case again with work that nobody needs, if that was asked for.
+    `burdened` is the first case again with work that nobody needs, if that was asked for; of the
+    first model only.
     """
 
     name: str
@@ -85,7 +86,7 @@ class Growth(msgspec.Struct, frozen=True):
 
 
 def ratios(loads: Sequence[LoadCounts], *, burdened: bool = False) -> dict[str, Counts]:
-    """Every case in multiples of its floor; with `burdened`, each first case as it was then."""
+    """Every case in multiples of its floor; with `burdened`, the first as it was then."""
     found = {}
     for load in loads:
         for number, (name, counts) in enumerate(load.cases.items()):
