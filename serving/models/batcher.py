@@ -74,6 +74,7 @@ class Batcher:
         max_queue_size: Most requests waiting, per class.
         metrics: Where runs are counted.
         clock: Whose monotonic seconds deadlines are in.
+        lane: The thread for long runs; one of its own if none is given. Closed with the batcher.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Batcher:
         max_queue_size: int,
         metrics: MetricsFile,
         clock: Clock,
+        lane: Lane | None = None,
     ) -> None:
         self.expired = 0
         """Production requests that ran out of time in the queue or during their run."""
@@ -103,7 +105,7 @@ class Batcher:
         self._meter = BatchMeter(metrics, model, version)
         self._backlog = Backlog()
         self._one_run = 0.0  # seconds that a full batch is expected to take
-        self._lane = Lane(f"sluice-{model}-{version}")
+        self._lane = lane or Lane(f"sluice-{model}-{version}")
         inputs = tuple(one.name for one in signature.inputs)
         self._queue = DeadlineQueue(inputs, alive=self._alive, drop=self._drop)
         self._shadows: deque[Waiting] = deque()
