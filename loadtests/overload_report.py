@@ -16,7 +16,8 @@ BEGIN: Final = "<!-- figures: begin (python loadtests/overload.py --render) -->"
 END: Final = "<!-- figures: end -->"
 
 _COLUMNS: Final = (
-    "load", "capacity/s", "offered/s", "good/s", "of capacity", "refused/s", "504/s", "late/s", "lost/s", "errors/s",
+    "load", "capacity/s", "offered/s", "good/s", "of capacity",
+    "refused/s", "504/s", "late/s", "lost/s", "errors/s",
     "p50 ms", "p99 ms", "refused p99 ms", "generator late p99 ms",
 )  # fmt: skip
 _COLOURS: Final = {

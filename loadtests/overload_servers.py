@@ -38,7 +38,7 @@ class Running(NamedTuple):
 
 
 def _layers(count: int) -> bytes:
-    """X [1, 30] FP32 through so many layers of 64, their weights shared, to probabilities [1, 2]."""
+    """X [1, 30] FP32 through so many layers of 64, which share weights, to probabilities [1, 2]."""
     random = np.random.default_rng(64)
 
     def weights(name: str, rows: int, columns: int) -> onnx.TensorProto:

@@ -1,4 +1,4 @@
-"""Overload in simulated time: a real batcher on an event loop whose clock only the simulation moves.
+"""Overload in simulated time: a real batcher on an event loop whose clock the simulation moves.
 
 Nothing waits and nothing is measured, so a minute takes a second or two and comes out the same each
 time. What costs time is said: a run of the model, and what the loop does for a request.
