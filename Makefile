@@ -6,7 +6,7 @@ DIR    ?= configs/demo
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev install-clients install-feast install-foreign up test test-feast test-foreign check fix lock generate bench bench-hop bench-ray compare install-peers clean
+.PHONY: help install install-dev install-clients install-feast install-foreign up test test-feast test-foreign check fix lock generate bench bench-hop bench-ray compare install-peers soak budget clean
 
 help:  ## Say what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -102,6 +102,12 @@ install-peers: install-dev  ## The servers that `make compare` compares with, in
 
 compare: install-dev  ## Every server side by side: CPU, latency, memory, start (docs/performance.md)
 	$(BIN)/python loadtests/compare.py $(ARGS)
+
+soak: install  ## A million requests, 200 changes, 50 loads: does memory stay where it is? (6 minutes)
+	$(BIN)/python loadtests/soak.py $(ARGS)
+
+budget: install-dev  ## Instructions per request against loadtests/budget.yaml (needs valgrind)
+	$(BIN)/python loadtests/budget.py $(ARGS)
 
 clean:  ## Remove environments and caches
 	rm -rf .venv .venv-clients .venv-feast .venv-foreign .venv-peers .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.*

@@ -13,8 +13,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from serving.clock import Clock
-from serving.config.applied import Applied
-from serving.config.effects import names_files, taken_over
+from serving.config.applied import Applied, to_follow
 from serving.config.problems import raise_errors
 from serving.config.schema import GatewayConfig, ModelConfig
 from serving.config.snapshot import RolloutTraffic, Snapshot
@@ -227,7 +226,7 @@ class Publisher:
             raise_errors(out_of_reach(compiled, self.current, self.busiest))
             new = self._next(compiled, author=author)
             plan = self._plan(compiled, new, directory)
-            settings = self._to_follow(compiled.configuration.gateway, str(directory))
+            settings = to_follow(self.running, compiled.configuration.gateway, str(directory))
             published = settings is not None or not serve_the_same(self.current, new)
             if published:
                 await self._commit(
@@ -241,15 +240,6 @@ class Publisher:
                 )
             self.problem = ""
             return outcome_of(compiled, plan, revision=self.revision, published=published)
-
-    def _to_follow(self, gateway: GatewayConfig, directory: str) -> Applied | None:
-        """What of a `gateway.yaml` running processes are to take over; None if nothing is new."""
-        running = self.running
-        wanted = Applied(
-            gateway=taken_over(running.gateway, gateway),
-            directory=directory if names_files(gateway) else running.directory,
-        )
-        return None if wanted == running else wanted
 
     async def roll(self, *, author: str, reason: str = "") -> int:
         """Have every process replaced by one of the code on disk now; give the generation.

@@ -17,7 +17,8 @@ from serving.config.schema import (
 from serving.config.units import Seconds
 from serving.control.rates import Rate, Rates
 from serving.control.traffic_seen import Assumed, rate_of, traffic_of
-from serving.metrics import FAMILIES, Samples
+from serving.metric_families import FAMILIES
+from serving.metrics import Samples
 
 ERRORS = Rule(name="errors", metric="error_rate", tolerance=1.5)
 DURATIONS = "sluice_request_duration_seconds"

@@ -10,7 +10,7 @@ from report_kit import reference, watched
 
 from serving.control.drift_families import drift_families
 from serving.control.exposition import own_families
-from serving.metrics import FAMILIES
+from serving.metric_families import FAMILIES
 
 FILE = Path(__file__).parents[3] / "configs" / "deploy" / "prometheus" / "rules.yaml"
 RULES = [rule for group in yaml.safe_load(FILE.read_text())["groups"] for rule in group["rules"]]
