@@ -29,12 +29,13 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
 
+import compare_chart
 import compare_page
 import msgspec
 from bench import BadAnswers
@@ -48,6 +49,7 @@ from compare_servers import FEATURES, SERVERS, DidNotStart, Row, Server, Started
 DOCS: Final = Path(__file__).parents[1] / "docs"
 PAGE: Final = DOCS / "performance.md"
 DATA: Final = DOCS / "performance.json"
+CHART: Final = DOCS / "performance.svg"
 
 Say = Callable[[str], None]
 
@@ -62,15 +64,21 @@ def _tell(text: str) -> None:
 class Comparison:
     """The chosen rows of the chosen servers, and what has been found so far."""
 
-    def __init__(self, chosen: dict[str, Row], settings: Settings, say: Say) -> None:
+    def __init__(
+        self,
+        chosen: dict[str, Row],
+        settings: Settings,
+        say: Say,
+        servers: Sequence[Server] = SERVERS,
+    ) -> None:
         self._chosen = chosen
         self._settings = settings
         self._say = say
-        self._servers = [one for one in SERVERS if any(row.name in chosen for row in one.rows)]
+        self._servers = [one for one in servers if any(row.name in chosen for row in one.rows)]
         self.reports = {
             row.name: RowReport(
-                name=row.name, title=row.title, group=server.group, protocol=row.protocol,
-                payload=server.payload, samples=[],
+                name=row.name, title=f"{server.title}, {row.words}", server=server.title,
+                group=server.group, protocol=row.protocol, payload=server.payload, samples=[],
             )
             for server in self._servers for row in server.rows if row.name in chosen
         }  # fmt: skip
@@ -104,7 +112,7 @@ class Comparison:
     def _missing(self, server: Server) -> bool:
         why = server.missing()
         self._note(server, why)
-        if not why and (version := server.version()):
+        if not why and (version := server.version()) and version not in self.versions:
             self.versions.append(version)
         return bool(why)
 
@@ -125,9 +133,10 @@ class Comparison:
             server.group == "floor" and workload.floor) else workload  # fmt: skip
         try:
             with server.start(asked, folder) as started:
-                time.sleep(server.settle_seconds)
-                idle = idle_cores(started)
+                # Servers still start and end things for a moment after their first answer: the
+                # floor's run comes first, and only then is it looked at what this one does idle.
                 floor_us = floor_cpu_us(floor, workload, self._settings)
+                idle = idle_cores(started)
                 for row in self._rows(server):
                     report = self.reports[row.name]
                     if report.trouble:
@@ -189,7 +198,8 @@ def _named(parser: argparse.ArgumentParser, text: str) -> set[str]:
     return found
 
 
-def _options() -> argparse.Namespace:
+def read_command_line() -> argparse.Namespace:
+    """The options, with `rows` chosen; wrong usage ends here."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -204,7 +214,7 @@ def _options() -> argparse.Namespace:
         "--rates", default="100,1000", help="of the open loop, in requests/s (100,1000)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
-    parser.add_argument("--write", action="store_true", help="write docs/performance.md, .json")
+    parser.add_argument("--write", action="store_true", help="write docs/performance.*")
     parser.add_argument(
         "--from", dest="source", type=Path, metavar="FILE", help="figures of a run, instead of one"
     )
@@ -221,6 +231,7 @@ def _options() -> argparse.Namespace:
         parser.error("--skip leaves nothing of --only")
     options.rows = {row.name: row for one in SERVERS for row in one.rows if row.name in wanted}
     _insist_on_installed(parser, options)
+    _insist_on_places(parser, options)
     return options
 
 
@@ -230,6 +241,17 @@ def _insist_on_installed(parser: argparse.ArgumentParser, options: argparse.Name
         for server in SERVERS:
             if any(row.name in options.rows for row in server.rows) and (why := server.missing()):
                 parser.error(f"{server.name} is {why}")
+
+
+def _insist_on_places(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Figures that took minutes must find their place."""
+    if options.json and not options.json.absolute().parent.is_dir():
+        parser.error(f"there is no folder {options.json.absolute().parent} for --json")
+    if options.write:
+        try:
+            compare_page.around(PAGE.read_text())
+        except (OSError, compare_page.MissingMarks) as error:
+            parser.error(f"--write cannot write {PAGE}: {error}")
 
 
 def _compare(options: argparse.Namespace) -> Report:
@@ -263,7 +285,7 @@ def _read(file: Path) -> Report:
 
 def main() -> int:
     """Read the command line, measure, report; 1 if a server was wrong or not to be had."""
-    options = _options()
+    options = read_command_line()
     # Ended politely it cleans up; killed outright, its children see that and end too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
@@ -277,7 +299,8 @@ def main() -> int:
     if options.write:
         PAGE.write_text(compare_page.written(PAGE.read_text(), report))
         DATA.write_bytes(data)
-        _tell(f"wrote {PAGE} and {DATA}")
+        CHART.write_text(compare_chart.chart(report))
+        _tell(f"wrote {PAGE} and, beside it, {DATA.name} and {CHART.name}")
     return 1 if failed(report) else 0
 
 

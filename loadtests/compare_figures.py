@@ -41,8 +41,7 @@ class Sample(msgspec.Struct, kw_only=True):
 
     `cpu_us` is the whole tree's CPU per request, without what it uses when idle, which
     `idle_percent` of a core is; `parts_us` are its processes'. `floor_us` is what the floor used
-    right before, and `floor_rates` what it answered in at the same rates. `alone_p50_us` is the
-    median at one connection.
+    right before. `alone_p50_us` is the median at one connection.
     """
 
     round: int
@@ -62,10 +61,14 @@ class Sample(msgspec.Struct, kw_only=True):
 
 
 class RowReport(msgspec.Struct, kw_only=True):
-    """A row of the tables: its samples, or the trouble why it has none."""
+    """A row of the tables: its samples, or the trouble why it has none.
+
+    `title` is that of the row, `server` that of its server, which may have several.
+    """
 
     name: str
     title: str
+    server: str
     group: str
     protocol: str
     payload: str
@@ -182,10 +185,9 @@ AIMS: Final = (
         "sluice-json-record", 2.0, _p99_at_1000),
 )  # fmt: skip
 
-PEER_AIM: Final = (
-    "CPU per request, HTTP JSON with features and record, over the cheapest peer's with neither"
-)
+FULLEST: Final = "CPU per request, HTTP JSON with features and record"
 OURS: Final = ("floor", "sluice")
+FRAMEWORKS: Final = ("uvicorn",)
 
 
 def verdicts(report: Report) -> list[Verdict]:
@@ -197,16 +199,19 @@ def verdicts(report: Report) -> list[Verdict]:
         for aim in AIMS
         for row in (rows.get(aim.row),)
     ]
-    return [*found, Verdict(PEER_AIM, 1.0, _against_peers(report))]
+    return [*found, _against(report, OURS), _against(report, (*OURS, *FRAMEWORKS))]
 
 
-def _against_peers(report: Report) -> Spread | None:
-    """CPU of the fullest row over that of the cheapest other server, both over their floor."""
+def _against(report: Report, left_out: Sequence[str]) -> Verdict:
+    """CPU of the fullest row over that of the cheapest row of other groups, in the same round."""
     full = next((row for row in report.rows if row.name == "sluice-json-features"), None)
-    peers = [row for row in report.rows if row.group not in OURS and row.samples]
+    peers = [row for row in report.rows if row.group not in left_out and row.samples]
+    kind = "serving system" if set(FRAMEWORKS) <= set(left_out) else "other server"
     if full is None or not full.samples or not peers:
-        return None
+        return Verdict(f"{FULLEST}, over the cheapest {kind}'s with neither", 1.0, None)
     cheapest = min(peers, key=lambda row: over_floor(row).median)
+    words = f"{FULLEST}, over the cheapest {kind}'s with neither ({cheapest.title})"
     by_round = {sample.round: sample.cpu_us for sample in cheapest.samples}
     shared = [sample for sample in full.samples if sample.round in by_round]
-    return spread([one.cpu_us / by_round[one.round] for one in shared]) if shared else None
+    ratios = [one.cpu_us / by_round[one.round] for one in shared]
+    return Verdict(words, 1.0, spread(ratios) if ratios else None)

@@ -21,7 +21,15 @@ from compare_servers import Row, Started
 
 from serving.protocol._generated import inference_pb2 as pb
 
-__all__ = ["binary_message", "floor_cpu_us", "idle_cores", "measure", "net_us"]
+__all__ = [
+    "binary_message",
+    "floor_cpu_us",
+    "generator",
+    "idle_cores",
+    "measure",
+    "net_us",
+    "orders",
+]
 
 WARM_SECONDS: Final = 0.5
 QUIET_SECONDS: Final = 1.0
@@ -55,7 +63,8 @@ def binary_message(message: bytes) -> tuple[bytes, int]:
     return b"".join([head, *raws]), len(head)
 
 
-def _orders(protocol: str, started: Started, workload: Workload) -> Orders:
+def orders(protocol: str, started: Started, workload: Workload) -> Orders:
+    """What the generator is to ask a server over `protocol`."""
     lengths: list[int] = []
     messages = workload.grpc if protocol == "grpc" else workload.http
     if protocol == "binary":
@@ -78,7 +87,7 @@ Run = Callable[[Phase], Result]
 
 
 @contextmanager
-def _generator(orders: Orders) -> Iterator[Run]:
+def generator(asked: Orders) -> Iterator[Run]:
     """A generator process; what is yielded runs a phase. Raises BadAnswers if that goes wrong."""
     with subprocess.Popen(
         [sys.executable, compare_load.__file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -109,7 +118,7 @@ def _generator(orders: Orders) -> Iterator[Run]:
             process.stdin.flush()
 
         try:
-            tell(orders)
+            tell(asked)
             line()
             yield run
         finally:
@@ -167,7 +176,7 @@ def _closed(
 def floor_cpu_us(floor: Started, workload: Workload, settings: Settings) -> float:
     """CPU per request of the floor, now: asked for the same, or for rows made ready."""
     asked = workload._replace(http=list(workload.floor)) if workload.floor else workload
-    with _generator(_orders("http", floor, asked)) as run:
+    with generator(orders("http", floor, asked)) as run:
         run(Phase(WARM_SECONDS / 2, settings.connections))
         phase = Phase(settings.seconds, settings.connections)
         return sum(_closed(floor, run, phase, {})[1].values())
@@ -188,7 +197,7 @@ def measure(
     Raises:
         BadAnswers: An answer was no success or not the expected numbers.
     """
-    with _generator(_orders(row.protocol, started, workload)) as run:
+    with generator(orders(row.protocol, started, workload)) as run:
         run(Phase(WARM_SECONDS, settings.connections))
         phase = Phase(settings.seconds, settings.connections)
         result, parts = _closed(started, run, phase, idle)

@@ -8,7 +8,7 @@ from typing import Final
 from bench_report import describe
 from compare_figures import Report, RowReport, Sample, Spread, over_floor, spread, verdicts
 
-__all__ = ["BEGIN", "END", "MissingMarks", "text", "written"]
+__all__ = ["BEGIN", "END", "MissingMarks", "around", "text", "written"]
 
 BEGIN: Final = "<!-- figures: written by `python loadtests/compare.py --write`, not by hand -->"
 END: Final = "<!-- end of figures -->"
@@ -23,16 +23,22 @@ class MissingMarks(Exception):
 
 
 def written(page: str, report: Report) -> str:
-    """The page with these figures between its marks.
+    """The page with these figures between its marks. Raises MissingMarks."""
+    before, after = around(page)
+    return f"{before}{BEGIN}\n\n{text(report)}\n{END}{after}"
+
+
+def around(page: str) -> tuple[str, str]:
+    """What people wrote before the figures and after them.
 
     Raises:
-        MissingMarks: It has none, or not in this order.
+        MissingMarks: The page does not say where figures go.
     """
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise MissingMarks(f"the page needs a line `{BEGIN}` and after it one `{END}`")
-    return f"{before}{BEGIN}\n\n{text(report)}\n{END}{after}"
+    return before, after
 
 
 def text(report: Report) -> str:
@@ -49,6 +55,11 @@ def _how(report: Report) -> str:
     settings = report.settings
     minutes = report.took_seconds / 60
     made_with = ", ".join(report.versions)
+    times = "one round" if settings.rounds == 1 else f"{settings.rounds} rounds"
+    rounds = (
+        f"{times}, {settings.seconds:g} s a measurement, {minutes:.0f} minutes."
+        " Medians over the rounds, least to most in brackets."
+    )
     return "\n".join(
         [
             "```console",
@@ -56,8 +67,7 @@ def _how(report: Report) -> str:
             "```",
             "",
             f"{describe(report.about)}, {made_with}.".replace("\n", ". "),
-            f"{settings.rounds} rounds, {settings.seconds:g} s a measurement, {minutes:.0f} minutes."
-            " Medians over the rounds, least to most in brackets.",
+            rounds,
         ]
     )
 
@@ -127,14 +137,15 @@ def _latency(report: Report) -> str:
 
 
 def _running(report: Report) -> str:
+    last_of_each = {row.server: row for row in _measured(report)}
     rows = [
         (
-            row.title,
+            title,
             _spread(_over(row, lambda one: one.pss_mib), 0),
             f"{_median(row, lambda one: one.rss_mib):,.0f}",
             _spread(_over(row, lambda one: one.start_seconds), 1),
         )
-        for row in _measured(report)
+        for title, row in last_of_each.items()
     ]
     head = ("server", "memory, MiB (PSS)", "MiB (RSS)", "first answer after, s")
     return _titled(

@@ -74,8 +74,12 @@ class Row(NamedTuple):
     """A way to ask a server: over `http`, `binary` or `grpc`."""
 
     name: str
-    title: str
     protocol: str = "http"
+
+    @property
+    def words(self) -> str:
+        """What is asked."""
+        return {"http": "JSON", "binary": "binary tensors", "grpc": "gRPC"}[self.protocol]
 
 
 Launch = Callable[[Workload, Path], AbstractContextManager[Started]]
@@ -85,17 +89,17 @@ class Server(NamedTuple):
     """A server, what it is asked, and the rows it has in the tables.
 
     `missing` says why it cannot be started here, and is empty if it can; `version` names its
-    package and version. `settle_seconds` it is left alone after its first answer.
+    package and version.
     """
 
     name: str
+    title: str
     group: str
     rows: tuple[Row, ...]
     start: Launch
     payload: str = "1x30"
     missing: Callable[[], str] = lambda: ""
     version: Callable[[], str] = lambda: ""
-    settle_seconds: float = 0.0
 
 
 # --- starting ----------------------------------------------------------------------------------
@@ -176,7 +180,10 @@ def running(
         assert where is not None
         yield process.pid, where, time.perf_counter() - began
     finally:
-        if killed := end(process, STOP_SECONDS):
+        killed = end(process, STOP_SECONDS)
+        assert process.stdin is not None
+        process.stdin.close()
+        if killed:
             print(f"  processes {killed} did not end and were killed", file=sys.stderr)
 
 
@@ -273,71 +280,57 @@ def _no_ray() -> str:
     try:
         require_ray()
     except EngineError as error:
-        return str(error)
+        return f"not installed: {error}"
     return ""
 
 
-def _sluice_rows(suffix: str, words: str) -> tuple[Row, ...]:
-    return (
-        Row(f"sluice-json{suffix}", f"Sluice, JSON{words}"),
-        Row(f"sluice-binary{suffix}", f"Sluice, binary tensors{words}", "binary"),
-        Row(f"sluice-grpc{suffix}", f"Sluice, gRPC{words}", "grpc"),
+def _sluice_server(suffix: str, words: str, *, record: bool, payload: str = "1x30") -> Server:
+    rows = (
+        Row(f"sluice-json{suffix}"),
+        Row(f"sluice-binary{suffix}", "binary"),
+        Row(f"sluice-grpc{suffix}", "grpc"),
     )
+    start = partial(_sluice, record=record)
+    return Server(f"sluice{suffix}", f"Sluice{words}", "sluice", rows, start, payload)
 
 
 def _peer_server(peer: Peer) -> Server:
-    titles = {"http": "JSON", "grpc": "gRPC"}
+    titles = {"http": "json", "grpc": "grpc"}
     several = len(peer.protocols) > 1
-    rows = tuple(
-        Row(
-            f"{peer.name}-{titles[one].lower()}" if several else peer.name,
-            f"{peer.title}, {titles[one]}",
-            one,
-        )
-        for one in peer.protocols
-    )
     return Server(
         peer.name,
+        peer.title,
         peer.name,
-        rows,
+        tuple(
+            Row(f"{peer.name}-{titles[one]}" if several else peer.name, one)
+            for one in peer.protocols
+        ),
         partial(_peer, peer=peer),
         missing=lambda: installed(peer),
         version=lambda: version_of(peer),
     )
 
 
-def _ray_server(kind: str, words: str) -> Server:
+def _ray_server(kind: str) -> Server:
     return Server(
         f"ray-{kind}",
+        f"Ray Serve, {kind} mode",
         "ray",
-        (Row(f"ray-{kind}", f"Ray Serve, {words}"),),
+        (Row(f"ray-{kind}"),),
         partial(_ray_serve, kind=kind),
         missing=_no_ray,
         version=lambda: f"ray {require_ray()}",
-        # Ray starts and ends processes for a moment after it has said that it is ready.
-        settle_seconds=2.0,
     )
 
 
 SERVERS: Final = (
-    Server("floor", "floor", (Row("floor", "the floor"),), start_floor),
+    Server("floor", "the floor", "floor", (Row("floor"),), start_floor),
     _peer_server(UVICORN),
-    Server("sluice", "sluice", _sluice_rows("", ""), partial(_sluice, record=False)),
-    Server(
-        "sluice-record",
-        "sluice",
-        _sluice_rows("-record", ", record"),
-        partial(_sluice, record=True),
-    ),
-    Server(
-        "sluice-features",
-        "sluice",
-        _sluice_rows("-features", ", features and record"),
-        partial(_sluice, record=True),
-        payload=FEATURES,
-    ),
-    _ray_server("best", "best mode"),
-    _ray_server("default", "default mode"),
+    _sluice_server("", "", record=False),
+    _sluice_server("-record", ", record", record=True),
+    _sluice_server("-features", ", features and record", record=True, payload=FEATURES),
+    _ray_server("best"),
+    _ray_server("default"),
     *(_peer_server(peer) for peer in PEERS),
 )
 """In the order in which they are measured, the floor first."""

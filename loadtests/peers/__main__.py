@@ -1,6 +1,6 @@
 """Install the servers that Sluice is compared with, each in an environment of its own.
 
-    python -m loadtests.peers install                   # all of them, about 2 GB
+    python -m loadtests.peers install                   # all of them, about 1.4 GB
     python -m loadtests.peers install mlserver bentoml
     python -m loadtests.peers list                      # which are installed, and their versions
 

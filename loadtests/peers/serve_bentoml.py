@@ -42,4 +42,4 @@ if __name__ == "__main__":
     program = Path(sys.executable).parent / "bentoml"
     here = ["--working-dir", str(Path(__file__).parent), "--quiet"]
     where = ["--host", "127.0.0.1", "--port", str(told.http)]
-    os.execv(program, [str(program), "serve", f"{Path(__file__).stem}:Served", *where, *here])
+    os.execv(program, [str(program), "serve", f"{Path(__file__).stem}:Served", *where, *here])  # noqa: S606

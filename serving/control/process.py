@@ -53,6 +53,7 @@ from serving.control.rollout_observer import BookObserver
 from serving.control.rolls import Rolls
 from serving.errors import InvalidConfig, SluiceError
 from serving.files import write_whole
+from serving.heap import give_back_large_blocks
 from serving.lifeline import die_with_parent
 from serving.tasks import end
 from serving.unix_socket import bound_for_owner
@@ -327,6 +328,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     if arguments.parent is not None:
         die_with_parent(arguments.parent)
+    give_back_large_blocks()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     try:

@@ -38,9 +38,13 @@ class Column(msgspec.Struct, frozen=True):
 
 
 class RowPlan:
-    """Everything about names, types and privacy that a row of this version needs."""
+    """Everything about names, types and privacy that a row of this version needs.
+
+    It ends with its table: whoever keeps something by a plan refers to it weakly.
+    """
 
     __slots__ = (
+        "__weakref__",
         "batchable",
         "digest",
         "direct",
