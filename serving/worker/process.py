@@ -88,7 +88,7 @@ class Worker:
             else NoTracing()
         )
         self._pulse = Pulse(self._metrics, self._publish)
-        self._admission = Admission(settings.credentials, limits, self._metrics)
+        self._admission = Admission(settings.credentials, limits, self._metrics, clock)
         self._recorder = Recorder(self._metrics)
         self._first_tries = FirstTries(self._data / "run", self._name, self._serving.is_set)
         self._predictions = prediction_log(
