@@ -1,6 +1,7 @@
 """Who waits for a session, and who goes into the next run. Decides; resolves nobody itself."""
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from heapq import heapify, heappop, heappush
 from typing import Any, Final
@@ -100,7 +101,7 @@ class DeadlineQueue:
 
         Itself it must find 40 % of its time to spare, like any other. Those that it delays were
         taken when they had as much to spare; half of that they may lose, and so those with much
-        time neither shut out those with little nor are shut out by them. Looks at everybody.
+        time neither shut out those with little nor are shut out by them.
 
         Args:
             deadline: When its answer is due.
@@ -109,13 +110,16 @@ class DeadlineQueue:
             each: Seconds that a row is expected to take.
         """
         before = rows
+        most = SHARE * (deadline - now) / each if each else math.inf
         behind = []
         for one in self._heap:
-            if one.deadline <= deadline:
-                before += one.rows
-            else:
+            if one.deadline > deadline:
                 behind.append((one.deadline, one.rows, one.queued_at))
-        if before * each >= SHARE * (deadline - now):
+            else:
+                before += one.rows
+                if before >= most:
+                    return False
+        if before >= most:
             return False
         behind.sort()
         for theirs, more, since in behind:

@@ -1,31 +1,16 @@
 """Admit: who is calling, by when the answer is due, and whether there is room at all.
 
 The finer question, whether a version's queue can meet the deadline, is answered where the
-queue is: `serving.models.batcher` refuses before it queues. Here it is asked whether the event loop
-can: where models are quick it is the loop that is short, and nobody else would notice.
+queue is: `serving.models.batcher` refuses before it queues.
 """
 
-import asyncio
-from typing import Final
-
-from serving.clock import Clock, SystemClock
 from serving.config.identity import IdentityTable, require
 from serving.config.schema import Limits
 from serving.errors import DeadlineExceeded, InvalidRequest, Overloaded
 from serving.metrics import MetricsFile
-from serving.models.waiting import SHARE
 from serving.types import Call, InferRequest, Principal, Role
 
 __all__ = ["Admission", "deadline_of"]
-
-_MANY: Final = 32
-"""Requests in flight from which the loop's turns are measured: with fewer none is long."""
-
-_TURNS: Final = 4
-"""A request by key takes four turns of the loop: it is read in one, its features come in the next,
-it runs in the third, and in the fourth its answer leaves."""
-
-_WEIGHT: Final = 0.25
 
 
 def deadline_of(
@@ -54,27 +39,12 @@ def deadline_of(
 
 
 class Admission:
-    """The gate in front of the pipeline. Holds at most `limits.max_in_flight` requests.
+    """The gate in front of the pipeline. Holds at most `limits.max_in_flight` requests."""
 
-    Fewer if the loop's turns grow long: what a turn has to do is what came in the last one, so
-    a loop that takes in more than it can answer is slower with every turn, until all are late.
-    """
-
-    def __init__(
-        self,
-        identity: IdentityTable,
-        limits: Limits,
-        metrics: MetricsFile,
-        clock: Clock | None = None,
-    ) -> None:
+    def __init__(self, identity: IdentityTable, limits: Limits, metrics: MetricsFile) -> None:
         self.identity = identity
         self.in_flight = 0
-        self.turn = 0.0
-        """Moving mean of a turn of the loop, in seconds, as of when many were last in flight."""
-        self._now = (clock or SystemClock()).monotonic
-        self._turn_began: float | None = None
         self._limit = limits.max_in_flight
-        self._many = min(_MANY, self._limit)
         self._longest = float(limits.max_deadline)
         self._gauge = metrics.gauge("sluice_in_flight_requests")
 
@@ -90,8 +60,7 @@ class Admission:
         Raises:
             Unauthenticated, PermissionDenied: by credential.
             DeadlineExceeded: the time given has already passed.
-            Overloaded: too many requests in flight (`reason` is `in_flight`), or the loop will not
-                have come round often enough by the deadline (`loop`).
+            Overloaded: too many requests in flight.
         """
         principal = call.principal or self.authorize(call.authorization, "infer")
         call.deadline = deadline_of(
@@ -103,32 +72,10 @@ class Admission:
         )
         if call.deadline <= now:
             raise DeadlineExceeded("the deadline had passed before the request was read")
-        if self.in_flight >= self._many:
-            self._insist_on_room(call.deadline - now, now)
-        self.in_flight += 1
-        return principal
-
-    def _insist_on_room(self, remaining: float, now: float) -> None:
-        """Raise Overloaded if there is no room, or no time."""
         if self.in_flight >= self._limit:
             raise Overloaded("too many requests in flight", reason="in_flight")
-        if self._turn_began is None:
-            self._turn_began = now
-            asyncio.get_running_loop().call_soon(self._turned)
-        wait = _TURNS * self.turn
-        if wait >= SHARE * remaining:
-            raise Overloaded(
-                f"the gateway is busy: about {wait * 1e3:.0f} ms to wait with "
-                f"{remaining * 1e3:.0f} ms left",
-                wait,
-                "loop",
-            )
-
-    def _turned(self) -> None:
-        """The loop has come round: what began after the first request of a turn is behind us."""
-        began, self._turn_began = self._turn_began, None
-        if began is not None:
-            self.turn += _WEIGHT * (self._now() - began - self.turn)
+        self.in_flight += 1
+        return principal
 
     def leave(self) -> None:
         """Give the slot back."""

@@ -1,12 +1,9 @@
-import asyncio
-import contextlib
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from serving.clock import Clock, ManualClock
 from serving.config.identity import OpenTable, TokenTable, hash_token
 from serving.config.schema import Limits, TokenEntry
 from serving.errors import (
@@ -47,22 +44,19 @@ def test_a_timeout_parameter_that_is_no_duration_is_named(parameter: Any) -> Non
         deadline_of(0.0, 1.0, None, parameter, 60.0)
 
 
-def gate(
-    folder: Path, identity: Any = None, clock: Clock | None = None, **limits: Any
-) -> Admission:
+def gate(folder: Path, identity: Any = None, **limits: Any) -> Admission:
     """Build the gate with its own counters."""
     return Admission(
         identity or OpenTable(),
         msgspec.convert(limits, Limits),
         MetricsFile(folder / "m.metrics"),
-        clock,
     )
 
 
-def enter(admission: Admission, now: float = 10.0, **call: Any) -> Call:
-    """Let one request in that has 100 ms, arrived now unless told otherwise."""
-    made = Call(protocol="internal", **{"arrived": now, **call})
-    admission.enter(InferRequest("m", "", []), made, 0.1, now)
+def enter(admission: Admission, **call: Any) -> Call:
+    """Let one request in at time 10, arrived at 10 unless told otherwise."""
+    made = Call(protocol="internal", **{"arrived": 10.0, **call})
+    admission.enter(InferRequest("m", "", []), made, 0.1, 10.0)
     return made
 
 
@@ -79,70 +73,6 @@ def test_a_request_in_flight_takes_a_slot_until_it_leaves(tmp_path: Path) -> Non
 
     admission.leave()
     enter(admission)
-
-
-class Loop:
-    """An event loop of which each turn takes what it is told to, and forty requests in flight."""
-
-    def __init__(self, folder: Path) -> None:
-        self.clock = ManualClock(monotonic=10.0)
-        self.admission = gate(folder, clock=self.clock)
-        for _ in range(40):
-            self.enter()
-
-    def enter(self) -> None:
-        """One more request."""
-        enter(self.admission, self.clock.monotonic())
-
-    async def turns(self, count: int, seconds: float) -> None:
-        """Come round so often; in each turn a request asks to be let in."""
-        for _ in range(count):
-            with contextlib.suppress(Overloaded):
-                self.enter()
-            self.clock.advance(seconds)
-            await asyncio.sleep(0)
-
-
-async def test_a_loop_that_comes_round_too_seldom_takes_no_more(tmp_path: Path) -> None:
-    """Of 100 ms a request may wait 60; four turns of 20 ms are more than that."""
-    loop = Loop(tmp_path)
-    await loop.turns(30, 0.02)
-
-    with pytest.raises(Overloaded, match="about 80 ms") as refused:
-        loop.enter()
-
-    assert refused.value.reason == "loop"
-
-
-async def test_a_loop_that_comes_round_in_time_turns_nobody_away(tmp_path: Path) -> None:
-    """Four turns of 10 ms are well within 60 ms."""
-    loop = Loop(tmp_path)
-    await loop.turns(30, 0.01)
-
-    loop.enter()
-
-    assert loop.admission.in_flight == 71
-
-
-async def test_a_loop_that_is_quick_again_is_believed_within_a_few_turns(tmp_path: Path) -> None:
-    """One long turn, such as a large body makes, does not turn people away for long."""
-    loop = Loop(tmp_path)
-    await loop.turns(1, 0.4)
-    with pytest.raises(Overloaded):
-        loop.enter()
-
-    await loop.turns(10, 0.0)
-
-    loop.enter()
-
-
-async def test_a_few_requests_are_taken_however_long_the_loop_takes(tmp_path: Path) -> None:
-    """What was measured when there were many says nothing about a loop that has little to do."""
-    admission = gate(tmp_path)
-    admission.turn = 10.0
-
-    for _ in range(32):
-        enter(admission)
 
 
 def test_a_deadline_that_has_passed_is_refused_before_any_work(tmp_path: Path) -> None:
