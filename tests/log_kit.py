@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from feature_cache.assembly import Batch
-from serving.config.monitoring import LogConfig, ModelLog
+from serving.config.schema import LogConfig, ModelLog
 from serving.config.units import ByteSize, Seconds
 from serving.metrics import MetricsFile
 from serving.recording.layout import LogFolder

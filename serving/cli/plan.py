@@ -92,7 +92,8 @@ def plan(
     from serving.cli.admin_address import find_admin
     from serving.cli.client import AdminClient
     from serving.cli.forecast_tables import render_forecast
-    from serving.control.answers import ApplyAnswer, PlanRequest
+    from serving.control.answers import ApplyAnswer
+    from serving.control.questions import PlanRequest
 
     request = PlanRequest(
         directory=str(directory.absolute()),

@@ -7,10 +7,10 @@ from typing import Final
 from msgspec.structs import replace
 from starlette.responses import Response
 
-from serving.control import answers, overview
+from serving.control import answers, overview, questions
 from serving.control.operations import Ask, Operation, Parameter, json_response
+from serving.control.outcome import Outcome
 from serving.control.plane import ControlPlane
-from serving.control.publisher import Outcome
 from serving.control.status_routes import whole_number
 from serving.control.traffic_seen import Assumed
 from serving.control.workers import Acknowledgement
@@ -56,7 +56,7 @@ class ConfigRoutes:
                 need="admin",
                 summary="What applying a directory would change; changes nothing.",
                 answer=self._plan,
-                body=answers.PlanRequest,
+                body=questions.PlanRequest,
                 returns=answers.ApplyAnswer,
             ),
             Operation(
@@ -65,7 +65,7 @@ class ConfigRoutes:
                 need="admin",
                 summary="Serve a directory's configuration, and wait for the workers.",
                 answer=self._apply,
-                body=answers.ApplyRequest,
+                body=questions.ApplyRequest,
                 returns=answers.ApplyAnswer,
                 audited=True,
                 verb="apply",
@@ -76,7 +76,7 @@ class ConfigRoutes:
                 need="admin",
                 summary="Replace every process, one by one, by one of the code on disk now.",
                 answer=self._roll,
-                body=answers.RollRequest,
+                body=questions.RollRequest,
                 returns=answers.RollAnswer,
                 audited=True,
                 verb="roll",
@@ -99,12 +99,12 @@ class ConfigRoutes:
         return overview.history(self._plane.publisher.journal.newest(limit + 1), limit)
 
     async def _plan(self, ask: Ask) -> Response:
-        request: answers.PlanRequest = ask.body
+        request: questions.PlanRequest = ask.body
         outcome = await self._plane.publisher.plan(_absolute(request.directory))
         return json_response(await self._planned(outcome, request))
 
     async def _apply(self, ask: Ask) -> Response:
-        request: answers.ApplyRequest = ask.body
+        request: questions.ApplyRequest = ask.body
         directory = _absolute(request.directory)
         publisher = self._plane.publisher
         if request.dry_run:
@@ -140,7 +140,7 @@ class ConfigRoutes:
         }
 
     async def _roll(self, ask: Ask) -> Response:
-        request: answers.RollRequest = ask.body
+        request: questions.RollRequest = ask.body
         generation = await self._plane.publisher.roll(author=ask.who.name, reason=request.reason)
         return json_response(answers.RollAnswer(generation=generation))
 

@@ -16,8 +16,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from serving.clock import Clock
-from serving.config.rollout import RolloutConfig
-from serving.config.schema import ModelConfig
+from serving.config.schema import ModelConfig, RolloutConfig
 from serving.config.snapshot import RolloutTraffic, Snapshot
 from serving.control.publisher import Publisher
 from serving.control.rollout_announcer import Announcer, Tell

@@ -9,7 +9,7 @@ import log_kit
 import pyarrow.parquet as pq
 import pytest
 
-from serving.config.monitoring import LogConfig
+from serving.config.schema import LogConfig
 from serving.config.units import Seconds
 from serving.metrics import MetricsFile
 from serving.recording.keeper import Keeper

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_control_admin import Gateway
+from control_admin_kit import Gateway
 
 STEPS = [{"weight": 5, "bake": {"min": "1h"}}, {"weight": 100}]
 ROLLOUT = {"canary": "v2", "steps": STEPS}
@@ -13,9 +13,8 @@ ROLLOUT = {"canary": "v2", "steps": STEPS}
 @pytest.fixture
 async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
     """A gateway that is not started."""
-    made = Gateway(tmp_path)
-    yield made
-    await made.close()
+    async with Gateway(tmp_path) as made:
+        yield made
 
 
 async def standing(gateway: Gateway, phase: str) -> dict[str, Any]:

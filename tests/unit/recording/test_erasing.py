@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from serving.config.monitoring import ModelLog
+from serving.config.schema import ModelLog
 from serving.files import try_lock
 from serving.recording import erasing, parquet
 from serving.recording.columns import digest_with

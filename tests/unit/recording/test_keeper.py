@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from serving.config.monitoring import LogConfig, ModelLog
+from serving.config.schema import LogConfig, ModelLog
 from serving.config.snapshot_codec import enc_hook
 from serving.config.units import ByteSize, Seconds
 from serving.metrics import MetricsFile, read

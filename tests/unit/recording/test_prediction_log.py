@@ -4,6 +4,7 @@ import errno
 import os
 import random
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import log_kit
 import pytest
 
-from serving.config.monitoring import ModelLog, RoleShares
+from serving.config.schema import ModelLog, RoleShares
 from serving.config.units import ByteSize, Seconds
 from serving.recording.ledger import DROPPED, read_ledger
 from serving.recording.prediction_log import PredictionLog
@@ -258,3 +259,19 @@ def test_the_ledger_outlives_its_writer_and_knows_what_was_told(tmp_path: Path) 
     ledger.write_bytes(b"something else")
     with pytest.raises(ValueError, match="not a writer's ledger"):
         read_ledger(ledger)
+
+
+def test_a_log_keeps_nothing_of_a_plan_that_is_gone(tmp_path: Path) -> None:
+    """A table that is replaced takes its plans along, and what the log worked out for them."""
+    log = log_kit.log_of(tmp_path)
+    gone = []
+    for number in range(3):
+        plan = log_kit.plan()
+        gone.append(weakref.ref(plan))
+        log.offer(log_kit.answer(plan, number))
+        log_kit.until(lambda: adds_up(log))
+    del plan
+    log_kit.until(lambda: all(one() is None for one in gone))
+    log.close()
+
+    assert log.counts()["logged"] == 3
