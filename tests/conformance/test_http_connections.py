@@ -1,12 +1,10 @@
 """Slow, silent, hasty, leaving and very many clients; and a listener that has to go."""
 
 import asyncio
-import gc
 import json
 import resource
 import select
 import socket
-import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +16,6 @@ from http_rig import BOUND_SECONDS, Client, HttpRig, eventually, infer, request
 from serving.clock import ManualClock
 from serving.config.schema import Limits
 from serving.config.units import ByteSize
-from serving.errors import Overloaded
 from serving.metrics import read
 
 INFER = "/v2/models/echo/infer"
@@ -67,35 +64,6 @@ def _swept(rig: HttpRig) -> None:
 def _busy(rig: HttpRig) -> int:
     """Connections in the middle of a request."""
     return sum(c.busy for c in list(rig.listener._shared.connections))
-
-
-# --- refused ---------------------------------------------------------------------------------
-
-
-def test_a_refusal_leaves_nothing_to_the_garbage_collector(ticking: HttpRig) -> None:
-    """With the answer gone so is the error: no cycle is left to be found, and held up for, later.
-
-    The requests differ in a header, as those of clients with deadlines do.
-    """
-    left: weakref.WeakSet[Overloaded] = weakref.WeakSet()
-
-    def fail() -> Overloaded:
-        error = Overloaded("queue is full")
-        left.add(error)
-        return error
-
-    ticking.plane.failures["overloaded"] = fail
-    gc.collect()
-    gc.disable()
-    try:
-        with ticking.connect() as client:
-            for number in range(50):
-                headers = f"x-request-timeout: 0.{number + 1}\r\n"
-                assert client.ask(infer("overloaded", headers=headers)).status == 503
-        # The last one may still be on its way out of the listener's thread.
-        assert eventually(lambda: len(left) <= 1)
-    finally:
-        gc.enable()
 
 
 # --- slow -----------------------------------------------------------------------------------
