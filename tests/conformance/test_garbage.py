@@ -61,7 +61,7 @@ async def test_the_same_over_grpc(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     async def fail(*_: object) -> None:
         raise left.make()
 
-    async with wire(True, tmp_path) as served:  # noqa: FBT003 - the native front
+    async with wire(True, tmp_path) as served:
         monkeypatch.setattr(served.plane, "infer", fail)
         gc.collect()
         gc.disable()
