@@ -1,11 +1,9 @@
 """Slow, silent, hasty and very many clients."""
 
-import gc
 import json
 import resource
 import select
 import socket
-import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +15,6 @@ from http_rig import BOUND_SECONDS, Client, HttpRig, busy, eventually, infer, re
 from serving.clock import ManualClock
 from serving.config.schema import Limits
 from serving.config.units import ByteSize
-from serving.errors import Overloaded
 from serving.metrics import read
 
 INFER = "/v2/models/echo/infer"
@@ -48,35 +45,6 @@ def client(rig: HttpRig) -> Iterator[Client]:
     """One connection to it."""
     with rig.connect() as client:
         yield client
-
-
-# --- refused ---------------------------------------------------------------------------------
-
-
-def test_a_refusal_leaves_nothing_to_the_garbage_collector(ticking: HttpRig) -> None:
-    """With the answer gone so is the error: no cycle is left to be found, and held up for, later.
-
-    The requests differ in a header, as those of clients with deadlines do.
-    """
-    left: weakref.WeakSet[Overloaded] = weakref.WeakSet()
-
-    def fail() -> Overloaded:
-        error = Overloaded("queue is full")
-        left.add(error)
-        return error
-
-    ticking.plane.failures["overloaded"] = fail
-    gc.collect()
-    gc.disable()
-    try:
-        with ticking.connect() as client:
-            for number in range(50):
-                headers = f"x-request-timeout: 0.{number + 1}\r\n"
-                assert client.ask(infer("overloaded", headers=headers)).status == 503
-        # The last one may still be on its way out of the listener's thread.
-        assert eventually(lambda: len(left) <= 1)
-    finally:
-        gc.enable()
 
 
 # --- slow -----------------------------------------------------------------------------------
