@@ -271,7 +271,7 @@ def _compare(options: argparse.Namespace) -> Report:
         about=about,
         versions=comparison.versions,
         settings=settings,
-        took_seconds=round(time.monotonic() - began),
+        took_seconds=float(round(time.monotonic() - began)),
         rows=list(comparison.reports.values()),
     )
 
