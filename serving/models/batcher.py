@@ -222,24 +222,16 @@ class Batcher:
                 wait,
                 "queue_full",
             )
-        if wait >= SHARE * (deadline - now) and not self._overtakes(rows, deadline, now, wait):
+        queue = self._queue
+        if wait >= SHARE * (deadline - now) and not queue.yields(
+            deadline, rows, now, each=wait / (queue.rows + rows)
+        ):
             raise Overloaded(
                 f"{self._name} is busy: about {wait * 1e3:.0f} ms to wait with "
                 f"{(deadline - now) * 1e3:.0f} ms left",
                 wait,
                 "deadline",
             )
-
-    def _overtakes(self, rows: int, deadline: float, now: float, wait: float) -> bool:
-        """Whether a request that cannot wait for all may go before those with more time.
-
-        It costs a look at everybody, and so is not asked where nothing would be gained: by those
-        who have as much time as the others, which are nearly all of those refused.
-        """
-        queue = self._queue
-        if queue.latest - deadline <= self._times.expect(rows):
-            return False
-        return queue.yields(deadline, rows, now, each=wait / (queue.rows + rows))
 
     def _make_room_for_shadow(self) -> None:
         if len(self._shadows) >= self._max_queue:
