@@ -40,7 +40,7 @@ from soak_verdict import Sample
 
 __all__ = ["Plan", "Seen", "soak"]
 
-SETTLE_SECONDS: Final = 1.5
+SETTLE_SECONDS: Final = 1.2
 """After a round, before memory is looked at: the prediction log and metrics are written by then."""
 
 _PROBLEMS: Final = 5
