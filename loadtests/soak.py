@@ -11,10 +11,10 @@ models, callers that hang up in the middle. Shadow copies, the prediction log, a
 and a trace collector are on. Meanwhile the configuration changes: new releases, rollouts that
 begin and end, shadow shares, feature views; a model is unloaded and loaded again.
 
-It goes in rounds: some to warm up, then those that count, every second of them with changes. After
-each one, every process is asked what it holds. At the end each must have at most `--bound` more
-resident memory than when it was warm. Beside that stands what a request and a change leave behind
-in use, counted in blocks and bytes: that tells a leak from a heap that has become crumbly.
+It goes in rounds: some to warm up, then those that count, the second half of them with changes.
+After each one, every process is asked what it holds. At the end each must have at most `--bound`
+more resident memory than when it was warm. Beside that stands what a request and a change leave
+behind in use, counted in blocks and bytes: that tells a leak from a heap that has become crumbly.
 
 Exit 1: a process grew by more, an answer was wrong, or the time was over before the counts.
 """
@@ -38,7 +38,7 @@ from soak_memory import look
 from soak_traffic import Done, Orders
 from soak_verdict import Sample
 
-__all__ = ["Plan", "Seen", "soak"]
+__all__ = ["Plan", "Seen", "is_busy", "soak"]
 
 SETTLE_SECONDS: Final = 1.2
 """After a round, before memory is looked at: the prediction log and metrics are written by then."""
@@ -92,19 +92,22 @@ class _Run:
         self._directory = directory
         self._traffic = traffic
         self._began = time.monotonic()
-        self._requests = self._changes = self._loads = 0
+        self._requests = self._changes = self._loads = self._busy = 0
         self._answered: Counter[str] = Counter()
         self._changed: Counter[str] = Counter()
 
     def round(self, number: int) -> None:
-        """Round `number`, from 0 on: requests, changes meanwhile if it is an odd one, a look."""
+        """Round `number`, from 0 on: requests, changes meanwhile if it is a busy one, a look."""
         plan = self._plan
         warming = number < plan.warm_up
-        busy = number % 2 == 1
+        busy = is_busy(plan, number)
         self._send(plan.requests // plan.rounds)
         if busy:
             turns = plan.rounds // 2
-            self._change(plan.changes // turns, _part(plan.loads, turns, number // 2))
+            self._change(
+                _part(plan.changes, turns, self._busy), _part(plan.loads, turns, self._busy)
+            )
+            self._busy += 1
         self._collect()
         time.sleep(SETTLE_SECONDS)
         phase = "busy" if busy else "plain"
@@ -194,6 +197,17 @@ class _Run:
     def _problem(self, words: str) -> None:
         if len(self.seen.problems) < _PROBLEMS:
             self.seen.problems.append(words)
+
+
+def is_busy(plan: Plan, number: int) -> bool:
+    """Whether the configuration changes in a round, from 0 on.
+
+    In the second half of those that count: the first half says what requests alone leave behind.
+    In every second one of the warm-up, but not in its last two, as a rollout goes on for a while.
+    """
+    if number < plan.warm_up:
+        return number % 2 == 1 and number < plan.warm_up - 2
+    return number >= plan.warm_up + plan.rounds - plan.rounds // 2
 
 
 def _part(whole: int, turns: int, turn: int) -> int:
