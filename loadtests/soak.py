@@ -21,11 +21,13 @@ Exit 1: a process grew by more, an answer was wrong, or the time was over before
 
 import argparse
 import contextlib
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -215,8 +217,8 @@ def _part(whole: int, turns: int, turn: int) -> int:
     return whole * (turn % turns + 1) // turns - whole * (turn % turns) // turns
 
 
-def soak(plan: Plan, folder: Path) -> Seen:
-    """Run it all in a folder; prints progress to standard error."""
+def soak(plan: Plan, folder: Path, tell: Callable[[list[Sample]], None] = lambda _: None) -> Seen:
+    """Run it all in a folder; `tell` is shown all samples after each round."""
     with collector() as spans, contextlib.ExitStack() as stack:
         directory = Directory(folder / "conf", workers=plan.workers, otlp=spans.address)
         gateway = stack.enter_context(running(directory.folder, folder / "data"))
@@ -233,7 +235,7 @@ def soak(plan: Plan, folder: Path) -> Seen:
                 )
                 break
             run.round(number)
-            print(soak_report.progress(run.seen.samples), file=sys.stderr, flush=True)
+            tell(run.seen.samples)
         seen = run.finish()
         seen.spans = spans.count
         return seen
@@ -271,7 +273,7 @@ def main() -> None:
     number("--bound", type=float, default=0.05, help="growth that is allowed [%(default)s]")
     number("--even", action="store_true", help="as many requests of each kind, however rare")
     number("--json", action="store_true", help="print everything that was seen as JSON")
-    number("--csv", type=Path, help="write every sample to this file")
+    number("--csv", type=Path, help="keep every sample in this file")
     options = parser.parse_args()
     plan = Plan(
         requests=options.requests,
@@ -283,10 +285,15 @@ def main() -> None:
         seconds=options.minutes * 60,
         even=options.even,
     )
+
+    def tell(samples: list[Sample]) -> None:
+        print(soak_report.progress(samples), file=sys.stderr, flush=True)
+        if options.csv:
+            options.csv.write_text(soak_report.csv(samples))
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # and tidied up
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
-        seen = soak(plan, Path(folder))
-    if options.csv:
-        options.csv.write_text(soak_report.csv(seen.samples))
+        seen = soak(plan, Path(folder), tell)
     verdict = soak_report.verdict(seen.samples, seen.wrong, seen.problems, options.bound)
     if options.json:
         print(msgspec.json.encode({"seen": seen, "verdict": verdict}).decode())
