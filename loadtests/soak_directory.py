@@ -17,7 +17,7 @@ from bench_workloads import DEMO, FREE_PORTS, build
 
 __all__ = ["Directory"]
 
-_KINDS: Final = ("release", "rollout", "shadow", "view")
+_KINDS: Final = ("view", "release", "rollout", "shadow")
 _STEADY: Final = {"errors", "slow", "missing"}
 """Rules of the demo's rollout that keep it going: its versions differ in their scores."""
 
