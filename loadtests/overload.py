@@ -174,7 +174,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--run-ms", type=float, default=2.5, help="what a run takes (2.5)")
     parser.add_argument("--deadline-ms", type=float, default=100.0, help="of a request (100)")
     parser.add_argument("--patience", type=float, default=0.5, help="seconds, of a client (0.5)")
-    parser.add_argument("--factors", help="loads by comma, in capacities (0.5 to 4)")
+    parser.add_argument(
+        "--factors", help="loads by comma, in capacities; none for the spike alone (0.5 to 4)"
+    )
     parser.add_argument("--seed", type=int, default=1, help="of the arrivals (1)")
     parser.add_argument("--save", type=Path, help="add the figures to this JSON file")
     parser.add_argument("--render", type=Path, help="measure nothing; take this file's figures")
@@ -183,9 +185,12 @@ def _options() -> argparse.Namespace:
     options.server = list(SERVERS) if options.server == "all" else options.server.split(",")
     if unknown := set(options.server) - set(SERVERS):
         parser.error(f"--server takes {', '.join(SERVERS)}, all; not {', '.join(unknown)}")
-    options.factors = (
-        [float(one) for one in options.factors.split(",")] if options.factors else FACTORS
-    )
+    if options.factors == "none":
+        options.factors = []
+    else:
+        options.factors = (
+            [float(one) for one in options.factors.split(",")] if options.factors else FACTORS
+        )
     return options
 
 

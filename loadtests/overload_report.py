@@ -39,8 +39,15 @@ class Found(msgspec.Struct, kw_only=True):
     servers: list[Server] = []
 
     def joined(self, newer: "Found") -> "Found":
-        """These figures and newer ones; a server measured again is replaced."""
-        servers = {one.name: one for one in [*self.servers, *newer.servers]}
+        """These figures and newer ones; a server measured again is replaced.
+
+        If only its spike was, only that.
+        """
+        servers = {one.name: one for one in self.servers}
+        for one in newer.servers:
+            before = servers.get(one.name)
+            points = one.points or (before.points if before else [])
+            servers[one.name] = msgspec.structs.replace(one, points=points)
         return msgspec.structs.replace(newer, servers=list(servers.values()))
 
 
