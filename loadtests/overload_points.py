@@ -89,8 +89,8 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
     """During the spike, requests a second."""
 
     seconds: float | None
-    """From the end of the spike until the beginning of the first second of which 90 % is answered in
-    time, in tenths of a second; None if there was none."""
+    """From the end of the spike until the beginning of the first second of which 90 % are answered
+    in time, in tenths of a second; None if there was none."""
 
     lag_p99: float
 
