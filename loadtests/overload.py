@@ -52,7 +52,10 @@ FACTORS: Final = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
 SPIKE: Final = 4.0
 SPIKE_SECONDS: Final = 3.0
 CONNECTIONS: Final = 1000
-"""Below the 1,024 requests that Sluice takes at once, so that its deadline and not that sheds."""
+"""Below the 1,024 requests that Sluice takes at once, so that its deadline and not that sheds. No
+more than can be in use: one on which nothing comes for some seconds is closed, by any server."""
+
+SPARE_CONNECTIONS: Final = 32
 
 CAPACITY_CONNECTIONS: Final = 16
 CAPACITY_SECONDS: Final = 1.5
@@ -73,7 +76,6 @@ class Bench:
         self._options = options
         self._first = 0.0
         self._limits: dict[str, Any] = {
-            "connections": CONNECTIONS,
             "deadline": Seconds(options.deadline_ms / 1e3),
             "timeout": Seconds(options.patience),
             "seed": options.seed,
@@ -97,7 +99,7 @@ class Bench:
                 self._bodies,
                 rate=factor * before,
                 seconds=self._options.seconds,
-                limits=self._limits,
+                limits=self._limits_at(factor * before),
             )
             result = self._ran(scenario)
             after = self._capacity()
@@ -111,9 +113,14 @@ class Bench:
             capacity=before,
             factor=SPIKE,
             seconds=SPIKE_SECONDS,
-            limits=self._limits,
+            limits=self._limits_at(SPIKE * before),
         )
         return msgspec.structs.replace(found, recovery=recovery(self._ran(scenario), SPIKE))
+
+    def _limits_at(self, rate: float) -> dict[str, Any]:
+        """With as many connections as clients wait at most, if nobody is answered."""
+        waiting = int(rate * self._options.patience * 1.25)
+        return {**self._limits, "connections": min(waiting + SPARE_CONNECTIONS, CONNECTIONS)}
 
     def _ran(self, scenario: Scenario) -> Result:
         return asyncio.run(run(scenario, self._folder))
