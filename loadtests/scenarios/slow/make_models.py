@@ -2,8 +2,8 @@
 
     python loadtests/scenarios/slow/make_models.py
 
-X [1, 1] FP32 comes out as Y, after so many turns of a loop; a turn takes about 0.6 µs. One row a run,
-so that what the model can do does not grow with what is asked of it.
+X [1, 1] FP32 comes out as Y, after so many turns of a loop; a turn takes about 0.6 µs. One row a
+run, so that what the model can do does not grow with what is asked of it.
 """
 
 import hashlib
