@@ -122,7 +122,7 @@ class Callgrind:
 
 
 class InstructionClock:
-    """A `Clock` whose seconds are instructions, while it is told to count; else readings.
+    """A `Clock` whose seconds are instructions, while it is told to count; else it hardly moves.
 
     Given to a worker, it makes the worker's own station times say how many instructions each
     station took. Reading it costs some itself, which `calibrate` measures and no reading contains.
@@ -132,7 +132,8 @@ class InstructionClock:
     """Far less than a real processor takes: no run is ever long enough to leave the loop for a
     thread, no deadline passes."""
 
-    _SECONDS_PER_READING: Final = 1e-6
+    _SECONDS_PER_READING: Final = SECONDS_PER_INSTRUCTION
+    """Not nothing: a run that took no time would count as one that was never measured."""
 
     def __init__(self, callgrind: Callgrind, wall: float) -> None:
         self._callgrind = callgrind
@@ -157,7 +158,7 @@ class InstructionClock:
         self._callgrind.begin()
 
     def rest(self) -> None:
-        """Have `monotonic` move by readings again."""
+        """Have `monotonic` move by one for each reading again."""
         self._counting = False
 
     def instructions(self) -> int:

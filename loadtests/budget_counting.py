@@ -167,17 +167,18 @@ class Counter:
 
         Beside the product's stations: `between`, what is in none of them, above all the way back
         from a batch to its requests; `write`, from the answer put together to its bytes handed to
-        the transport (record, encode); `rest`, what comes after that (tasks ending, counters
-        brought up to date).
+        the transport (record, evidence, encode); `rest`, what comes after that (tasks ending, and
+        a share of bringing the counters up to date).
         """
-        clock, wrote = self.clock, 0
+        clock, wrote, inside = self.clock, 0, 0
         before = worker.station_seconds()
+        for number in range(ALONE - _ASKED):  # so that counters are settled for as many as ever
+            await driver.one(number % CONNECTIONS)
 
         def told() -> None:
             nonlocal wrote
             wrote = clock.instructions()
 
-        inside = 0
         gc.collect()
         driver.answers.told = told
         clock.count()
@@ -186,20 +187,21 @@ class Counter:
             asked = clock.instructions()
             await driver.one(number)
             inside += wrote - asked
+        ended = clock.instructions()
         worker.settle()
-        everything = clock.instructions() - began
+        settled = clock.instructions()
         clock.rest()
         driver.answers.told = None
         after = worker.station_seconds()
         spent = {
-            name: (seconds - before.get(name, 0.0)) / clock.SECONDS_PER_INSTRUCTION
+            name: (seconds - before.get(name, 0.0)) / clock.SECONDS_PER_INSTRUCTION / _ASKED
             for name, seconds in after.items()
         }
         whole = spent.pop("whole")
         spent["between"] = whole - sum(spent.values())
-        spent["write"] = inside - whole
-        spent["rest"] = everything - inside
-        return {name: count / _ASKED for name, count in spent.items()}
+        spent["write"] = inside / _ASKED - whole
+        spent["rest"] = (ended - began - inside) / _ASKED + (settled - ended) / ALONE
+        return spent
 
 
 async def _floor(load: Load, counter: Counter) -> float:
@@ -237,7 +239,12 @@ async def _count(
         data = folder / f"{load.name}-worker"
         data.mkdir()
         worker = await BareWorker.start(
-            Path(load.config), data, decode_snapshot(load.snapshot), counter.clock, busy
+            Path(load.config),
+            data,
+            decode_snapshot(load.snapshot),
+            counter.clock,
+            busy,
+            logged=load.logged,
         )
         drivers = []
         for case in load.cases:

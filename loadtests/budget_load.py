@@ -26,7 +26,8 @@ class Load(msgspec.Struct, kw_only=True):
     """One model: how a worker serves it, who asks, and what everybody must be answered.
 
     `expected[i]` are the probabilities, shape [2], of message i, and of `floor[i]`. `rows` and
-    `field_lists` are the feature store's, as `budget_wire.StoreRows` takes them.
+    `field_lists` are the feature store's, as `budget_wire.StoreRows` takes them. `logged`: answers
+    go to a prediction log.
     """
 
     name: str
@@ -38,3 +39,4 @@ class Load(msgspec.Struct, kw_only=True):
     expected: list[list[float]]
     rows: dict[bytes, bytes]
     field_lists: dict[bytes, dict[bytes, bytes]]
+    logged: bool = False

@@ -5,6 +5,7 @@ is what no request passes through: the snapshot feed, the pulse, the private soc
 """
 
 import socket
+from collections import deque
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final, Self
@@ -18,10 +19,13 @@ from serving.metrics import MetricsFile, read
 from serving.models import session as session_module
 from serving.protocol.tensors import TensorLimits
 from serving.quarantine.marks import Marks
+from serving.recording.offer import Offer
 from serving.recording.recorder import Recorder
 from serving.upstream import Upstream
 from serving.upstream.inline import InlineUpstream
 from serving.worker.admission import Admission
+from serving.worker.evidence import Evidence
+from serving.worker.evidence_watch import Watch
 from serving.worker.features import Features
 from serving.worker.gateway import Gateway
 from serving.worker.grpc_call import CallReader, Edge, InFlight
@@ -50,10 +54,31 @@ class _Door(Alone):
         self.adopt = adopt
 
 
+class _Logged:
+    """The event loop's end of a prediction log; no thread writes what it is given."""
+
+    on = True
+
+    def __init__(self) -> None:
+        self._last: deque[Offer] = deque(maxlen=1)
+
+    def offer(self, offer: Offer) -> None:
+        """Keep it until the next comes."""
+        self._last.append(offer)
+
+    def publish(self) -> None:
+        """Nothing is counted."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
 class BareWorker:
     """One worker on the running loop, which is a `budget_wire.Loop`; made by `start`."""
 
-    def __init__(self, config: Path, folder: Path, clock: Clock, tracing: Tracing) -> None:
+    def __init__(
+        self, config: Path, folder: Path, clock: Clock, tracing: Tracing, *, logged: bool
+    ) -> None:
         settings = load_settings(config, folder)
         limits = settings.gateway.limits
         self._clock = clock
@@ -70,7 +95,18 @@ class BareWorker:
             metrics=self._metrics,
             clock=clock,
             worker="0",
+            log=_Logged() if logged else None,
         )
+        self._evidence = Evidence(
+            store=_STORE,
+            data=folder,
+            worker="worker-0",
+            slots=limits.max_in_flight,
+            metrics=self._metrics,
+            clock=clock,
+            born=1,
+        )
+        self._watches: list[Watch] = []
         self._features = Features(settings.gateway.features, _STORE, self._metrics, clock)
         self._loader = Loader(self._load, self._metrics, self._ledger, clock, self._features.cache)
         gateway = Gateway(
@@ -107,14 +143,24 @@ class BareWorker:
 
     @classmethod
     async def start(
-        cls, config: Path, folder: Path, snapshot: Snapshot, clock: Clock, tracing: Tracing
+        cls,
+        config: Path,
+        folder: Path,
+        snapshot: Snapshot,
+        clock: Clock,
+        tracing: Tracing,
+        *,
+        logged: bool,
     ) -> Self:
         """Load the models and be ready to answer."""
         # A session times its first runs by the machine's clock, and under valgrind would find
         # them too long for the loop.
         session_module.perf_counter = clock.monotonic  # type: ignore[attr-defined]
-        worker = cls(config, folder, clock, tracing)
-        worker._pipeline.table = await worker._loader.build(snapshot, LiveTable.empty())
+        worker = cls(config, folder, clock, tracing, logged=logged)
+        table = await worker._loader.build(snapshot, LiveTable.empty())
+        worker._evidence.follow(table)
+        worker._watches = [one.watch for one in table.models.values() if one.watch is not None]
+        worker._pipeline.table = table
         await worker._http.start([], None)
         return worker
 
@@ -157,6 +203,8 @@ class BareWorker:
         """Do what timers do: bring the counters up to date."""
         self._ledger.settle()
         self._pipeline.publish()
+        for watch in self._watches:
+            watch.settle()
 
     def station_seconds(self) -> dict[str, float]:
         """Sums of `sluice_station_duration_seconds` by station, and of requests as `whole`."""

@@ -255,3 +255,21 @@ def test_an_unknown_peer_is_not_installed() -> None:
 
     assert done.returncode == 2
     assert "there is no peer bentml; did you mean bentoml?" in done.stderr
+
+
+def test_a_peer_that_cannot_be_installed_is_told_with_the_installers_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It does not count as installed."""
+    catalogue = compare_kit.module("peers.catalogue")
+    peer = catalogue.Peer("broken", "Broken", "broken")
+    monkeypatch.setattr(catalogue, "HERE", tmp_path)
+    monkeypatch.setattr(catalogue, "ENVIRONMENTS", tmp_path / "environments")
+    peer.requirements.write_text(f"{tmp_path}/nowhere\n")
+
+    assert compare_kit.module("peers.__main__").install(peer) is False
+
+    said = capsys.readouterr().err
+    assert "Broken cannot be installed here" in said
+    assert "nowhere" in said
+    assert catalogue.installed(peer)
