@@ -84,6 +84,9 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
     """What a spike leaves behind."""
 
     factor: float
+    offered: float = 0.0
+    """During the spike, requests a second; 0.0 in figures from before this was kept."""
+
     lasted: float
     goodput: float
     """During the spike, requests a second."""
@@ -202,6 +205,7 @@ def recovery(result: Result, factor: float) -> Recovery:
     during = phases["spike"]
     return Recovery(
         factor=factor,
+        offered=during.counts.scheduled / during.seconds,
         lasted=during.seconds,
         goodput=during.counts.good / during.seconds,
         seconds=_until_back(after),

@@ -99,7 +99,8 @@ def _spike(one: Recovery) -> str:
         if one.seconds == 0
         else f"back {one.seconds:.1f} s after its end"
     )
-    return f"{one.factor:g}x for {one.lasted:g} s: {one.goodput:.0f}/s in time, {back}"
+    offered = f" ({one.offered:.0f}/s)" if one.offered else ""
+    return f"{one.factor:g}x{offered} for {one.lasted:g} s: {one.goodput:.0f}/s in time, {back}"
 
 
 def page(text: str, found: Found) -> str:
