@@ -26,7 +26,7 @@ from serving.protocol import rest, status
 from serving.types import Principal
 from serving.worker.http_flow import Flow
 from serving.worker.http_framing import ChunkedBody, HeadReader, Refusal
-from serving.worker.http_inference import compressed, decode, inflated
+from serving.worker.http_inference import Bodies, compressed, inflated
 from serving.worker.http_request import Pattern, Prepared, prepare
 from serving.worker.http_responses import CONTINUE, JSON, OCTET_STREAM, error_headers
 from serving.worker.http_state import ListenerState
@@ -51,6 +51,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_arrived",
+        "_bodies",
         "_chunked",
         "_current",
         "_flow",
@@ -76,6 +77,7 @@ class Connection(asyncio.Protocol):
         self._phase = IDLE
         self._known: Pattern | None = None
         self._misses = 0
+        self._bodies = Bodies()
         self._current: Prepared | None = None
         self._reader: HeadReader | None = None
         self._chunked: ChunkedBody | None = None
@@ -335,7 +337,7 @@ class Connection(asyncio.Protocol):
         try:
             if prepared.encoding is not None:
                 body = await inflated(shared, body, prepared.encoding)
-            request = decode(shared, prepared, body)
+            request = self._bodies.decode(shared, prepared, body)
             call = prepared.call(self._arrived, shared.now())
             call.principal = self._principal
             reached = True

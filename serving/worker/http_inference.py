@@ -8,16 +8,19 @@ from typing import Final
 
 from serving.errors import InvalidRequest
 from serving.protocol import rest
+from serving.protocol.rest_plain import Envelope
 from serving.types import InferRequest, TensorMetadata
 from serving.worker.http_request import Prepared
 from serving.worker.http_state import ListenerState
 
-__all__ = ["compressed", "decode", "inflated"]
+__all__ = ["Bodies", "compressed", "inflated"]
 
 # About a millisecond of zlib, to which an executor hop (55 µs) adds little.
 _INFLATE_OFFLOAD_BYTES: Final = 8 << 10  # inflated it may be a hundred times that
 _DEFLATE_OFFLOAD_BYTES: Final = 64 << 10
 _COMPRESS_FROM_BYTES: Final = 1024
+# A client whose bodies keep changing shape is not worth remembering.
+_MAX_MISSES: Final = 8
 
 
 async def inflated(shared: ListenerState, body: bytes, encoding: str) -> bytes:
@@ -40,19 +43,43 @@ async def compressed(
     return await loop.run_in_executor(None, rest.deflate, payload, encoding), encoding
 
 
-def decode(shared: ListenerState, prepared: Prepared, body: bytes) -> InferRequest:
-    """Read the tensors. Raises InvalidRequest; ModelNotFound for a raw request to nobody."""
-    route = prepared.route
-    assert route is not None
-    length = prepared.header_length
-    return rest.decode_infer(
-        body,
-        length,
-        model=route.model,
-        version=route.version,
-        limits=shared.tensor_limits,
-        raw_input=None if length != 0 else _only_input(shared, route.model, route.version),
-    )
+class Bodies:
+    """Reads the bodies of one connection; remembers what the last was like but for its numbers."""
+
+    __slots__ = ("_envelope", "_misses")
+
+    def __init__(self) -> None:
+        self._envelope: Envelope | None = None
+        self._misses = 0
+
+    def decode(self, shared: ListenerState, prepared: Prepared, body: bytes) -> InferRequest:
+        """Read the tensors. Raises InvalidRequest; ModelNotFound for a raw request to nobody."""
+        route = prepared.route
+        assert route is not None
+        known = self._envelope
+        length = prepared.header_length
+        if (
+            known is not None
+            and length is None
+            and known.model == route.model
+            and known.version == route.version
+        ):
+            request = known.decode(body)
+            if request is not None:
+                self._misses = 0
+                return request
+        request = rest.decode_infer(
+            body,
+            length,
+            model=route.model,
+            version=route.version,
+            limits=shared.tensor_limits,
+            raw_input=None if length != 0 else _only_input(shared, route.model, route.version),
+        )
+        if length is None and self._misses <= _MAX_MISSES:
+            self._misses += 1
+            self._envelope = Envelope.of(body, route.model, route.version, shared.tensor_limits)
+        return request
 
 
 def _only_input(shared: ListenerState, model: str, version: str) -> TensorMetadata:
