@@ -6,28 +6,87 @@ between reading the current table and handing the request to its upstream is the
 features, and a table that is replaced waits for those (`Loader.retire`).
 """
 
+import asyncio
+import logging
 import random
 from collections.abc import Callable
+from typing import Final
+
+import msgspec
 
 from feature_cache.cache import Reading
 from serving.clock import Clock
 from serving.config.schema import Limits
+from serving.errors import ServingError
 from serving.metrics import MetricsFile
 from serving.recording.no_log import PredictionSink
 from serving.recording.recorder import Recorder
 from serving.traffic.table import Decision
 from serving.types import Call, InferRequest, InferResponse, Principal
+from serving.upstream import Inference
 from serving.worker.admission import Admission
 from serving.worker.fallback import Fallback, insist_on_shape
 from serving.worker.join import Wanted
 from serving.worker.lane import Lane
 from serving.worker.mirror import Mirror
 from serving.worker.outcomes import Outcomes
+from serving.worker.reply import InTask, Pending, Reply
 from serving.worker.table import LiveModel, LiveTable
 from serving.worker.tracing import Tracing
 from serving.worker.trip import Trip, attributes, spans
 
 __all__ = ["Pipeline"]
+
+_LOG: Final = logging.getLogger("pipeline")
+
+
+class _Waiter(msgspec.Struct, gc=False):
+    """Stands in a batch for one request, and has the pipeline go on when it has been answered."""
+
+    pipeline: "Pipeline"
+    trip: Trip
+    model: LiveModel
+    reply: Reply | None
+    """Who is told; None once it has been, or has given up."""
+
+    told: bool = False
+
+    def done(self) -> bool:
+        """Whether its batch need not bother."""
+        return self.told
+
+    def set_result(self, inference: Inference) -> None:
+        """Answer, in the middle of the batch: whatever goes wrong must not reach the others."""
+        self.told = True
+        reply, self.reply = self.reply, None
+        assert reply is not None
+        try:
+            try:
+                response = self.pipeline.inferred(self.trip, self.model, inference)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is answered
+                reply.failed(error)
+            else:
+                reply.answered(self.trip.request, self.trip.call, response)
+        except Exception:  # noqa: BLE001 - the contract of `Reply` says that this cannot be
+            _LOG.exception("an answer could not be handed over")
+
+    def set_exception(self, error: ServingError) -> None:
+        """Fail, but not now: a queue is being gone through, and who is told may ask again."""
+        self.told = True
+        asyncio.get_running_loop().call_soon(self._fail, error)
+
+    def _fail(self, error: ServingError) -> None:
+        reply, self.reply = self.reply, None
+        if reply is not None:
+            self.pipeline.refuse(self.trip, error)
+            reply.failed(error)
+
+    def cancel(self) -> None:
+        """The client has left; its place in the batch stays empty."""
+        self.told = True
+        if self.reply is not None:
+            self.reply = None
+            self.pipeline.refuse(self.trip, asyncio.CancelledError())
 
 
 class Pipeline:
@@ -75,20 +134,9 @@ class Pipeline:
         """
         table = self.table
         trip = Trip(table.revision, request, call, self.tracing.begin(call))
-        entered = False
         try:
             model = table.model(request.model)
-            principal = self.admission.enter(
-                request, call, model.deadline or self._default_deadline, self._now()
-            )
-            entered = True
-            decision = self._route(model, request, call, principal, trip)
-            watch = trip.watch = model.watch
-            if watch is not None:
-                if watch.stopped:
-                    decision = watch.around(decision)
-                trip.ticket = watch.enter(decision, trip.place)
-            trip.decision = decision
+            decision = self._admit(trip, model)
             if decision.fallback is not None:
                 lane, decision = await self._ask_canary(model, request, call, trip, decision)
             else:
@@ -104,19 +152,98 @@ class Pipeline:
                 trip.inference = await lane.upstream.infer(
                     joined.feed, rows=joined.rows, outputs=joined.outputs, deadline=call.deadline
                 )
-            trip.inferred = self._now()
-            response = self._outcomes.answered(trip, lane, decision)
+            response = self._answer(trip, lane, decision)
         except BaseException as error:
-            self._outcomes.refused(error, self.table.models, trip)
+            self.refuse(trip, error)
             raise
-        finally:
-            if entered:
-                self.admission.leave()
+        self._after(trip, model, lane, decision)
+        return response
+
+    def begin(self, request: InferRequest, call: Call, reply: Reply) -> Pending:
+        """`infer` without a task: the inference comes back as a call (`_Waiter`).
+
+        Where a request may have to wait for anything else it gets a task all the same.
+
+        Raises:
+            ServingError: it is refused at once; `reply` is not told.
+        """
+        table = self.table
+        model = table.models.get(request.model)
+        if model is None or model.waits:
+            return InTask(self, request, call, reply)
+        trip = Trip(table.revision, request, call, self.tracing.begin(call))
+        waiter = _Waiter(self, trip, model, reply)
+        try:
+            trip.lane = lane = model.answering(self._admit(trip, model))
+            trip.admitted = self._now()
+            trip.joined = joined = lane.join.join(request)
+            trip.joined_at = self._now()
+            assert lane.direct is not None
+            lane.direct.answer(
+                waiter,
+                joined.feed,
+                rows=joined.rows,
+                outputs=joined.outputs,
+                deadline=call.deadline,
+            )
+        except BaseException as error:
+            self.refuse(trip, error)
+            raise
+        return waiter
+
+    def inferred(self, trip: Trip, model: LiveModel, inference: Inference) -> InferResponse:
+        """Go on with a request that was begun. Raises, having taken it down."""
+        lane, decision = trip.lane, trip.decision
+        assert lane is not None
+        assert decision is not None
+        trip.inference = inference
+        try:
+            response = self._answer(trip, lane, decision)
+        except BaseException as error:
+            self.refuse(trip, error)
+            raise
+        self._after(trip, model, lane, decision)
+        return response
+
+    def _admit(self, trip: Trip, model: LiveModel) -> Decision:
+        """Let a request in and pick its version; a rollout that counts hears of it."""
+        request, call = trip.request, trip.call
+        principal = self.admission.enter(
+            request, call, model.deadline or self._default_deadline, self._now()
+        )
+        trip.entered = True
+        decision = self._route(model, request, call, principal, trip)
+        watch = trip.watch = model.watch
+        if watch is not None:
+            if watch.stopped:
+                decision = watch.around(decision)
+            trip.ticket = watch.enter(decision, trip.place)
+        trip.decision = decision
+        return decision
+
+    def _answer(self, trip: Trip, lane: Lane, decision: Decision) -> InferResponse:
+        """Put the answer together, take it down, and give the request's place back."""
+        trip.inferred = self._now()
+        response = self._outcomes.answered(trip, lane, decision)
+        trip.entered = False
+        self.admission.leave()
+        return response
+
+    def _after(self, trip: Trip, model: LiveModel, lane: Lane, decision: Decision) -> None:
+        """What is done for others once there is an answer: spans and copies."""
         if trip.trace is not None:
-            trip.trace.finish(spans(trip, self._now()), attributes(lane, decision, call), None)
+            trip.trace.finish(spans(trip, self._now()), attributes(lane, decision, trip.call), None)
         if decision.mirrors:
             self._outcomes.copy(model, trip, decision)
-        return response
+
+    def refuse(self, trip: Trip, error: BaseException) -> None:
+        """Take down what went wrong, and give the request's place back."""
+        try:
+            self._outcomes.refused(error, self.table.models, trip)
+        finally:
+            if trip.entered:
+                trip.entered = False
+                self.admission.leave()
 
     async def _read(self, lane: Lane, wanted: Wanted, deadline: float) -> Reading:
         lane.joining += 1

@@ -48,7 +48,10 @@ class Trip(msgspec.Struct, gc=False):
     revision: int
     request: InferRequest
     call: Call
-    trace: Trace | None = None
+    trace: Trace | None
+    entered: bool = False
+    """Whether it has a place among those in flight, to be given back."""
+
     lane: Lane | None = None
     decision: Decision | None = None
     place: int | None = None
