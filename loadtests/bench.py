@@ -6,7 +6,7 @@
     python loadtests/bench.py --startup                # time to the first answer, memory
 
 The floor is the least a Python server can do: an `asyncio.Protocol` on uvloop, httptools,
-orjson and one `session.run` per request, in this file. The gateway is `sluice up` with the
+orjson and one `session.run` per request (`bench_floor.py`). The gateway is `sluice up` with the
 local engine. Both serve the same model file on one worker, both are asked the same JSON (the
 gateway also over gRPC) by the same generator (`bench_load.py`, a process of its own), and in
 every round one is measured right after the other. What counts is user and system time of
@@ -32,11 +32,9 @@ from typing import Any, Final
 
 import bench_gateway
 import bench_load
-import httptools
 import msgspec
-import numpy as np
-import orjson
 import uvloop
+from bench_floor import Floor
 from bench_gateway import Gateway
 from bench_process import cpu_seconds, tree
 from bench_report import HEADER, Run, describe, machine, ratios, row
@@ -46,52 +44,6 @@ PATIENCE_SECONDS: Final = 60.0
 
 
 # --- the floor ---------------------------------------------------------------------------------
-
-
-class Floor(asyncio.Protocol):
-    """Answers every POST with the model's probabilities. Checks nothing, knows no other verb."""
-
-    def __init__(self, session: Any) -> None:
-        self._run = session.run
-        self._input = session.get_inputs()[0].name
-        stated = session.get_modelmeta().custom_metadata_map.get("feature_names")
-        self._columns = json.loads(stated) if stated else None
-        self._parser = httptools.HttpRequestParser(self)
-        self._body = b""
-
-    def connection_made(self, transport: Any) -> None:
-        """Keep the transport."""
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        """Feed the parser."""
-        self._parser.feed_data(data)
-
-    def on_body(self, body: bytes) -> None:
-        """Part of a body (httptools)."""
-        self._body += body
-
-    def on_message_complete(self) -> None:
-        """A whole request (httptools): decode, run, encode, write."""
-        inputs = orjson.loads(self._body)["inputs"]
-        self._body = b""
-        if self._columns is None:
-            row = np.array(inputs[0]["data"], np.float32).reshape(inputs[0]["shape"])
-        else:
-            sent = {tensor["name"]: tensor["data"][0] for tensor in inputs}
-            row = np.array([[sent[name] for name in self._columns]], np.float32)
-        [answer] = self._run(["probabilities"], {self._input: row})
-        output = {
-            "name": "probabilities",
-            "datatype": "FP32",
-            "shape": answer.shape,
-            "data": answer.ravel(),
-        }
-        body = orjson.dumps({"outputs": [output]}, option=orjson.OPT_SERIALIZE_NUMPY)
-        self._transport.write(
-            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
-            % (len(body), body)
-        )
 
 
 async def _serve_floor(artifact: Path) -> None:

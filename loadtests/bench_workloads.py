@@ -85,6 +85,8 @@ def gateway_directory(workload: Workload, folder: Path) -> Path:
         # Every request reads the store, and a machine that stalls costs latency, not answers.
         gateway["features"] = {"near_cache": "0B", "timeout": "5s"}
         model = yaml.safe_load((DEMO / "models" / "employment.yaml").read_text())
+        for asks_for_more in ("rollout", "monitoring"):  # a second version, a reference
+            del model[asks_for_more]
     model |= {"versions": {"v1": source}, "traffic": {"production": "v1"}}
     # A machine that stalls for a moment must cost latency, not answers.
     model["serve"] = {**model.get("serve", {}), "deadline": "10s"}
