@@ -213,7 +213,9 @@ class Pipeline:
             request, call, model.deadline or self._default_deadline, self._now()
         )
         trip.entered = True
-        decision = self._route(model, request, call, principal, trip)
+        decision = model.foregone
+        if decision is None or request.version:
+            decision = self._route(model, request, call, principal, trip)
         watch = trip.watch = model.watch
         if watch is not None:
             if watch.stopped:
