@@ -17,10 +17,10 @@ from feature_cache.codec import TOMBSTONE, Corrupt, Layout, event_time, schema_o
 from feature_cache.feast_source import read_hash
 from feature_cache.near_cache import Entry
 from feature_cache.plan import Part, Plan, PlannedView, Row, read_row
-from feature_cache.reader import Found
+from feature_cache.reading import Found, Reading
 from feature_cache.status import Status
 
-__all__ = ["Assembler", "Batch", "Reading"]
+__all__ = ["Assembler", "Batch"]
 
 SKEW_MS: Final = 5000
 """A row may be this far in the future: two machines' clocks are never quite the same."""
@@ -28,19 +28,6 @@ SKEW_MS: Final = 5000
 
 _MANY: Final = 8
 """From so many rows on numpy's own cost is worth it."""
-
-
-class Reading(msgspec.Struct, gc=False):
-    """What the store said about every view of a plan, for `rows` entities, at `wall_ms`.
-
-    `first` is where each view's rows begin in `found`; a view that was not asked, because the
-    request brings its fields, is not in it.
-    """
-
-    rows: int
-    wall_ms: int
-    found: Found
-    first: dict[str, int]
 
 
 class Batch(msgspec.Struct, gc=False):
@@ -166,7 +153,7 @@ class Assembler:
         start, size, offset, count = view.plain
         reading, batch, part = work.reading, work.batch, view.parts[0]
         found, rows = reading.found, reading.rows
-        blobs = [entry.value for entry in found.entries[first : first + rows]]
+        blobs = found.values[first : first + rows]
         good = [at for at, one in enumerate(blobs) if one and len(one) == size and one[:8] == start]
         # numpy wants room for the offset even where there is no row at all.
         whole = b"".join([blobs[at] for at in good]) or bytes(size)
@@ -306,7 +293,7 @@ def _cut(plan: Plan, found: Found, wall_ms: int) -> _Made | None:
     if straight is None:
         return None
     try:
-        whole = b"".join([entry.value for entry in found.entries])
+        whole = b"".join(found.values)
         parts = straight.form.unpack(whole)
     except (TypeError, struct.error):  # a row is not there, or of another length
         return None

@@ -231,7 +231,8 @@ class Plan:
         if native and len(alike) == 1 and spaces[0].number_affixes is not None:
             name = spaces[0].names[0]
             span = ENTITY_RANGES[spaces[0].entity[name]]
-            self.single = Single(name, span, [s.number_affixes or (b"", b"") for s in spaces])
+            affixes = [s.number_affixes or (b"", b"") for s in spaces]
+            self.single = Single(name, span, affixes, self.first_of_one)
         self.shape: Any = (
             tuple(view.key for view in views),
             tuple(

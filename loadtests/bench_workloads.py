@@ -165,9 +165,7 @@ def _join(folder: Path, name: str = "join", near_cache: str = "0B") -> Workload:
     whole = [
         [(name, "FP32", row[at : at + 1, None]) for at, name in enumerate(columns)] for row in rows
     ]
-    return made._replace(
-        floor=tuple(_json(tensors) for tensors in whole), near_cache=near_cache
-    )
+    return made._replace(floor=tuple(_json(tensors) for tensors in whole), near_cache=near_cache)
 
 
 PAYLOADS: Final = {

@@ -96,6 +96,7 @@ class Features:
             NearCache(kept, float(config.max_local_age)),
             timeout=float(config.timeout),
             breaker=Breaker(),
+            wall=clock.wall,
         )
         self._store.link.start()
         self._cache: FeatureCache | None = None

@@ -10,8 +10,7 @@ costs a few dictionary look-ups. Three kinds of input are told apart:
   by which features that were not sent are looked up.
 """
 
-import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -184,17 +183,18 @@ class JoinPlan:
             )
         )
 
-    async def read(self, wanted: Wanted, seconds: float) -> Reading:
-        """Have the store asked, for at most `seconds`. Raises InvalidRequest: an unusable key."""
+    def ask(self, wanted: Wanted, seconds: float) -> Reading | Awaitable[Reading]:
+        """Have the store asked, for at most `seconds`; at once what this process holds.
+
+        Raises:
+            InvalidRequest: an unusable key.
+        """
         features, plan = self.features, self._plan
         assert features is not None
         assert plan is not None
         try:
-            reading = features.local(plan, wanted.entities, wanted.sent)
-            if reading is not None:
-                return reading
-            deadline = asyncio.get_running_loop().time() + seconds
-            return await features.read(plan, wanted.entities, wanted.sent, deadline)
+            deadline = features.reader.now() + seconds
+            return features.ask(plan, wanted.entities, wanted.sent, deadline)
         except InvalidEntity as error:
             raise InvalidRequest(str(error)) from None
 
