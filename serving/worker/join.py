@@ -151,9 +151,11 @@ class JoinPlan:
         if len(inputs) == 1:  # the key and nothing else
             [tensor] = inputs
             _check_column(tensor, self.entity[tensor.name])
-            if not len(tensor.data):
+            data = tensor.data
+            if not len(data):
                 self._rows(inputs)
-            return Wanted({tensor.name: tensor.data.reshape(-1).tolist()}, {})
+            values = data.tolist() if data.ndim == 1 else data.reshape(-1).tolist()
+            return Wanted({tensor.name: values}, {})
         return self._sorted(inputs, plan)
 
     def _sorted(self, inputs: list[Tensor], plan: Plan) -> Wanted:
@@ -214,6 +216,11 @@ class JoinPlan:
             features.look(batch.unknown)
         if batch.refusal:
             raise FeaturesUnavailable(batch.refusal)
+        if (
+            len(request.inputs) == len(wanted.entities)
+            and batch.values.keys() == self.inputs.keys()
+        ):
+            return Joined(batch.values, reading.rows, outputs, batch)
         direct = {tensor.name: tensor.data for tensor in request.inputs}
         feed = {}
         for name, spec in self.inputs.items():
