@@ -130,6 +130,11 @@ class JoinPlan:
             return Joined(feed, len(inputs[0].data), outputs)
         return self._assemble(inputs, outputs)
 
+    @property
+    def reads(self) -> bool:
+        """Whether a request may leave something to the store."""
+        return self._plan is not None
+
     def wanted(self, request: InferRequest) -> Wanted | None:
         """Say what has to be read for a request; None if it brings everything, or no keys.
 

@@ -49,6 +49,7 @@ class LiveModel:
         "rollout",
         "route",
         "shut",
+        "waits",
         "watch",
     )
 
@@ -78,6 +79,9 @@ class LiveModel:
 
         self.places = route.weighs or (rollout is not None and rollout.counting)
         """Whether anybody wants to know where a key falls."""
+
+        self.waits = route.falls_back or any(lane.waits for lane in lanes.values())
+        """Whether a request may wait for more than one inference: features, a second try."""
 
         # A plan that draws no lots needs no key.
         needs_key = route.draws or route.overrides.by_key
