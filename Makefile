@@ -6,7 +6,7 @@ DIR    ?= configs/demo
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev install-clients install-feast install-foreign up test test-feast test-foreign check fix lock generate bench bench-hop bench-ray clean
+.PHONY: help install install-dev install-clients install-feast install-foreign up test test-feast test-foreign check fix lock generate bench bench-hop bench-ray compare install-peers soak budget clean
 
 help:  ## Say what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -97,5 +97,17 @@ bench-hop: install  ## CPU per request: a version in the worker against one in i
 bench-ray: install-dev  ## CPU per request: both engines against Ray Serve, alternating
 	$(BIN)/python loadtests/bench_ray_serve.py $(ARGS)
 
+install-peers: install-dev  ## The servers that `make compare` compares with, in environments of their own (1.4 GB)
+	$(BIN)/python -m loadtests.peers install $(ARGS)
+
+compare: install-dev  ## Every server side by side: CPU, latency, memory, start (docs/performance.md)
+	$(BIN)/python loadtests/compare.py $(ARGS)
+
+soak: install  ## A million requests, 200 changes, 50 loads: does memory stay where it is? (6 minutes)
+	$(BIN)/python loadtests/soak.py $(ARGS)
+
+budget: install-dev  ## Instructions per request against loadtests/budget.yaml (needs valgrind)
+	$(BIN)/python loadtests/budget.py $(ARGS)
+
 clean:  ## Remove environments and caches
-	rm -rf .venv .venv-clients .venv-feast .venv-foreign .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.*
+	rm -rf .venv .venv-clients .venv-feast .venv-foreign .venv-peers .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.*

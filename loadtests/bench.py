@@ -3,10 +3,11 @@
     python loadtests/bench.py                          # HTTP and gRPC, 1x30, three rounds
     python loadtests/bench.py --payload demo --json
     python loadtests/bench.py --payload join           # by key: two views read from the store
+    python loadtests/bench.py --record                 # with the prediction log on the disk
     python loadtests/bench.py --startup                # time to the first answer, memory
 
 The floor is the least a Python server can do: an `asyncio.Protocol` on uvloop, httptools,
-orjson and one `session.run` per request, in this file. The gateway is `sluice up` with the
+orjson and one `session.run` per request (`bench_floor.py`). The gateway is `sluice up` with the
 local engine. Both serve the same model file on one worker, both are asked the same JSON (the
 gateway also over gRPC) by the same generator (`bench_load.py`, a process of its own), and in
 every round one is measured right after the other. What counts is user and system time of
@@ -32,11 +33,9 @@ from typing import Any, Final
 
 import bench_gateway
 import bench_load
-import httptools
 import msgspec
-import numpy as np
-import orjson
 import uvloop
+from bench_floor import Floor
 from bench_gateway import Gateway
 from bench_process import cpu_seconds, tree
 from bench_report import HEADER, Run, describe, machine, ratios, row
@@ -46,52 +45,6 @@ PATIENCE_SECONDS: Final = 60.0
 
 
 # --- the floor ---------------------------------------------------------------------------------
-
-
-class Floor(asyncio.Protocol):
-    """Answers every POST with the model's probabilities. Checks nothing, knows no other verb."""
-
-    def __init__(self, session: Any) -> None:
-        self._run = session.run
-        self._input = session.get_inputs()[0].name
-        stated = session.get_modelmeta().custom_metadata_map.get("feature_names")
-        self._columns = json.loads(stated) if stated else None
-        self._parser = httptools.HttpRequestParser(self)
-        self._body = b""
-
-    def connection_made(self, transport: Any) -> None:
-        """Keep the transport."""
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        """Feed the parser."""
-        self._parser.feed_data(data)
-
-    def on_body(self, body: bytes) -> None:
-        """Part of a body (httptools)."""
-        self._body += body
-
-    def on_message_complete(self) -> None:
-        """A whole request (httptools): decode, run, encode, write."""
-        inputs = orjson.loads(self._body)["inputs"]
-        self._body = b""
-        if self._columns is None:
-            row = np.array(inputs[0]["data"], np.float32).reshape(inputs[0]["shape"])
-        else:
-            sent = {tensor["name"]: tensor["data"][0] for tensor in inputs}
-            row = np.array([[sent[name] for name in self._columns]], np.float32)
-        [answer] = self._run(["probabilities"], {self._input: row})
-        output = {
-            "name": "probabilities",
-            "datatype": "FP32",
-            "shape": answer.shape,
-            "data": answer.ravel(),
-        }
-        body = orjson.dumps({"outputs": [output]}, option=orjson.OPT_SERIALIZE_NUMPY)
-        self._transport.write(
-            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
-            % (len(body), body)
-        )
 
 
 async def _serve_floor(artifact: Path) -> None:
@@ -185,9 +138,13 @@ def measure(
     if result.failed or not result.checked:
         raise BadAnswers(f"{name} {protocol}: {result.failed} bad answers: {result.problem}")
     used: dict[str, float] = {}
+    busiest = 0.0
     for pid in after.keys() & before.keys():
         role = server.role(pid)
-        used[role] = used.get(role, 0.0) + (after[pid] - before[pid]) / result.requests * 1e6
+        own = (after[pid] - before[pid]) / result.requests * 1e6
+        used[role] = used.get(role, 0.0) + own
+        if role == "worker":
+            busiest = max(busiest, own)
     return Run(
         server=name,
         protocol=protocol,
@@ -197,6 +154,7 @@ def measure(
         requests_per_second=result.requests / result.seconds,
         p50_us=result.p50_us,
         p99_us=result.p99_us,
+        busiest_us=busiest,
     )
 
 
@@ -205,7 +163,7 @@ def compare(options: argparse.Namespace, say: Any) -> list[list[Run]]:
     with tempfile.TemporaryDirectory(prefix="sluice-bench-") as name:
         folder = Path(name)
         workload = build(options.payload, folder)
-        directory = gateway_directory(workload, folder / "gateway")
+        directory = gateway_directory(workload, folder / "gateway", record=options.record)
         body = workload.http[0]
         say(f"payload {workload.name}: {len(body)} bytes of JSON, {len(workload.grpc[0])} of gRPC")
         with (
@@ -274,6 +232,9 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--payload", choices=sorted(PAYLOADS), default="1x30")
     parser.add_argument("--workers", type=int, default=1, help="the gateway's workers (1)")
+    parser.add_argument(
+        "--record", action="store_true", help="write the prediction log (else it is in memory only)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object and no table")
     parser.add_argument("--startup", action="store_true", help="time to first answer, memory")
     parser.add_argument("--serve-floor", type=Path, help=argparse.SUPPRESS)

@@ -82,7 +82,9 @@ class Tally:
     def compare(self, index: int, probabilities: list[float]) -> None:
         """Compare one decoded answer with what request `index` must get."""
         self.checked += 1
-        if not np.allclose(probabilities, self.orders.expected[index], atol=TOLERANCE):
+        expected = self.orders.expected[index]
+        right = np.size(probabilities) == len(expected)
+        if not (right and np.allclose(probabilities, expected, atol=TOLERANCE)):
             self.fail(f"request {index} was answered {probabilities}")
 
 
@@ -143,13 +145,24 @@ class HttpConnection(Connection):
         self._requests = [
             (
                 f"POST {orders.path} HTTP/1.1\r\nHost: {orders.host}:{orders.port}\r\n"
-                f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+                f"{self.headers(number)}Content-Length: {len(body)}\r\n\r\n"
             ).encode()
             + body
-            for body in tally.bodies
+            for number, body in enumerate(tally.bodies)
         ]
         self._parser = httptools.HttpResponseParser(self)
         self._body: list[bytes] = []
+
+    def headers(self, number: int) -> str:
+        """Header lines of request `number`, beside those of every request."""
+        del number
+        return "Content-Type: application/json\r\n"
+
+    def probabilities(self, body: bytes) -> list[float]:
+        """What an answer says; empty if it says nothing of them."""
+        outputs = orjson.loads(body)["outputs"]
+        found = [output["data"] for output in outputs if output["name"] == "probabilities"]
+        return found[0] if found else []
 
     def write(self) -> None:
         self.transport.write(self._requests[self.index])
@@ -169,9 +182,12 @@ class HttpConnection(Connection):
         if self._parser.get_status_code() != 200:
             self.tally.fail(f"status {self._parser.get_status_code()}: {body[:200]!r}")
         elif self.sent % CHECK_EVERY == 1:
-            outputs = orjson.loads(body)["outputs"]
-            found = [output["data"] for output in outputs if output["name"] == "probabilities"]
-            self.tally.compare(self.index, found[0] if found else [])
+            try:
+                found = self.probabilities(body)
+            except (ValueError, KeyError, TypeError, AttributeError):
+                self.tally.fail(f"200, but no answer of the protocol: {body[:200]!r}")
+            else:
+                self.tally.compare(self.index, found)
         self.answered()
 
 

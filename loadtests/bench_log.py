@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 
 from feature_cache.assembly import Batch
 from serving.config.frozen_bins import Reference
-from serving.config.monitoring import LogConfig, ModelLog, MonitoringConfig, PredictionConfig
+from serving.config.schema import LogConfig, ModelLog, MonitoringConfig, PredictionConfig
 from serving.config.units import ByteSize, Seconds
 from serving.drift.counting import Counting
 from serving.drift.freezing import freeze

@@ -1,10 +1,15 @@
 """CPU time and memory of a process and everything it started, from /proc (proc_pid_stat(5))."""
 
 import os
+import signal
+import subprocess
+import time
 from pathlib import Path
 from typing import Final, NamedTuple
 
-__all__ = ["cpu_seconds", "resident_bytes", "tree"]
+from serving.engine.report import process_started
+
+__all__ = ["cpu_seconds", "end", "proportional_bytes", "resident_bytes", "tree"]
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
@@ -45,6 +50,19 @@ def cpu_seconds(pids: set[int]) -> dict[int, float]:
     return {pid: stat.cpu_ticks / _TICKS for pid, stat in stats.items() if stat}
 
 
+def proportional_bytes(pid: int) -> int:
+    """Memory of one process (PSS): a page shared by n processes counts as its n-th part; 0 if gone.
+
+    The sum over a tree is what the tree takes of the machine.
+    """
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return 0
+    line = next((line for line in text.splitlines() if line.startswith("Pss:")), "Pss: 0 kB")
+    return int(line.split()[1]) * 1024
+
+
 def resident_bytes(pid: int) -> int:
     """Resident memory (VmRSS) of one process, shared pages of libraries included; 0 if gone."""
     try:
@@ -53,3 +71,27 @@ def resident_bytes(pid: int) -> int:
         return 0
     line = next((line for line in status.splitlines() if line.startswith("VmRSS:")), "VmRSS: 0 kB")
     return int(line.split()[1]) * 1024
+
+
+def end(process: "subprocess.Popen[bytes]", patience_seconds: float) -> list[int]:
+    """Ask a process to end (SIGTERM) and wait for its whole tree.
+
+    Returns:
+        Pids of what had to be killed, being there after `patience_seconds`.
+    """
+    family = {pid: process_started(pid) for pid in tree(process.pid)}
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(patience_seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    # Killed outright, a server that runs Ray leaves a process behind which ends the rest.
+    give_up = time.monotonic() + patience_seconds
+    while left := [pid for pid, started in family.items() if started == process_started(pid) != ""]:
+        if time.monotonic() > give_up:
+            for pid in left:
+                os.kill(pid, signal.SIGKILL)
+            return left
+        time.sleep(0.05)
+    return []

@@ -51,13 +51,13 @@ import msgspec
 import ray_serve_peer
 from bench import BadAnswers, measure
 from bench_gateway import Gateway
-from bench_process import cpu_seconds, tree
+from bench_process import cpu_seconds, end, tree
 from bench_report import Run, describe, machine
 from bench_workloads import PAYLOADS, Workload, build, gateway_directory
 
 from serving import lifeline
 from serving.engine.ray_serve.cluster import require_ray
-from serving.engine.report import process_started, read_report
+from serving.engine.report import read_report
 from serving.errors import EngineError
 
 START_SECONDS: Final = 120.0
@@ -80,7 +80,7 @@ class Server(NamedTuple):
 
     def gateway(self) -> Gateway:
         """For `measure`: with the names of all its processes, which Ray replaces now and then."""
-        return Gateway(self.pid, self.address, "", _names(self.pid, self.names))
+        return Gateway(self.pid, self.address, "", process_names(self.pid, self.names))
 
 
 class Measured(msgspec.Struct):
@@ -110,7 +110,7 @@ def _answers(address: str, workload: Workload) -> bool:
 
 
 @contextmanager
-def _running(
+def answering(
     command: list[Any], log: Path, address: Callable[[], str | None], workload: Workload
 ) -> Iterator[tuple[int, str]]:
     """A server that has answered once: its pid and `host:port`. Ended at the end, and looked after.
@@ -137,26 +137,8 @@ def _running(
             time.sleep(0.05)
         yield process.pid, where
     finally:
-        _stop(process)
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask it to end; whatever of its tree is left after that is killed by pid."""
-    family = {pid: process_started(pid) for pid in tree(process.pid)}
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    # Killed outright, a server that runs Ray leaves a process behind which ends the rest.
-    give_up = time.monotonic() + STOP_SECONDS
-    while left := [pid for pid, started in family.items() if started == process_started(pid) != ""]:
-        if time.monotonic() > give_up:
-            for pid in left:
-                os.kill(pid, signal.SIGKILL)
-            sys.exit(f"processes {left} had to be killed")
-        time.sleep(0.05)
+        if killed := end(process, STOP_SECONDS):
+            sys.exit(f"processes {killed} had to be killed")
 
 
 @contextmanager
@@ -171,7 +153,7 @@ def _sluice(engine: str, workload: Workload, folder: Path) -> Iterator[Server]:
         report = read_report(data / "run" / "engine.json")
         return None if report is None else report.addresses.http
 
-    with _running(command, folder / f"{engine}.log", address, workload) as (pid, where):
+    with answering(command, folder / f"{engine}.log", address, workload) as (pid, where):
         report = read_report(data / "run" / "engine.json")
         assert report is not None
         named = {one.pid: one.name for one in report.processes if one.pid}
@@ -179,14 +161,14 @@ def _sluice(engine: str, workload: Workload, folder: Path) -> Iterator[Server]:
 
 
 @contextmanager
-def _serve(kind: str, workload: Workload, folder: Path) -> Iterator[Server]:
+def ray_serve(kind: str, workload: Workload, folder: Path) -> Iterator[Server]:
     """Ray Serve with one of the peer's applications."""
     [port] = ray_serve_peer.free_ports(1)
     script = [sys.executable, ray_serve_peer.__file__]
     command = [*script, kind, "--port", port, "--model", workload.artifact]
     asked = workload._replace(http=list(workload.floor)) if workload.floor else workload
     where = f"127.0.0.1:{port}"
-    with _running(command, folder / f"{kind}.log", lambda: where, asked) as (pid, _):
+    with answering(command, folder / f"{kind}.log", lambda: where, asked) as (pid, _):
         yield Server(kind, pid, where, {}, asked)
 
 
@@ -197,7 +179,7 @@ _TITLES: Final = {
 }
 
 
-def _names(root: int, known: dict[int, str]) -> dict[int, str]:
+def process_names(root: int, known: dict[int, str]) -> dict[int, str]:
     """What each process of a tree does: its own name if it has one, else what Ray calls it."""
     names = dict.fromkeys(tree(root) - {root}, "ray")
     for pid in names:
@@ -250,7 +232,7 @@ def _measured(server: Server, connections: int, seconds: float) -> Run:
     )
 
 
-def _insist_on_haproxy(run: Run) -> None:
+def insist_on_haproxy(run: Run) -> None:
     """Raise if Serve was not at its best: HAProxy falls back to Python without the replica."""
     used = run.by_process_us
     if "haproxy" not in used or used.get("proxy", 0.0) > FALLBACK_SHARE * run.cpu_us:
@@ -268,7 +250,7 @@ def compare(options: argparse.Namespace, say: Callable[[str], None]) -> list[lis
         workload = build(options.payload, folder)
         servers = [
             *(stack.enter_context(_sluice(one, workload, folder)) for one in ("local", "ray")),
-            *(stack.enter_context(_serve(one, workload, folder)) for one in options.peers),
+            *(stack.enter_context(ray_serve(one, workload, folder)) for one in options.peers),
         ]
         for server in servers:  # caches, branch predictors, lazy imports
             _measured(server, options.connections, 1)
@@ -282,7 +264,7 @@ def compare(options: argparse.Namespace, say: Callable[[str], None]) -> list[lis
             for server in servers if number % 2 else servers[::-1]:
                 run = _measured(server, options.connections, options.seconds)
                 if server.name in ("best", "guide"):
-                    _insist_on_haproxy(run)
+                    insist_on_haproxy(run)
                 rounds[-1].append(_net(run, idle[server.name]))
                 say(_row(number, rounds[-1][-1]))
         return rounds

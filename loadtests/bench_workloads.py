@@ -67,8 +67,11 @@ def open_session(artifact: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(artifact, options, providers=["CPUExecutionProvider"])
 
 
-def gateway_directory(workload: Workload, folder: Path) -> Path:
+def gateway_directory(workload: Workload, folder: Path, *, record: bool = False) -> Path:
     """Write a configuration that serves the workload on free ports, without shadow copies.
+
+    Every worker keeps its newest prediction records in memory; with `record` it also writes all
+    of them to the prediction log.
 
     The floor runs the model once per request, so the gateway must not run it more often.
     """
@@ -93,6 +96,8 @@ def gateway_directory(workload: Workload, folder: Path) -> Path:
         if workload.name.startswith("join3"):
             model["inputs"]["X"]["features"] = _three_views(folder / "features")
     model |= {"versions": {"v1": source}, "traffic": {"production": "v1"}}
+    if record:
+        gateway["log"] = {}
     # A machine that stalls for a moment must cost latency, not answers.
     model["serve"] = {**model.get("serve", {}), "deadline": "10s"}
     (folder / "models").mkdir(exist_ok=True)

@@ -19,7 +19,7 @@ from locust_traffic import Asked
 from numpy.typing import NDArray
 
 from serving.errors import InvalidRequest
-from serving.loadtest.outcomes import Facts, facts_of
+from serving.loadtest.answers import Facts, Wrong, read_grpc, read_json
 from serving.loadtest.target import TargetUnreachable
 from serving.protocol._generated import inference_pb2 as pb
 from serving.protocol._generated.inference_pb2_grpc import GRPCInferenceServiceStub
@@ -157,7 +157,7 @@ class HttpCaller:
             catch_response=True,
             allow_redirects=False,
         ) as response:
-            answer = _read(response, len(body))
+            answer = _read(response, kind, feed, len(body))
             if answer.status == "200":
                 response.success()
             else:
@@ -165,7 +165,7 @@ class HttpCaller:
             return answer
 
 
-def _read(response: Any, sent: int) -> Answer:
+def _read(response: Any, kind: Asked, feed: Mapping[str, NDArray[Any]], sent: int) -> Answer:
     if not response.status_code:
         status, words = _without_answer(response.error)
         return Answer(status=status, answered=False, problem=words, bytes_sent=sent)
@@ -175,11 +175,14 @@ def _read(response: Any, sent: int) -> Answer:
         words = decode_error(content) or content[:200].decode(errors="replace")
         return Answer(status=str(response.status_code), answered=True, problem=words, **sizes)
     length = response.headers.get(_JSON_LENGTH)
-    facts = facts_of(content if length is None else content[: int(length)])
-    if facts is None:
-        words = "200, but no answer of the protocol"
-        return Answer(status="unreadable", answered=True, problem=words, **sizes)
-    return Answer(status="200", answered=True, facts=facts, **sizes)
+    read = read_json(content, None if length is None else int(length), kind.expected, _rows(feed))
+    if isinstance(read, Wrong):
+        return Answer(status=read.status, answered=True, problem=read.words, **sizes)
+    return Answer(status="200", answered=True, facts=read, **sizes)
+
+
+def _rows(feed: Mapping[str, NDArray[Any]]) -> int:
+    return len(next(iter(feed.values())))
 
 
 def _without_answer(error: BaseException | None) -> tuple[str, str]:
@@ -233,13 +236,11 @@ class GrpcCaller:
             answer = self._stub.ModelInfer(message, timeout=allowed, metadata=metadata)
         except grpc.RpcError as error:
             return _refused(error, size)
-        return Answer(
-            status="OK",
-            answered=True,
-            facts=_facts(answer),
-            bytes_sent=size,
-            bytes_received=answer.ByteSize(),
-        )
+        sizes = {"bytes_sent": size, "bytes_received": answer.ByteSize()}
+        read = read_grpc(answer, kind.expected, _rows(feed))
+        if isinstance(read, Wrong):
+            return Answer(status=read.status, answered=True, problem=read.words, **sizes)
+        return Answer(status="OK", answered=True, facts=read, **sizes)
 
 
 def _refused(error: Any, size: int) -> Answer:
@@ -248,12 +249,3 @@ def _refused(error: Any, size: int) -> Answer:
     own = status == "DEADLINE_EXCEEDED" and words.lower() == "deadline exceeded"
     reached = not (status == "UNAVAILABLE" and "connect" in words.lower())
     return Answer(status=status, answered=reached and not own, problem=words, bytes_sent=size)
-
-
-def _facts(answer: pb.ModelInferResponse) -> Facts:
-    parameters = answer.parameters
-    role, features = (
-        parameters[name].string_param if name in parameters else ""
-        for name in ("model_role", "feature_status")
-    )
-    return Facts(f"{answer.model_name}:{answer.model_version}", role, features)

@@ -25,14 +25,17 @@ from locust_traffic import (
 )
 
 from serving.errors import InvalidConfig
+from serving.loadtest.against import WHOLE, NoBaseline, compare, read_baseline
 from serving.loadtest.reading import read_scenario
 from serving.loadtest.report.document import Document, document, to_json
 from serving.loadtest.report.junit import to_junit
 from serving.loadtest.report.machine import machine
 from serving.loadtest.report.page import to_html
+from serving.loadtest.results import Comparison
 from serving.loadtest.scenario import Scenario
 from serving.loadtest.slo import judge
 from serving.loadtest.target import TargetUnreachable
+from serving.loadtest.words import figure_words
 
 __all__ = ["Run", "add_options", "prepare"]
 
@@ -53,6 +56,7 @@ def add_options(parser: Any) -> None:
         ("--entities", 1000, int, "how many entities there are, without a scenario"),
         ("--zipf", 1.0, float, "how unequal their popularity is; 0: all alike"),
         ("--user-rate", 10.0, float, "requests a second of one user"),
+        ("--against", "", str, "a run before (its --verdict-json): figures in multiples of it"),
         ("--verdict-json", "", str, "file for the report as JSON"),
         ("--verdict-junit", "", str, "file for the report as JUnit XML"),
         ("--verdict-html", "", str, "file for the report as one page"),
@@ -77,8 +81,10 @@ def prepare(environment: Any) -> "Run":
     try:
         if options.scenario:
             scenario = read_scenario(Path(options.scenario))
+        before = read_baseline(Path(options.against)) if options.against else None
         run = Run(scenario, options, _checked(environment.host or options.host, options.user_rate))
-    except (InvalidConfig, ValueError) as error:
+        run.before = before
+    except (InvalidConfig, NoBaseline, ValueError) as error:
         lines = [str(error), *(str(one) for one in getattr(error, "problems", ()))]
         _leave(_USAGE, "\n".join(lines))
     except TargetRefuses as error:
@@ -128,6 +134,8 @@ class Run:
         self.kinds = _kinds(scenario, options, host, token)
         self.seen = Seen()
         self.workers: dict[str, Seen] = {}
+        self.before: Document | None = None
+        """What the run is compared with."""
         self._stopped: float | None = None
         self._scenario = scenario
         self._options = options
@@ -211,6 +219,8 @@ class Run:
             | {"python": platform.python_version()},
             **_of_scenario(scenario),
         )
+        if self.before is not None:
+            result.against = compare(self.before, result, machine=machine())
         verdict = judge(result, scenario.slos if scenario else [])
         report = document(result, verdict, machine=machine(), command=" ".join(sys.argv))
         _write(report, self._options)
@@ -272,4 +282,13 @@ def _spoken(report: Document) -> str:
     lines = [f"{figures.scheduled} requests in {seconds:.1f} s, {figures.failed} without success"]
     lines += [f"{'met   ' if check.ok else 'MISSED'}  {check.words}" for check in report.slos]
     lines += [f"INVALID {reason}" for reason in report.invalid]
+    if report.against is not None:
+        lines += [_beside(one) for one in report.against.figures if one.place == WHOLE]
+        lines += [f"the runs differ in {one}" for one in report.against.differences]
     return "\n".join(lines)
+
+
+def _beside(one: Comparison) -> str:
+    before, now = (figure_words(one.figure, value) for value in (one.before, one.now))
+    ratio = f"not compared: {one.reason}" if one.ratio is None else f"{one.ratio:.3g} ×"
+    return f"against before  {one.figure}: {ratio} ({before} before, {now} now)"

@@ -13,6 +13,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.loadtest.answers import Expected
+from serving.loadtest.reading import expected
 from serving.loadtest.scenario import RequestKind
 from serving.types import NUMPY_OF, TensorMetadata
 
@@ -132,6 +134,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     outputs: Sequence[str]
     keys: Mapping[str, Popularity]
     rows: Mix[int]
+    expected: Expected
     headers: Mapping[str, str] = {}
 
     def feed(self, chance: random.Random) -> dict[str, NDArray[Any]]:
@@ -169,7 +172,16 @@ def from_metadata(
     keys = [one for one in needed or declared if one.datatype in _KEYS and len(one.shape) == 1]
     chosen = needed or keys[:1] or list(declared[:1])
     popular = {keys[0].name: who} if keys else {}
-    return Asked(name=model, model=model, inputs=chosen, outputs=outputs, keys=popular, rows=rows)
+    return Asked(
+        name=model,
+        model=model,
+        inputs=chosen,
+        outputs=outputs,
+        keys=popular,
+        rows=rows,
+        # Whether it takes batches at all is its own affair.
+        expected=Expected(model=model, rows=False),
+    )
 
 
 def from_scenario(
@@ -201,6 +213,7 @@ def from_scenario(
         outputs=outputs,
         keys={key: Popularity(one.keys, one.zipf, one.first) for key, one in kind.entity.items()},
         rows=Mix((rows, 1.0) for rows in kind.rows),
+        expected=expected(kind),
         headers=kind.headers,
     )
 

@@ -100,7 +100,8 @@ class Codec:
             "shape": probabilities.shape,
             "data": probabilities.ravel(),
         }
-        return orjson.dumps({"outputs": [output]}, option=orjson.OPT_SERIALIZE_NUMPY)
+        answer = {"model_name": "bench", "outputs": [output]}
+        return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 class Model:

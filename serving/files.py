@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["append_line", "lock", "stamp", "try_lock", "write_whole"]
+__all__ = ["append_line", "is_held", "lock", "stamp", "sync_folder", "try_lock", "write_whole"]
 
 
 def stamp(path: Path) -> tuple[int, ...] | None:
@@ -48,7 +48,7 @@ def write_whole(path: Path, content: bytes, *, mode: int = 0o600, exclusive: boo
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def append_line(path: Path, line: bytes, *, mode: int = 0o600) -> None:
@@ -66,10 +66,11 @@ def append_line(path: Path, line: bytes, *, mode: int = 0o600) -> None:
             raise OSError("the disk took only a part of a line")
         os.fsync(file.fileno())
     if new:
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Wait until what was made, renamed or removed in a folder is on the disk. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -106,3 +107,15 @@ def lock(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def is_held(path: Path) -> bool:
+    """Whether somebody holds a file that is there. Raises OSError, also if it is not."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

@@ -18,7 +18,8 @@ from typing import Final
 import msgspec
 
 from serving.files import write_whole
-from serving.metrics import FAMILIES, MAGIC, Samples, read, total
+from serving.metric_families import FAMILIES
+from serving.metrics import MAGIC, Samples, read, total
 
 __all__ = ["RETIRED", "fitting", "fold", "is_owned", "outliving", "totals"]
 

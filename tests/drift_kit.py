@@ -5,7 +5,7 @@ import numpy as np
 from feature_cache.assembly import Batch
 from feature_cache.status import Status
 from serving.config.frozen_bins import Reference
-from serving.config.monitoring import ModelLog
+from serving.config.schema import ModelLog
 from serving.drift.freezing import freeze
 from serving.recording.offer import Offer
 from serving.recording.row_plan import RowPlan, plan_rows

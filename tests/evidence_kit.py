@@ -8,8 +8,7 @@ import msgspec
 import numpy as np
 from pipeline_kit import Kit
 
-from serving.config.rollout import RolloutConfig
-from serving.config.schema import ModelConfig, MonitoringConfig
+from serving.config.schema import ModelConfig, MonitoringConfig, RolloutConfig
 from serving.config.snapshot import RolloutTraffic, Snapshot
 from serving.config.snapshot_codec import dec_hook
 from serving.rollout.wire import Batch, Cells, cell_of, scramble_of

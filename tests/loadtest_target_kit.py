@@ -14,7 +14,8 @@ from serving.loadtest.scenario import Slo
 Behaviour = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
 
 ANSWER = (
-    b'{"model_name":"m","model_version":"v1","outputs":[],'
+    b'{"model_name":"m","model_version":"v1",'
+    b'"outputs":[{"name":"p","datatype":"FP32","shape":[1,2],"data":[0.1,0.9]}],'
     b'"parameters":{"model_role":"production","feature_status":"a=OK,b=DEFAULTED|NOT_FOUND"}}'
 )
 
@@ -55,6 +56,11 @@ async def foreign(_body: bytes, writer: asyncio.StreamWriter) -> None:
     writer.write(answer(200, b"<html>welcome</html>"))
 
 
+async def mistaken(_body: bytes, writer: asyncio.StreamWriter) -> None:
+    """Answer for another model."""
+    writer.write(answer(200, ANSWER.replace(b'"m"', b'"other"')))
+
+
 async def slow(_body: bytes, writer: asyncio.StreamWriter) -> None:
     """Answer after 200 ms."""
     await asyncio.sleep(0.2)
@@ -68,6 +74,7 @@ def untimed(source: Path, to: Path, *, http: str, grpc: str) -> None:
     document["target"] = f"{document['target'].partition(':')[0]}://{address}"
     document |= {"max_lag": "60s", "deadline": "20s", "timeout": "20s", "connections": 64}
     timed = {"p50", "p90", "p99", "p99.9", "max", "rejected_p99", "goodput_rps", "throughput"}
+    timed |= {"feature_status"}  # a store that is late by milliseconds is TIMEOUT
     assert timed < {*Slo.__struct_encode_fields__}
     slos = [{k: v for k, v in slo.items() if k not in timed} for slo in document["slos"]]
     document["slos"] = [slo for slo in slos if slo.keys() != {"phase"}]

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from serving.clock import ManualClock
-from serving.config.rollout import RolloutConfig
+from serving.config.schema import RolloutConfig
 from serving.config.snapshot_codec import dec_hook
 from serving.control.notices import Notices
 from serving.control.outbound import Reach

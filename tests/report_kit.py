@@ -6,7 +6,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from serving.config.frozen_bins import Reference
-from serving.config.monitoring import LabelsConfig, MonitoringConfig, PredictionConfig
+from serving.config.schema import LabelsConfig, MonitoringConfig, PredictionConfig
 from serving.drift.bins import Counts, compile_bins
 from serving.drift.count_layout import CountLayout
 from serving.drift.counts_file import CountKey

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from serving.config.rollout import Rule
+from serving.config.schema import Rule
 from serving.rollout.book import Book
 from serving.rollout.wire import CELLS, Arms, Batch, Cells, Share, Unfolded
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from serving.config.rollout import RolloutConfig
+from serving.config.schema import RolloutConfig
 from serving.config.snapshot_codec import dec_hook
 
 __all__ = ["Counted", "plan"]

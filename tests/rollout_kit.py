@@ -8,8 +8,7 @@ import msgspec
 
 from serving.clock import ManualClock
 from serving.config.keys import WorkerReport
-from serving.config.rollout import RolloutConfig
-from serving.config.schema import Configuration, GatewayConfig, ModelConfig
+from serving.config.schema import Configuration, GatewayConfig, ModelConfig, RolloutConfig
 from serving.config.snapshot import RolloutTraffic, Snapshot, StagedVersion
 from serving.config.snapshot_codec import dec_hook
 from serving.control.audit import AuditLog

@@ -1,5 +1,7 @@
 import importlib
 import pkgutil
+import re
+from fnmatch import fnmatch
 from pathlib import Path
 from types import ModuleType
 
@@ -8,7 +10,7 @@ import pytest
 import feature_cache
 import serving
 from serving import errors
-from serving.metrics import FAMILIES
+from serving.metric_families import FAMILIES
 from serving.protocol.status import STATUS
 
 
@@ -23,6 +25,11 @@ def modules() -> list[ModuleType]:
         # What runs inside Ray imports it, and Ray is an extra.
         and found.name != "serving.engine.ray_serve.deployments"
     ]
+
+
+def modules_of(package: ModuleType) -> list[str]:
+    """Names of the modules and packages right below a package."""
+    return [found.name for found in pkgutil.iter_modules(getattr(package, "__path__", []))]
 
 
 @pytest.mark.parametrize("module", modules(), ids=lambda module: module.__name__)
@@ -92,6 +99,38 @@ def test_every_metric_is_named_in_prometheus_fashion() -> None:
         assert name.endswith("_total") == (family.kind == "counter")
         if "duration" in name or "seconds" in name or "lag" in name:
             assert "_seconds" in name
+
+
+LARGE = 28
+"""Modules from which on nobody finds their way in a package by its file names alone."""
+
+PACKAGES = [one for one in modules() if modules_of(one)]
+
+
+def mapped(package: ModuleType) -> list[str]:
+    """Names of modules and packages in a package's docstring, perhaps with `*`."""
+    return re.findall(r"(?<![\w.`/])([\w*]+)(?:\.py|/)(?=\s)", package.__doc__ or "")
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
+def test_the_map_of_a_package_names_only_what_is_there(package: ModuleType) -> None:
+    """What a docstring says of modules is looked for by newcomers."""
+    there = modules_of(package)
+
+    assert [name for name in mapped(package) if not any(fnmatch(one, name) for one in there)] == []
+
+
+@pytest.mark.parametrize(
+    "package",
+    # In `cli` a module is called like its command.
+    [one for one in PACKAGES if len(modules_of(one)) >= LARGE and one.__name__ != "serving.cli"],
+    ids=lambda package: package.__name__,
+)
+def test_a_large_package_has_a_map(package: ModuleType) -> None:
+    """Its docstring has a place for every module."""
+    names = mapped(package)
+
+    assert [one for one in modules_of(package) if not any(fnmatch(one, n) for n in names)] == []
 
 
 def test_every_test_module_has_a_name_of_its_own() -> None:

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 from plans import ERRORS, RAMP, demo, plan, usual
 
-from serving.config.rollout import RolloutConfig, Rule
+from serving.config.schema import RolloutConfig, Rule
 from serving.config.units import Seconds
 from serving.rollout.evidence.agreement import log_share_below
 from serving.rollout.simulate.verdicts import Answer, Question, answer

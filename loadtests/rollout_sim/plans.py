@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Final
 
 from serving.config.load import load_directory
-from serving.config.rollout import Bake, Guardrails, RolloutConfig, Rule, Step
+from serving.config.schema import Bake, Guardrails, RolloutConfig, Rule, Step
 from serving.config.units import Seconds
 
 __all__ = ["ERRORS", "RAMP", "demo", "plan", "usual"]

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from serving.config.rollout import HardStops
+from serving.config.schema import HardStops
 from serving.rollout.simulate.scenarios import INCIDENT_SECONDS
 from serving.worker.hard_stop import HardStop
 

@@ -78,7 +78,8 @@ def apply(
     from serving.cli.admin_address import find_admin
     from serving.cli.client import AdminClient
     from serving.cli.plan import plan_text
-    from serving.control.answers import ApplyAnswer, ApplyRequest, PlanRequest
+    from serving.control.answers import ApplyAnswer
+    from serving.control.questions import ApplyRequest, PlanRequest
 
     if watch:
         _watch(directory, where, expected_revision, reason=reason, wait=wait, output=output)

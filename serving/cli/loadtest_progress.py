@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from serving.cli.sparkline import sparkline
+from serving.report.words import short_time
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -64,7 +65,7 @@ def _quantiles(latencies: list[float]) -> str:
         return ""
     ordered = sorted(latencies)
     p50, p99 = (ordered[min(int(len(ordered) * share), len(ordered) - 1)] for share in (0.5, 0.99))
-    return f", p50 {p50 * 1e3:.3g} ms, p99 {p99 * 1e3:.3g} ms"
+    return f", p50 {short_time(p50)}, p99 {short_time(p99)}"
 
 
 @contextlib.contextmanager
@@ -102,8 +103,8 @@ def _drawn(name: str, shown: "Shown", history: list[tuple[float, int, float]]) -
         for (before, before_sent, _), (later, sent, _) in pairwise(history)
     ]
     table.add_row(Text(sparkline(rates)), Text(f"{rates[-1] if rates else 0:.0f} sent/s"))
-    slow = [p99 * 1e3 for _, _, p99 in history]
-    table.add_row(Text(sparkline(slow)), Text(f"p99 {slow[-1]:.3g} ms"))
+    slow = [p99 for _, _, p99 in history]
+    table.add_row(Text(sparkline(slow)), Text(f"p99 {short_time(slow[-1])}" if slow[-1] else ""))
     failed = shown.ended - shown.ok
     table.add_row(
         Text(f"{shown.ok} ok"),

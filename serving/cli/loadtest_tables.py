@@ -1,15 +1,18 @@
 """A load test's outcome for people: what happened, phase by phase, and the verdict."""
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from serving.cli.output import plain_table
+from serving.loadtest.words import chance_words, figure_words
+from serving.report.words import short_time
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
     from rich.table import Table
 
-    from serving.loadtest.results import Counts, PhaseResult, Result
+    from serving.loadtest.results import Against, Counts, PhaseResult, Result
     from serving.loadtest.slo import Verdict
 
 __all__ = ["shown"]
@@ -42,10 +45,13 @@ def _parts(result: "Result", verdict: "Verdict") -> Iterator["RenderableType"]:
     lag = result.generator.lag
     if lag.count:
         yield Text(
-            f"generator: requests left {lag.quantile(0.99) * 1e3:.2g} ms late (p99), "
-            f"{lag.largest * 1e3:.2g} ms at most; {result.generator.cpu_share:.0%} of a core",
+            f"generator: requests left {short_time(lag.quantile(0.99))} late (p99), "
+            f"{short_time(lag.largest)} at most; {result.generator.cpu_share:.0%} of a core",
             style="dim",
         )
+    if result.against is not None:
+        yield Text()
+        yield from _against(result.against)
     yield Text()
     for check in verdict.checks:
         mark = Text("✓ ", style="green") if check.ok else Text("✗ ", style="bold red")
@@ -93,7 +99,33 @@ def _figures(phase: "PhaseResult", result: "Result") -> Iterator[str]:
     has = counts.scheduled and result.deadline is not None
     yield f"{counts.good / counts.scheduled:.2%}" if has else "-"
     for seconds in counts.latency.quantiles((0.5, 0.9, 0.99, 0.999, 1.0)):
-        yield f"{seconds * 1e3:.3g} ms" if seconds == seconds else "-"  # noqa: PLR0124 - NaN
+        yield "-" if math.isnan(seconds) else short_time(seconds)
+
+
+def _against(against: "Against") -> Iterator["RenderableType"]:
+    from rich.text import Text
+
+    table = plain_table("against before", "figure", "before", "now", "ratio", "by chance")
+    place = ""
+    for one in against.figures:
+        if one.before is None and one.now is None:
+            continue
+        table.add_row(
+            "" if one.place == place else one.place,
+            one.figure,
+            figure_words(one.figure, one.before),
+            figure_words(one.figure, one.now),
+            "-" if one.ratio is None else f"{one.ratio:.3g}",
+            chance_words(one),
+        )
+        place = one.place
+    yield table
+    reasons = {one.place: one.reason for one in against.figures if one.figure == "throughput"}
+    for place, reason in reasons.items():
+        if reason:
+            yield Text(f"{place} cannot be compared: {reason}", style="yellow")
+    for difference in against.differences:
+        yield Text(f"the runs differ in {difference}", style="dim")
 
 
 def _tables(counts: "Counts") -> Iterator[tuple[str, dict[str, int]]]:

@@ -48,7 +48,8 @@ def roll(*, yes: bool, reason: str, wait: float, where: Where, output: Output) -
     """  # noqa: D301  - \b keeps click from re-wrapping the examples
     from serving.cli.admin_address import find_admin
     from serving.cli.client import AdminClient
-    from serving.control.answers import RollAnswer, RollRequest
+    from serving.control.answers import RollAnswer
+    from serving.control.questions import RollRequest
 
     if not yes and (output.json or not sys.stdin.isatty()):
         raise click.UsageError("nobody is there to be asked; give --yes")

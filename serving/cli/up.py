@@ -1,7 +1,6 @@
 """`sluice up DIR`: start everything on this machine and keep it running."""
 
 import asyncio
-import os
 import signal
 import time
 from collections.abc import Callable, Coroutine
@@ -13,7 +12,7 @@ import msgspec
 
 from serving.cli.duration import read_duration
 from serving.cli.output import Output, output_options
-from serving.config.schema import EngineConfig, GatewayConfig, Listener, TlsConfig
+from serving.config.schema import EngineConfig, GatewayConfig, Listener
 
 if TYPE_CHECKING:
     from serving.engine.log_lines import LineSink
@@ -21,22 +20,11 @@ if TYPE_CHECKING:
     from serving.engine.seeding import Seeding
     from serving.engine.stages import Engine
 
-__all__ = ["Started", "run", "up"]
+__all__ = ["run", "up"]
 
 _DRAIN_GRACE_SECONDS: Final = 2.0
 _REMIND_SECONDS: Final = 20.0
 _WATCH_WAIT_SECONDS: Final = 10.0
-
-
-class Started(msgspec.Struct, frozen=True, kw_only=True):
-    """What `sluice up --json` prints, on one line, once the gateway answers."""
-
-    http: str
-    grpc: str
-    admin: str
-    pid: int
-    data: str
-    admin_token_file: str
 
 
 @click.command(short_help="Start the store, the workers and the control process.")
@@ -134,6 +122,7 @@ def run(
         EngineError: A port or the data directory is taken, a process does not start, or not
             everything is ready after `patience` seconds.
     """
+    from serving.cli import up_announcement
     from serving.config.check import require_valid
 
     started = time.monotonic()
@@ -149,7 +138,7 @@ def run(
         return _build(config, options, programs, lines, changed)
 
     def announce(running: "Engine") -> None:
-        _announce(running, gateway, models, output, time.monotonic() - started)
+        up_announcement.announce(running, gateway, models, output, time.monotonic() - started)
 
     seeds = sum(view.seed is not None for view in loaded.configuration.views.values())
     asyncio.run(
@@ -347,66 +336,3 @@ async def _still_waiting(engine: "Engine", seeding: "Seeding | None") -> str:
     )
     reason = await engine.waits_for()
     return f"still waiting for: {missing}{'; ' if reason else ''}{reason}"
-
-
-def _announce(
-    engine: "Engine",
-    gateway: GatewayConfig,
-    models: list[str],
-    output: Output,
-    seconds: float,
-) -> None:
-    """Say where everything is, and how to try it."""
-    options, addresses = engine.options, engine.addresses
-    token_file = options.data / "admin.token"
-    if output.json:
-        started = Started(
-            http=addresses.http,
-            grpc=addresses.grpc,
-            admin=addresses.admin,
-            pid=os.getpid(),
-            data=str(options.data),
-            admin_token_file=str(token_file),
-        )
-        click.echo(msgspec.json.encode(started))
-        return
-    listen = gateway.listen
-    workers = f"{options.workers} worker{'s' if options.workers != 1 else ''}"
-    output.say(f"\nSluice is up: {workers}, {seconds:.1f} s\n")
-    output.say(f"  HTTP   {_url(addresses.http, listen.http)}")
-    output.say(f"  gRPC   {addresses.grpc}{'' if _tls(listen.grpc) is None else ' (TLS)'}")
-    output.say(f"  admin  {_url(addresses.admin, listen.admin)}")
-    output.say(f"         verbs that change something need the token in {token_file}")
-    if models and (line := _example(engine, gateway, models[0])):
-        output.say(f"\nTry it:\n\n  {line}")
-    output.say("\nCtrl-C stops everything.")
-
-
-def _url(address: str, listener: str | Listener) -> str:
-    from serving.config.addresses import parse_address
-    from serving.engine.ports import reachable, written
-
-    scheme = "http" if _tls(listener) is None else "https"
-    return f"{scheme}://{written(reachable(parse_address(address)))}"
-
-
-def _tls(listener: str | Listener) -> TlsConfig | None:
-    return listener.tls if isinstance(listener, Listener) else None
-
-
-def _example(engine: "Engine", gateway: GatewayConfig, model: str) -> str | None:
-    from serving.cli.example_request import EXAMPLE_FILE, body_from_snapshot, curl_line
-    from serving.config.addresses import parse_address
-
-    configuration = engine.options.configuration
-    file = configuration / EXAMPLE_FILE
-    body = f"@{file}" if file.is_file() else body_from_snapshot(engine.options.data, model)
-    if body is None:
-        return None
-    return curl_line(
-        http=parse_address(engine.addresses.http),
-        gateway=gateway,
-        configuration=configuration,
-        model=model,
-        body=body,
-    )

@@ -19,6 +19,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from serving.config.effects import names_files, taken_over
 from serving.config.schema import GatewayConfig, WorkersConfig
 from serving.config.snapshot_codec import dec_hook, enc_hook
 from serving.files import write_whole
@@ -33,6 +34,7 @@ __all__ = [
     "read_orders",
     "read_pinned",
     "startable",
+    "to_follow",
     "write_applied",
     "write_failure",
     "write_orders",
@@ -53,6 +55,21 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
 
     gateway: GatewayConfig
     directory: str
+
+
+def to_follow(running: Applied, gateway: GatewayConfig, directory: str) -> Applied | None:
+    """What of a `gateway.yaml` running processes are to take over; None if nothing is new.
+
+    Args:
+        running: what they go by.
+        gateway: what is applied.
+        directory: where that is; it counts only if it names files beside it.
+    """
+    wanted = Applied(
+        gateway=taken_over(running.gateway, gateway),
+        directory=directory if names_files(gateway) else running.directory,
+    )
+    return None if wanted == running else wanted
 
 
 class Orders(msgspec.Struct, frozen=True, kw_only=True):

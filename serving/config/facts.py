@@ -23,9 +23,8 @@ from serving.config.load import (
     resolve_references,
     resolve_seeds,
 )
-from serving.config.monitoring import RetrainConfig
 from serving.config.problems import Problem
-from serving.config.schema import TlsConfig, TokensFile
+from serving.config.schema import RetrainConfig, TlsConfig, TokensFile
 from serving.errors import InvalidConfig
 
 __all__ = [

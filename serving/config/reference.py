@@ -97,7 +97,7 @@ ALTERNATIVES: Final = frozenset({("Assignment", "header"), ("TrafficConfig", "ca
 _WIDTH: Final = 96
 _HEADING: Final = """\
 # Every option of every file, with its unit, its bounds and its default.
-# Made by `make generate` from serving/config/schema.py; change the words there.
+# Made by `make generate` from serving/config/schema/; change the words there.
 #
 # A document below is one file of a configuration directory. Copy what you need: what is left
 # out has its default, and what is misspelt is an error (`sluice check DIR`).

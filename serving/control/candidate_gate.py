@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from serving.clock import Clock
-from serving.config.monitoring import RetrainConfig
+from serving.config.schema import RetrainConfig
 from serving.config.snapshot import Snapshot
 from serving.control.label_desk import LabelDesk
 from serving.errors import InvalidConfig, SluiceError

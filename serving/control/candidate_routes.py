@@ -5,7 +5,7 @@ from pathlib import Path
 
 from starlette.responses import Response
 
-from serving.control import answers
+from serving.control import answers, questions
 from serving.control.operations import Ask, Operation, json_response
 from serving.control.plane import ControlPlane
 from serving.errors import InvalidArtifact, InvalidRequest
@@ -30,7 +30,7 @@ class CandidateRoutes:
                 need="admin",
                 summary="Check a trained model file and add it to the configuration as a shadow.",
                 answer=self._bring,
-                body=answers.CandidateRequest,
+                body=questions.CandidateRequest,
                 returns=answers.CandidateAnswer,
                 audited=True,
                 verb="candidate",
@@ -38,7 +38,7 @@ class CandidateRoutes:
         ]
 
     async def _bring(self, ask: Ask) -> Response:
-        request: answers.CandidateRequest = ask.body
+        request: questions.CandidateRequest = ask.body
         model, publisher = ask.path["model"], self._plane.publisher
         publisher.expect(None)
         for name, text in (("file", request.file), ("golden", request.golden)):
@@ -67,7 +67,7 @@ class CandidateRoutes:
             )
         )
 
-    def _brought(self, directory: Path, model: str, request: answers.CandidateRequest) -> Brought:
+    def _brought(self, directory: Path, model: str, request: questions.CandidateRequest) -> Brought:
         try:
             return bring(
                 directory,

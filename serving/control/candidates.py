@@ -9,7 +9,7 @@ from serving.config.schema import ModelConfig
 from serving.config.snapshot import Snapshot, StagedVersion
 from serving.traffic.rolled import effective
 
-__all__ = ["shadows", "unseen"]
+__all__ = ["Place", "shadows", "unseen"]
 
 Place = tuple[str, str]
 """A model and the digest of a file: another file under an old name was never a shadow."""

@@ -7,10 +7,10 @@ from typing import Final
 from msgspec.structs import replace
 from starlette.responses import Response
 
-from serving.control import answers, overview
+from serving.control import answers, overview, questions
 from serving.control.operations import Ask, Operation, Parameter, json_response
+from serving.control.outcome import Outcome
 from serving.control.plane import ControlPlane
-from serving.control.publisher import Outcome
 from serving.control.status_routes import whole_number
 from serving.control.traffic_seen import Assumed
 from serving.control.workers import Acknowledgement
@@ -56,7 +56,7 @@ class ConfigRoutes:
                 need="admin",
                 summary="What applying a directory would change; changes nothing.",
                 answer=self._plan,
-                body=answers.PlanRequest,
+                body=questions.PlanRequest,
                 returns=answers.ApplyAnswer,
             ),
             Operation(
@@ -65,7 +65,7 @@ class ConfigRoutes:
                 need="admin",
                 summary="Serve a directory's configuration, and wait for the workers.",
                 answer=self._apply,
-                body=answers.ApplyRequest,
+                body=questions.ApplyRequest,
                 returns=answers.ApplyAnswer,
                 audited=True,
                 verb="apply",
@@ -76,7 +76,7 @@ class ConfigRoutes:
                 need="admin",
                 summary="Replace every process, one by one, by one of the code on disk now.",
                 answer=self._roll,
-                body=answers.RollRequest,
+                body=questions.RollRequest,
                 returns=answers.RollAnswer,
                 audited=True,
                 verb="roll",
@@ -99,12 +99,12 @@ class ConfigRoutes:
         return overview.history(self._plane.publisher.journal.newest(limit + 1), limit)
 
     async def _plan(self, ask: Ask) -> Response:
-        request: answers.PlanRequest = ask.body
+        request: questions.PlanRequest = ask.body
         outcome = await self._plane.publisher.plan(_absolute(request.directory))
         return json_response(await self._planned(outcome, request))
 
     async def _apply(self, ask: Ask) -> Response:
-        request: answers.ApplyRequest = ask.body
+        request: questions.ApplyRequest = ask.body
         directory = _absolute(request.directory)
         publisher = self._plane.publisher
         if request.dry_run:
@@ -120,7 +120,7 @@ class ConfigRoutes:
         )
         until = self._plane.clock.monotonic() + request.wait_seconds
         workers = await self._plane.until_settled(outcome.revision, request.wait_seconds)
-        answer = _answer(outcome, workers)
+        answer = replace(_answer(outcome, workers), held=self._held(outcome))
         if outcome.published and outcome.plan.is_followed:
             left = until - self._plane.clock.monotonic()
             roll = await self._plane.until_rolled(left)
@@ -130,7 +130,14 @@ class ConfigRoutes:
 
     async def _planned(self, outcome: Outcome, assumed: Assumed) -> answers.ApplyAnswer:
         forecasts = await asyncio.to_thread(self._forecasts, outcome, assumed)
-        return replace(_answer(outcome, []), forecasts=forecasts)
+        return replace(_answer(outcome, []), forecasts=forecasts, held=self._held(outcome))
+
+    def _held(self, outcome: Outcome) -> dict[str, str]:
+        held = {
+            name: self._plane.rollouts.held(model, outcome.staged.get(name, {}))
+            for name, model in outcome.rollouts.items()
+        }
+        return {name: words for name, words in held.items() if words}
 
     def _forecasts(self, outcome: Outcome, assumed: Assumed) -> dict[str, Forecast]:
         return {
@@ -140,7 +147,7 @@ class ConfigRoutes:
         }
 
     async def _roll(self, ask: Ask) -> Response:
-        request: answers.RollRequest = ask.body
+        request: questions.RollRequest = ask.body
         generation = await self._plane.publisher.roll(author=ask.who.name, reason=request.reason)
         return json_response(answers.RollAnswer(generation=generation))
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from serving.config.monitoring import RetrainConfig
+from serving.config.schema import RetrainConfig
 from serving.control.outbound import DeliveryFailed, Reach, post, post_event, read_secret
 from serving.tasks import end
 

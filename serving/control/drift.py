@@ -15,7 +15,7 @@ from typing import Final
 
 from serving.clock import Clock
 from serving.config.frozen_bins import Reference, digest_of
-from serving.config.monitoring import MonitoringConfig
+from serving.config.schema import MonitoringConfig
 from serving.config.snapshot import Snapshot
 from serving.control.drift_parts import DriftParts
 from serving.control.harm_state import Harm

@@ -20,7 +20,8 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from serving.config.keys import WorkerReport
-from serving.metrics import FAMILIES, Family, Samples
+from serving.metric_families import FAMILIES, Family
+from serving.metrics import Samples
 
 __all__ = ["STATES", "Page", "families", "own_families"]
 

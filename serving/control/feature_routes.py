@@ -2,7 +2,7 @@
 
 from starlette.responses import Response
 
-from serving.control import answers
+from serving.control import questions
 from serving.control.feature_writer import Written
 from serving.control.operations import Ask, Operation, json_response
 from serving.control.plane import ControlPlane
@@ -25,11 +25,11 @@ class FeatureRoutes:
                 need="admin",
                 summary="Write rows of a view: all of them, or none if one does not fit.",
                 answer=self._push,
-                body=answers.PushRequest,
+                body=questions.PushRequest,
                 returns=Written,
             ),
         ]
 
     async def _push(self, ask: Ask) -> Response:
-        request: answers.PushRequest = ask.body
+        request: questions.PushRequest = ask.body
         return json_response(await self._plane.features.push(ask.path["view"], request.rows))

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from serving.clock import Clock
-from serving.config.monitoring import MonitoringConfig, PredictionConfig, RetrainConfig
-from serving.config.schema import GatewayConfig
+from serving.config.schema import GatewayConfig, MonitoringConfig, PredictionConfig, RetrainConfig
 from serving.config.snapshot import Snapshot
 from serving.control.harm_state import Harm, advance, read_known, terms_of, write_known
 from serving.control.joiner_orders import Losses, LossesTold

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from serving.config.monitoring import MonitoringConfig, RetrainConfig
+from serving.config.schema import MonitoringConfig, RetrainConfig
 from serving.control.joiner_orders import LossesTold, VersionLosses
 from serving.drift.changes import Change
 from serving.drift.harm import LossStream, follow

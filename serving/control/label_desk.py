@@ -11,8 +11,7 @@ import msgspec
 import pyarrow as pa
 
 from serving.clock import Clock
-from serving.config.monitoring import LabelsConfig
-from serving.config.schema import GatewayConfig, ModelConfig
+from serving.config.schema import GatewayConfig, LabelsConfig, ModelConfig
 from serving.control.joiner_orders import By, Found, LookUp, Report, Told
 from serving.control.joiner_process import Joiner
 from serving.errors import InvalidRequest, ModelNotFound, Overloaded, ServingError

@@ -5,7 +5,7 @@ from typing import Final, get_args
 from starlette.responses import Response
 
 from serving.config.units import Seconds
-from serving.control import answers
+from serving.control import questions
 from serving.control.joiner_orders import By
 from serving.control.label_desk import LabelsTaken
 from serving.control.operations import Ask, Operation, Parameter, json_response
@@ -34,7 +34,7 @@ class LabelRoutes:
                 summary="Say what came true of predictions: all of it is taken, or, unless "
                 "`partial`, nothing if one item is invalid.",
                 answer=self._take,
-                body=answers.LabelsRequest,
+                body=questions.LabelsRequest,
                 lines="labels",
                 query=[
                     Parameter(name="model", description="Of items that do not say it."),
@@ -57,7 +57,7 @@ class LabelRoutes:
         ]
 
     async def _take(self, ask: Ask) -> Response:
-        request: answers.LabelsRequest = ask.body
+        request: questions.LabelsRequest = ask.body
         return json_response(
             await self._plane.labels.take(
                 request.labels,

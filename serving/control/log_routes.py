@@ -5,7 +5,7 @@ from typing import Final
 
 from starlette.responses import Response
 
-from serving.control import answers
+from serving.control import answers, questions
 from serving.control.operations import Ask, Operation, json_response
 from serving.control.plane import ControlPlane
 from serving.errors import InvalidRequest
@@ -42,7 +42,7 @@ class LogRoutes:
                 need="admin",
                 summary="Erase the labels of a subject, for `sluice log erase`.",
                 answer=self._erase_labels,
-                body=answers.LabelErasure,
+                body=questions.LabelErasure,
                 returns=LabelsErased,
                 audited=True,
                 verb="labels.erase",
@@ -52,7 +52,7 @@ class LogRoutes:
     async def _erase_labels(self, ask: Ask) -> Response:
         if not _RECEIPT.match(ask.path["receipt"]):
             raise InvalidRequest("this is not a receipt's name")
-        wanted: answers.LabelErasure = ask.body
+        wanted: questions.LabelErasure = ask.body
         return json_response(
             await self._plane.labels.erase(wanted.keys, wanted.predictions, wanted.models)
         )

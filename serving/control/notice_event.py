@@ -5,7 +5,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from serving.config.rollout import RolloutConfig
+from serving.config.schema import RolloutConfig
 from serving.control.cloud_event import CloudEvent, moment
 from serving.rollout.standing import RolloutStanding, RuleStanding
 from serving.rollout.state import Event

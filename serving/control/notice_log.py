@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from serving.config.rollout import NotifyConfig
+from serving.config.schema import NotifyConfig
 from serving.files import append_line
 
 __all__ = [

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from serving.clock import Clock
-from serving.config.rollout import RolloutConfig
+from serving.config.schema import RolloutConfig
 from serving.control import notice_log
 from serving.control.notice_event import event_of, identifier_of, names_of
 from serving.control.notice_log import Notice, Settled, Target

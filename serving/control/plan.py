@@ -12,8 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from serving.config.effects import Effect, alike, effect_of, names_files
-from serving.config.rollout import RolloutConfig, step_words
-from serving.config.schema import GatewayConfig, ModelConfig
+from serving.config.schema import GatewayConfig, ModelConfig, RolloutConfig, step_words
 from serving.config.snapshot import RolloutTraffic, Snapshot
 from serving.config.snapshot_codec import enc_hook
 from serving.traffic.rolled import effective

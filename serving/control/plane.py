@@ -226,7 +226,7 @@ class ControlPlane:
         try:
             self._reports = await self._store.workers()
         except StoreUnavailable:
-            self.publisher.store_up = False
+            self.publisher.upkeep.store_up = False
         return self._reports
 
     async def until_settled(self, revision: int, seconds: float) -> list[Acknowledgement]:
@@ -315,7 +315,7 @@ class ControlPlane:
             version=self.version,
             revision=self.publisher.revision,
             workers=[(report, state_of(report, now)) for report in self._reports],
-            store_up=self.publisher.store_up,
+            store_up=self.publisher.upkeep.store_up,
             feature_writes=self.features.counts,
             stream_lag=self.features.lag,
             label_outcomes=self.labels.counts,

@@ -6,21 +6,15 @@ is away predictions go on: workers need it only to hear of changes.
 
 import argparse
 import asyncio
-import contextlib
 import logging
-import os
 import signal
-import socket
-import ssl
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import uvicorn
 import uvloop
-from starlette.applications import Starlette
 
 from feature_cache.views import FeatureView
 from serving import logs
@@ -28,11 +22,19 @@ from serving.clock import SystemClock
 from serving.config.addresses import Address, listener_parts, parse_address
 from serving.config.applied import Applied, read_applied, read_pinned
 from serving.config.effects import taken_over
-from serving.config.keys import STORE_VARIABLE
 from serving.config.load import load_gateway
 from serving.config.schema import ModelConfig, TlsConfig
+from serving.config.store_argument import add_store_argument
 from serving.control.access import Access, ensure_admin_token
 from serving.control.admin import Listener, build, operations_of
+from serving.control.admin_server import (
+    BACKLOG,
+    AdminServer,
+    admin_server,
+    bound_address,
+    public_socket,
+    tls_options,
+)
 from serving.control.audit import AuditLog
 from serving.control.candidate_gate import CandidateGate
 from serving.control.compile import Compiled, compile_configuration
@@ -51,25 +53,14 @@ from serving.control.rollout_observer import BookObserver
 from serving.control.rolls import Rolls
 from serving.errors import InvalidConfig, SluiceError
 from serving.files import write_whole
+from serving.heap import give_back_large_blocks
 from serving.lifeline import die_with_parent
 from serving.tasks import end
+from serving.unix_socket import bound_for_owner
 
 __all__ = ["Control", "main", "parse_arguments"]
 
-_BACKLOG: Final = 128
-_CONNECTIONS: Final = 256
-"""Requests at once; one more is answered 503 by uvicorn. Nobody's prediction waits here."""
-_GRACE_SECONDS: Final = 5
 _REFRESH_SECONDS: Final = 1.0
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its own signal handling: this process has one of its own."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals alone."""
-        yield
 
 
 class Control:
@@ -121,7 +112,7 @@ class Control:
             data=self._data,
             clock=clock,
         )
-        self.publisher.gate = CandidateGate(
+        self.publisher.candidates.gate = CandidateGate(
             self._labels, current=lambda: self.publisher.current, clock=clock
         )
         self._audit = AuditLog(self._data / "journal", clock)
@@ -173,7 +164,10 @@ class Control:
         # Ctrl-C reaches the whole terminal group; the engine decides what it means for us.
         loop.add_signal_handler(signal.SIGINT, lambda: None)
         private_path = self._data / "run" / "control.sock"
-        public, private = _public_socket(self._address), _private_socket(private_path)
+        public, private = (
+            public_socket(self._address),
+            bound_for_owner(private_path, backlog=BACKLOG),
+        )
         servers = self._servers()
         self._features.start()
         listening = [
@@ -194,7 +188,7 @@ class Control:
             *([] if self._director is None else [loop.create_task(self._director.keep())]),
         ]
         stopping = loop.create_task(self._stop.wait())
-        self.address = _name(public)
+        self.address = bound_address(public)
         self._plane.address = f"{'https' if self._tls else 'http'}://{self.address}"
         self._log.info("admin: %s", self._plane.address)
         try:
@@ -214,13 +208,15 @@ class Control:
             if not task.cancelled():
                 task.result()  # what ended by itself did so with an error
 
-    def _servers(self) -> list[_Server]:
+    def _servers(self) -> list[AdminServer]:
         operations = operations_of(self._plane)
         public = Listener(host=self._address.host, access=self._access, tls=self._tls is not None)
         private = Listener(host="localhost", access=self._private_access)
         return [
-            _server(build(operations, public, self._audit), _ssl_options(self._files, self._tls)),
-            _server(build(operations, private, self._audit), {}),
+            admin_server(
+                build(operations, public, self._audit), tls_options(self._files, self._tls)
+            ),
+            admin_server(build(operations, private, self._audit), {}),
         ]
 
     async def _publish(self) -> None:
@@ -232,7 +228,7 @@ class Control:
             await asyncio.to_thread(write_whole, epoch, engine.encode())
         except OSError as error:  # a restart then reads the directory again
             self._log.warning("control.epoch cannot be written: %s", error.strerror)
-        await self.publisher.keep()
+        await self.publisher.upkeep.keep()
 
     async def _refresh(self) -> None:
         while True:
@@ -297,64 +293,6 @@ def _read(path: Path) -> str:
         return ""
 
 
-def _server(app: Starlette, options: dict[str, Any]) -> _Server:
-    return _Server(
-        uvicorn.Config(
-            app,
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            limit_concurrency=_CONNECTIONS,
-            timeout_keep_alive=30,
-            timeout_graceful_shutdown=_GRACE_SECONDS,
-            ws="none",
-            **options,
-        )
-    )
-
-
-def _ssl_options(root: Path, tls: TlsConfig | None) -> dict[str, Any]:
-    if tls is None:
-        return {}
-    options: dict[str, Any] = {
-        "ssl_certfile": root / tls.cert,
-        "ssl_keyfile": root / tls.key,
-    }
-    if tls.client_ca is not None:
-        options["ssl_ca_certs"] = root / tls.client_ca
-        options["ssl_cert_reqs"] = ssl.CERT_REQUIRED
-    return options
-
-
-def _public_socket(address: Address) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    bound.bind((address.host, address.port))
-    bound.listen(_BACKLOG)
-    bound.setblocking(False)
-    return bound
-
-
-def _private_socket(path: Path) -> socket.socket:
-    path.unlink(missing_ok=True)
-    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    previous = os.umask(0o177)
-    try:
-        bound.bind(str(path))
-    finally:
-        os.umask(previous)
-    bound.listen(_BACKLOG)
-    bound.setblocking(False)
-    return bound
-
-
-def _name(bound: socket.socket) -> str:
-    host, port = bound.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def _version() -> str:
     try:
         return metadata.version("sluice-gateway")
@@ -371,14 +309,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", required=True, help="data directory")
     parser.add_argument("--config", required=True, help="configuration directory")
     parser.add_argument("--admin", required=True, help="host:port of the admin port")
-    # Taken out of the environment, so that no process of ours inherits a password by accident.
-    store = os.environ.pop(STORE_VARIABLE, None)
-    parser.add_argument(
-        "--store",
-        default=store,
-        required=store is None,
-        help=f"redis://, rediss:// or unix:// address [default: ${STORE_VARIABLE}]",
-    )
+    add_store_argument(parser)
     parser.add_argument("--parent", type=int, help="exit when this process does")
     parser.add_argument(
         "--incarnation", default="", help="names the engine's start [default: the parent's]"
@@ -397,6 +328,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     if arguments.parent is not None:
         die_with_parent(arguments.parent)
+    give_back_large_blocks()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     try:

@@ -1,37 +1,35 @@
-"""The one place that changes what is served: plan, apply, load, unload, and upkeep of the store.
+"""The one place that changes what is served: start, plan, apply, load, unload, rollouts.
 
 A verb compiles, decides and hands the outcome to `serving.control.publication`, which writes it
-down and tells the workers.
+down and tells the workers. Between verbs `serving.control.upkeep` looks after the store.
 """
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-import msgspec
 from msgspec.structs import replace
 
 from serving.clock import Clock
-from serving.config.applied import Applied
-from serving.config.effects import names_files, taken_over
+from serving.config.applied import Applied, to_follow
 from serving.config.problems import raise_errors
 from serving.config.schema import GatewayConfig, ModelConfig
 from serving.config.snapshot import RolloutTraffic, Snapshot
-from serving.config.snapshot_codec import encode_snapshot
-from serving.control.candidates import shadows, unseen
+from serving.control.candidate_review import CandidateReview
 from serving.control.compile import Compiled
 from serving.control.journal import Action, Journal
 from serving.control.origin import Origin, origin_of
+from serving.control.outcome import Outcome, outcome_of, serve_the_same
 from serving.control.plan import Plan, compare
 from serving.control.publication import Publication
 from serving.control.rollout_changes import LiveRollout, live_in, refused_changes
 from serving.control.rollout_reach import out_of_reach
 from serving.control.rolls import Rolls
 from serving.control.stock import Stock
-from serving.control.store import Store, Subscription
+from serving.control.store import Store
+from serving.control.upkeep import Upkeep
 from serving.errors import (
     Conflict,
     InvalidConfig,
@@ -43,31 +41,12 @@ from serving.errors import (
 from serving.rollout.applied import same_traffic
 from serving.rollout.forecast import Traffic
 
-__all__ = ["Outcome", "Publisher"]
-
-_RETRY_SECONDS: Final = 0.2
-_LOOK_SECONDS: Final = 1.0
-"""How often the store is compared with what should be in it."""
+__all__ = ["Publisher"]
 
 _BACK: Final = 100
 """Entries of the journal that are searched for a directory."""
 
 Compile = Callable[[Path], Compiled]
-Gate = Callable[[str, str, float], Awaitable[list[str]]]
-"""Model, digest, since when it is a shadow → warnings. Raises InvalidConfig."""
-
-
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What a verb did. `published`: `revision` is new; otherwise it is the one that was there.
-
-    `rollouts` are the models that have a rollout there.
-    """
-
-    plan: Plan
-    revision: int
-    published: bool
-    warnings: list[str] = []
-    rollouts: dict[str, ModelConfig] = {}
 
 
 class Publisher:
@@ -98,7 +77,6 @@ class Publisher:
         directory: str = "",
         rolls: Rolls | None = None,
     ) -> None:
-        self._store = store
         self._compile = compile_directory
         self.rolls = rolls
         self._clock = clock
@@ -114,8 +92,15 @@ class Publisher:
             clock=clock,
             log=log,
         )
-        self.gate: Gate | None = None
-        """Compares a candidate with production before it answers anybody; None: nobody does."""
+        self.upkeep = Upkeep(
+            store,
+            self._publication,
+            self._stock,
+            one_at_a_time=self._one_at_a_time,
+            log=log,
+        )
+        self.candidates = CandidateReview(self._publication)
+        """Whether those of a directory may answer."""
 
         self.live: Callable[[], Mapping[str, LiveRollout]] = lambda: live_in(self.current)
         """Rollouts that are under way, by model: what they are about must not change."""
@@ -124,8 +109,6 @@ class Publisher:
         """The most traffic that a model has had lately; None: nobody has counted any."""
 
         self.started = False
-        self.store_name = ""
-        self.store_up = False
         self.problem = ""
         """Why the configuration directory is not what is served, empty if it is."""
 
@@ -170,7 +153,7 @@ class Publisher:
             InvalidConfig: the store is unfit, or there is neither a good directory nor anything
                 published before.
         """
-        await self._until_store_answers()
+        await self.upkeep.until_store_answers()
         async with self._one_at_a_time:
             await self._publication.adopt_if_ahead()
             await self._publication.adopt_from_disk()
@@ -180,20 +163,6 @@ class Publisher:
                 await self._publication.hosts.announce(self.current)
             await self._publication.reconcile()
         self.started = True
-
-    async def _until_store_answers(self) -> None:
-        told = False
-        while True:
-            try:
-                self.store_name = await self._store.check()
-            except StoreUnavailable as error:
-                if not told:
-                    self._log.warning("waiting for the store: %s", error.message)
-                    told = True
-                await asyncio.sleep(_RETRY_SECONDS)
-            else:
-                self.store_up = True
-                return
 
     async def _publish_directory(self, directory: Path) -> None:
         try:
@@ -212,60 +181,26 @@ class Publisher:
         for warning in compiled.warnings:
             self._log.warning("%s", warning)
         new = self._next(compiled, author="start")
-        if self.current is None or not _same(self.current, new):
+        if not serve_the_same(self.current, new):
             origin = await self._origin(directory, compiled)
             await self._commit(
                 new, "start", directory=str(directory), must_reach=False, origin=origin
             )
 
-    async def keep(self) -> None:
-        """Compare the store with the journal for ever, and repair it; never returns.
-
-        It looks every second, and at once when somebody announces a revision.
-        """
-        subscription: Subscription | None = None
-        while True:
-            try:
-                if subscription is None:
-                    subscription = await self._store.subscribe()
-                await subscription.next(_LOOK_SECONDS)
-                async with self._one_at_a_time:
-                    await self._publication.reconcile()
-                    await self._tidy_up()
-                if not self.store_up:
-                    self._log.warning("the store answers again")
-                self.store_up = True
-            except StoreUnavailable as error:
-                if self.store_up:
-                    self._log.warning("predictions go on, changes wait: %s", error.message)
-                self.store_up = False
-                if subscription is not None:
-                    with contextlib.suppress(StoreUnavailable):
-                        await subscription.close()
-                    subscription = None
-                await asyncio.sleep(_LOOK_SECONDS)
-
-    async def _tidy_up(self) -> None:
-        """Let go of what only older revisions needed, once no worker serves one."""
-        current = self.current
-        unsettled = current is not None and not self._publication.hosts.is_settled(current)
-        if not (unsettled or self._stock.may_hold_leftovers):
-            return
-        reports = await self._store.workers()
-        if self._stock.may_hold_leftovers:
-            await self._stock.clear(reports)
-        if current is not None:
-            await self._publication.hosts.settle(current, reports)
-
     # --- verbs ------------------------------------------------------------------------------
 
     async def plan(self, directory: Path) -> Outcome:
         """Say what applying the directory would change. Raises InvalidConfig."""
-        compiled = await self._compared(await self._compiled(directory))
+        compiled = await self.candidates.compare(await self._compiled(directory))
         beyond = [str(one) for one in out_of_reach(compiled, self.current, self.busiest)]
         compiled = replace(compiled, warnings=[*compiled.warnings, *beyond])
         new = self._next(compiled, author="")
-        return self._outcome(compiled, new, self._plan(compiled, new, directory), published=False)
+        return outcome_of(
+            compiled,
+            self._plan(compiled, new, directory),
+            revision=self.revision,
+            published=False,
+        )
 
     async def apply(
         self,
@@ -286,13 +221,13 @@ class Publisher:
         """
         async with self._one_at_a_time:
             self.expect(expected_revision)
-            compiled = await self._compared(await self._compiled(directory))
+            compiled = await self.candidates.compare(await self._compiled(directory))
             self._expect_files(compiled, expected_digest)
             raise_errors(out_of_reach(compiled, self.current, self.busiest))
             new = self._next(compiled, author=author)
             plan = self._plan(compiled, new, directory)
-            settings = self._to_follow(compiled.configuration.gateway, str(directory))
-            published = settings is not None or not self._serves(new)
+            settings = to_follow(self.running, compiled.configuration.gateway, str(directory))
+            published = settings is not None or not serve_the_same(self.current, new)
             if published:
                 await self._commit(
                     new,
@@ -304,16 +239,7 @@ class Publisher:
                     origin=await self._origin(directory, compiled),
                 )
             self.problem = ""
-            return self._outcome(compiled, new, plan, published=published)
-
-    def _to_follow(self, gateway: GatewayConfig, directory: str) -> Applied | None:
-        """What of a `gateway.yaml` running processes are to take over; None if nothing is new."""
-        running = self.running
-        wanted = Applied(
-            gateway=taken_over(running.gateway, gateway),
-            directory=directory if names_files(gateway) else running.directory,
-        )
-        return None if wanted == running else wanted
+            return outcome_of(compiled, plan, revision=self.revision, published=published)
 
     async def roll(self, *, author: str, reason: str = "") -> int:
         """Have every process replaced by one of the code on disk now; give the generation.
@@ -416,7 +342,7 @@ class Publisher:
     async def _compiled(self, directory: Path) -> Compiled:
         async with self._stock.staging:
             compiled = await asyncio.to_thread(self._compile, directory)
-        await asyncio.to_thread(self._refuse_unseen, compiled)
+        await self.candidates.refuse_unseen(compiled)
         raise_errors(refused_changes(compiled, self.current, self.live()))
         return compiled
 
@@ -428,41 +354,6 @@ class Publisher:
     def _expect_files(self, compiled: Compiled, digest: str) -> None:
         if digest and (compiled.loaded is None or compiled.loaded.digest != digest):
             raise Conflict("the files have changed since they were looked at", self.revision)
-
-    def _refuse_unseen(self, compiled: Compiled) -> None:
-        """Refuse a candidate that gets answers to give before it was a shadow. Reads the disk."""
-        wanted = unseen(compiled.configuration.models, compiled.staged, self.current)
-        if not wanted:
-            return
-        seen = {
-            place
-            for entry in self.journal.newest(len(self.journal.revisions))
-            for place in shadows(entry.snapshot)
-        }
-        if problems := [words for place, words in wanted.items() if place not in seen]:
-            raise InvalidConfig(problems[0], tuple(problems))
-
-    async def _compared(self, compiled: Compiled) -> Compiled:
-        """Have candidates that are to answer compared with what does now. Raises InvalidConfig."""
-        wanted = unseen(compiled.configuration.models, compiled.staged, self.current)
-        if not wanted or self.gate is None:
-            return compiled
-        since = await asyncio.to_thread(self._shadow_since, set(wanted))
-        warnings = [
-            warning
-            for (model, sha256), at in since.items()
-            for warning in await self.gate(model, sha256, at)
-        ]
-        return replace(compiled, warnings=[*compiled.warnings, *warnings])
-
-    def _shadow_since(self, places: set[tuple[str, str]]) -> dict[tuple[str, str], float]:
-        """When each was a shadow first, seconds since 1970. Reads the disk."""
-        since: dict[tuple[str, str], float] = {}
-        for entry in self.journal.newest(len(self.journal.revisions)):
-            for place in shadows(entry.snapshot):
-                if place in places:
-                    since.setdefault(place, entry.at)
-        return since
 
     def expect(self, revision: int | None) -> None:
         """Raise Conflict unless `revision` is current (None: any), ModelNotReady before start."""
@@ -483,9 +374,6 @@ class Publisher:
             before=self.current,
         )
 
-    def _serves(self, snapshot: Snapshot) -> bool:
-        return self.current is not None and _same(self.current, snapshot)
-
     def _plan(self, compiled: Compiled, new: Snapshot, directory: Path) -> Plan:
         running = self.running
         return compare(
@@ -493,21 +381,6 @@ class Publisher:
             new,
             (running.gateway, compiled.configuration.gateway),
             (running.directory, str(directory)),
-        )
-
-    def _outcome(
-        self, compiled: Compiled, new: Snapshot, plan: Plan, *, published: bool
-    ) -> Outcome:
-        return Outcome(
-            plan=plan,
-            revision=new.revision if published else self.revision,
-            published=published,
-            warnings=compiled.warnings,
-            rollouts={
-                name: model
-                for name, model in compiled.configuration.models.items()
-                if model.rollout is not None
-            },
         )
 
     async def _commit(
@@ -531,9 +404,3 @@ class Publisher:
             origin=origin,
         )
         self._stock.may_hold_leftovers = True
-
-
-def _same(one: Snapshot, other: Snapshot) -> bool:
-    """Whether two snapshots serve the same; revision, author and time do not matter."""
-    alike = replace(other, revision=one.revision, author=one.author, published_at=one.published_at)
-    return encode_snapshot(one) == encode_snapshot(alike)

@@ -4,7 +4,7 @@ from typing import Final
 
 from starlette.responses import Response
 
-from serving.control import answers, overview
+from serving.control import answers, overview, questions
 from serving.control.operations import Ask, Operation, json_response
 from serving.control.plane import ControlPlane
 from serving.errors import ModelNotReady, Unimplemented
@@ -29,7 +29,7 @@ class RepositoryRoutes:
                 need="read",
                 summary="Every version and its state over all workers.",
                 answer=self._index,
-                body=answers.RepositoryRequest,
+                body=questions.RepositoryRequest,
                 returns=list[answers.RepositoryVersion],
             ),
             Operation(
@@ -38,7 +38,7 @@ class RepositoryRoutes:
                 need="admin",
                 summary="Load a model that was unloaded.",
                 answer=self._load,
-                body=answers.RepositoryRequest,
+                body=questions.RepositoryRequest,
                 returns=answers.LoadAnswer,
                 audited=True,
                 verb="load",
@@ -49,7 +49,7 @@ class RepositoryRoutes:
                 need="admin",
                 summary="Unload a model; it stays configured and answers that it is not ready.",
                 answer=self._unload,
-                body=answers.RepositoryRequest,
+                body=questions.RepositoryRequest,
                 returns=answers.UnloadAnswer,
                 audited=True,
                 verb="unload",
@@ -57,7 +57,7 @@ class RepositoryRoutes:
         ]
 
     async def _index(self, ask: Ask) -> Response:
-        request: answers.RepositoryRequest = ask.body
+        request: questions.RepositoryRequest = ask.body
         current = self._plane.publisher.current
         if current is None:
             return json_response([])
@@ -74,7 +74,7 @@ class RepositoryRoutes:
         )
 
     async def _load(self, ask: Ask) -> Response:
-        request: answers.RepositoryRequest = ask.body
+        request: questions.RepositoryRequest = ask.body
         # Uploading files and configuration through this call was a path traversal in Triton.
         if any(name == "config" or name.startswith("file:") for name in request.parameters):
             raise Unimplemented(

@@ -17,20 +17,14 @@ import msgspec
 from msgspec.structs import replace
 
 from serving.clock import Clock
-from serving.config.monitoring import RetrainConfig
+from serving.config.schema import RetrainConfig
 from serving.config.snapshot import Snapshot
 from serving.control.audit import AuditLog
 from serving.control.deliveries import Courier
 from serving.control.harm_state import Harm
 from serving.control.monitoring_events import Place
 from serving.control.outbound import DeliveryFailed
-from serving.control.retraining_event import (
-    Results,
-    RetrainingData,
-    event_of,
-    numbers_of,
-    period,
-)
+from serving.control.retraining_event import data_of, event_of
 from serving.control.retraining_state import (
     Kept,
     Request,
@@ -201,25 +195,17 @@ class RetrainingDesk:
         identifier = str(uuid.uuid4())
         snapshot, source = self._current(), self._source()
         staged = snapshot.staged.get(model, {}).get(version) if snapshot is not None else None
-        harm = self._harm(model).get(version)
-        first = harm.baseline_start if harm is not None else None
-        asked = f"{source}/api/v1"
-        data = RetrainingData(
-            model=model,
-            version=version,
+        data = data_of(
+            model,
+            version,
             digest=staged.sha256 if staged is not None else "",
             asked_by=who,
-            evidence_kind=(verdict.evidence or "realised") if verdict is not None else "person",
-            reasons=list(verdict.reasons) if verdict is not None else [words],
-            labels=verdict.labels if verdict is not None else 0,
-            evidence=numbers_of(harm) if harm is not None else None,
-            training_window=period(first, now) if first is not None else None,
+            verdict=verdict,
+            words=words,
+            harm=self._harm(model).get(version),
             log=self._prediction_log(),
-            results=Results(
-                ended=f"{asked}/retraining/{model}/ended",
-                candidate=f"{asked}/candidates/{model}",
-                command=f"sluice candidate {model} FILE --version NAME --config DIR --apply",
-            ),
+            source=source,
+            at=now,
         )
         event = event_of(identifier, source=source, at=now, data=data)
         return Request(id=identifier, at=now, asked_by=who, words=words, event=event.decode())

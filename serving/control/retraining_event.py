@@ -7,7 +7,7 @@ import msgspec
 from serving.control.cloud_event import CloudEvent, moment
 from serving.control.harm_state import Harm
 from serving.drift.changes import Change
-from serving.drift.verdict import Loss
+from serving.drift.verdict import Loss, Verdict
 
 __all__ = [
     "TYPE",
@@ -15,6 +15,7 @@ __all__ = [
     "Period",
     "Results",
     "RetrainingData",
+    "data_of",
     "event_of",
     "numbers_of",
     "period",
@@ -86,6 +87,54 @@ def event_of(identifier: str, *, source: str, at: float, data: RetrainingData) -
         CloudEvent(
             id=identifier, source=source, type=TYPE, subject=data.model, time=moment(at), data=data
         )
+    )
+
+
+def data_of(
+    model: str,
+    version: str,
+    *,
+    digest: str,
+    asked_by: str,
+    verdict: Verdict | None,
+    words: str,
+    harm: Harm | None,
+    log: str,
+    source: str,
+    at: float,
+) -> RetrainingData:
+    """What is asked for, and why.
+
+    Args:
+        model: what is to be trained again.
+        version: of production.
+        digest: of that version's file; empty if there is none.
+        asked_by: the monitoring, or a person.
+        verdict: on production's traffic; None if a person asked.
+        words: the person's reason.
+        harm: how the version's losses stand; None if nothing is known.
+        log: folder of the prediction log.
+        source: URI of the gateway's admin port.
+        at: seconds since 1970.
+    """
+    first = harm.baseline_start if harm is not None else None
+    api = f"{source}/api/v1"
+    return RetrainingData(
+        model=model,
+        version=version,
+        digest=digest,
+        asked_by=asked_by,
+        evidence_kind=(verdict.evidence or "realised") if verdict is not None else "person",
+        reasons=list(verdict.reasons) if verdict is not None else [words],
+        labels=verdict.labels if verdict is not None else 0,
+        evidence=numbers_of(harm) if harm is not None else None,
+        training_window=period(first, at) if first is not None else None,
+        log=log,
+        results=Results(
+            ended=f"{api}/retraining/{model}/ended",
+            candidate=f"{api}/candidates/{model}",
+            command=f"sluice candidate {model} FILE --version NAME --config DIR --apply",
+        ),
     )
 
 

@@ -2,7 +2,7 @@
 
 from starlette.responses import Response
 
-from serving.control import answers
+from serving.control import questions
 from serving.control.operations import Ask, Operation, json_response
 from serving.control.plane import ControlPlane
 from serving.control.retraining import RetrainingStatus
@@ -33,7 +33,7 @@ class RetrainingRoutes:
                 need="admin",
                 summary="Ask for a training now, whatever the numbers say.",
                 answer=self._ask,
-                body=answers.RetrainingAsk,
+                body=questions.RetrainingAsk,
                 returns=RetrainingStatus,
                 audited=True,
                 verb="retraining ask",
@@ -44,7 +44,7 @@ class RetrainingRoutes:
                 need="operator",
                 summary="Say that a training is over, and whether it improved anything.",
                 answer=self._ended,
-                body=answers.RetrainingEnd,
+                body=questions.RetrainingEnd,
                 returns=RetrainingStatus,
                 audited=True,
                 verb="retraining ended",
@@ -65,7 +65,7 @@ class RetrainingRoutes:
         return json_response(await self._plane.retraining.status(ask.path["model"]))
 
     async def _ask(self, ask: Ask) -> Response:
-        request: answers.RetrainingAsk = ask.body
+        request: questions.RetrainingAsk = ask.body
         return json_response(
             await self._plane.retraining.ask(
                 ask.path["model"], who=ask.who.name, reason=request.reason
@@ -73,7 +73,7 @@ class RetrainingRoutes:
         )
 
     async def _ended(self, ask: Ask) -> Response:
-        request: answers.RetrainingEnd = ask.body
+        request: questions.RetrainingEnd = ask.body
         return json_response(
             await self._plane.retraining.ended(ask.path["model"], improved=request.improved)
         )

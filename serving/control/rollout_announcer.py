@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 
-from serving.config.rollout import RolloutConfig
+from serving.config.schema import RolloutConfig
 from serving.control.audit import AuditLog
 from serving.control.rollout_log import Told
 from serving.rollout.standing import RolloutStanding

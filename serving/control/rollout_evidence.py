@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from serving.clock import Clock
-from serving.config.rollout import Rule
+from serving.config.schema import Rule
 from serving.control.evidence_entries import Entries, Read
 from serving.control.evidence_store import Confirmation
 from serving.control.rollout_evidence_log import RolloutEvidenceLog

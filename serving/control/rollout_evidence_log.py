@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from serving.config.rollout import Rule
+from serving.config.schema import Rule
 from serving.control.evidence_store import StoredBook
 from serving.files import write_whole
 from serving.rollout.book import Book

@@ -14,8 +14,7 @@ from typing import Final
 import msgspec
 
 from serving.clock import Clock
-from serving.config.rollout import RolloutConfig, Rule
-from serving.config.schema import GatewayConfig, ModelConfig
+from serving.config.schema import GatewayConfig, ModelConfig, RolloutConfig, Rule
 from serving.control.joiner_orders import LossRule, RolloutLosses, RolloutLossesTold
 from serving.control.joiner_process import Joiner, TooLarge
 from serving.control.label_desk import taken

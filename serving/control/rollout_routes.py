@@ -5,7 +5,7 @@ from typing import Final
 
 from starlette.responses import Response
 
-from serving.control import answers
+from serving.control import answers, questions
 from serving.control.operations import Ask, Need, Operation, json_response
 from serving.control.plane import ControlPlane
 from serving.control.rollout_verbs import Verb
@@ -67,7 +67,7 @@ class RolloutRoutes:
                     need=need,
                     summary=summary,
                     answer=self._verb(verb),
-                    body=answers.RolloutRequest,
+                    body=questions.RolloutRequest,
                     returns=RolloutStanding,
                     audited=True,
                     verb=f"rollout {verb}",
@@ -113,7 +113,7 @@ class RolloutRoutes:
 
     def _verb(self, verb: Verb) -> Callable[[Ask], Awaitable[Response]]:
         async def answer(ask: Ask) -> Response:
-            request: answers.RolloutRequest = ask.body
+            request: questions.RolloutRequest = ask.body
             standing = await self._plane.rollout_verbs.act(
                 ask.path["model"],
                 verb,

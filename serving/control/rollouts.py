@@ -16,8 +16,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from serving.clock import Clock
-from serving.config.rollout import RolloutConfig
-from serving.config.schema import ModelConfig
+from serving.config.schema import ModelConfig, RolloutConfig
 from serving.config.snapshot import RolloutTraffic, Snapshot
 from serving.control.publisher import Publisher
 from serving.control.rollout_announcer import Announcer, Tell
@@ -27,7 +26,7 @@ from serving.control.rollout_observer import Observer, Seen
 from serving.control.store import Store
 from serving.errors import ModelNotReady, SluiceError, StoreUnavailable
 from serving.quarantine.decision import Quarantined
-from serving.rollout.applied import alike, beginning, number_of, placed, superseded
+from serving.rollout.applied import Staged, alike, beginning, number_of, placed, superseded
 from serving.rollout.baking import Look
 from serving.rollout.decide import CONTROLLER, decide, event_of
 from serving.rollout.describe import ended_standing, standing_of
@@ -244,6 +243,15 @@ class Rollouts:
         )
         await self.happen(state, started)
         return True
+
+    def held(self, config: ModelConfig, staged: Staged) -> str:
+        """Why the rollout that a file asks for would not begin by itself; empty: it would, or none.
+
+        Of what has been read of the disk: control that is starting holds nothing back.
+        """
+        past = [one.state for one in self.log.of(config.model)]
+        wanted = beginning(config, staged, past, self._clock.wall(), number=1)
+        return "" if wanted is None else wanted.refused
 
     async def _look_at(self, state: RolloutState, config: ModelConfig, snapshot: Snapshot) -> None:
         assert config.rollout is not None

@@ -84,7 +84,7 @@ class StatusRoutes:
             reports,
             plane.publisher.revision,
             plane.clock.wall(),
-            store_up=plane.publisher.started and plane.publisher.store_up,
+            store_up=plane.publisher.started and plane.publisher.upkeep.store_up,
         )
         readiness = replace(readiness, quarantined=len(plane.quarantine.entries))
         return json_response(readiness, 200 if readiness.ready else 503)
@@ -114,12 +114,12 @@ async def status_of(plane: ControlPlane) -> answers.Status:
     return answers.Status(
         version=plane.version,
         ready=overview.is_ready(
-            reports, publisher.revision, now, store_up=publisher.store_up
+            reports, publisher.revision, now, store_up=publisher.upkeep.store_up
         ).ready,
         revision=publisher.revision,
         author=current.author if current else "",
         published_at=current.published_at if current else 0.0,
-        store=answers.StoreStatus(name=publisher.store_name, up=publisher.store_up),
+        store=answers.StoreStatus(name=publisher.upkeep.store_name, up=publisher.upkeep.store_up),
         models=overview.model_statuses(current, reports) if current else [],
         workers=overview.worker_statuses(reports, now),
         rates=plane.rates.now(),

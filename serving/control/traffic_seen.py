@@ -7,10 +7,10 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from serving.config.rollout import Rule
-from serving.config.schema import ModelConfig
+from serving.config.schema import ModelConfig, Rule
 from serving.control.rates import Rate
-from serving.metrics import FAMILIES, Samples
+from serving.metric_families import FAMILIES
+from serving.metrics import Samples
 from serving.rollout.forecast import Traffic
 
 __all__ = ["Assumed", "rate_of", "traffic_of"]

@@ -43,11 +43,12 @@ def output_column(name: str) -> tuple[str, int]:
 
 
 class Counting:
-    """Counts the rows of one version by one reference."""
+    """Counts the rows of one version by one reference. Does not keep the plan."""
 
     def __init__(self, reference: Reference, plan: RowPlan) -> None:
         self.layout = layout_of(reference, plan)
-        self._plan = plan
+        self._inputs = tuple(plan.features)
+        self._view_of = plan.view_of
         columns = [name for name, _ in self.layout.columns]
         self._bins = {name: compile_bins(reference.columns[name]) for name in columns}
         self._features = {
@@ -66,7 +67,7 @@ class Counting:
         counts = np.zeros(self.layout.size, np.int64)
         counts[0] = sum(offer.rows for offer in offers)
         served = self._statuses(offers, counts)
-        for source in self._plan.features:
+        for source in self._inputs:
             tables = [offer.feed[source] for offer in offers if offer.feed is not None]
             table = np.concatenate(tables)
             for name, (of, index) in self._features.items():
@@ -88,7 +89,7 @@ class Counting:
         where = bins.places(values)
         counts[self._places.columns[name]] += np.bincount(where, minlength=bins.size)
         if name in self._places.served:
-            good = served.get(self._plan.view_of[name])
+            good = served.get(self._view_of[name])
             if good is not None:
                 where = where[good]
             counts[self._places.served[name]] += np.bincount(where, minlength=bins.size)

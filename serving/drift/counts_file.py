@@ -9,7 +9,6 @@ u32 number of slots, the key (JSON, space-padded so that slots are 8-byte aligne
 """
 
 import contextlib
-import fcntl
 import os
 import struct
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 
 from serving.drift.bins import Counts
 from serving.drift.count_layout import CountLayout
+from serving.files import is_held
 from serving.mapped import map_file
 
 __all__ = ["CountKey", "CountsFile", "is_alive", "read_counts"]
@@ -114,11 +114,4 @@ def read_counts(path: Path) -> dict[CountKey, Counts]:
 
 def is_alive(path: Path) -> bool:
     """Whether the process that counts into a file still runs. Raises OSError."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+    return is_held(path)

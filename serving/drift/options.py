@@ -1,6 +1,6 @@
 """What a model's `monitoring` says, in the words of each decision. Pure."""
 
-from serving.config.monitoring import MonitoringConfig, RetrainConfig
+from serving.config.schema import MonitoringConfig, RetrainConfig
 from serving.drift.report import DriftOptions
 from serving.drift.retraining import RetrainPolicy
 from serving.drift.verdict import Tolerances

@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 from serving.config.frozen_bins import ColumnKind, Reference
-from serving.config.monitoring import MonitoringConfig
+from serving.config.schema import MonitoringConfig
 from serving.config.snapshot import StagedVersion
 from serving.drift.options import drift_options
 from serving.drift.quality import Quality, assess

@@ -11,6 +11,7 @@ import msgspec
 import orjson
 
 from serving.errors import InvalidRequest
+from serving.loadtest.answers import Expected
 from serving.loadtest.plan import KeyColumn
 from serving.protocol import rest, tensors
 from serving.protocol._generated import inference_pb2 as pb
@@ -31,6 +32,8 @@ class KindSpec(msgspec.Struct, frozen=True, kw_only=True):
     headers: dict[str, str] = {}
     body: bytes = b""
     """A whole request in JSON; empty: `columns` of the plan fill it."""
+
+    expected: Expected
 
 
 class Bodies(Protocol):

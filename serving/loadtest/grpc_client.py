@@ -8,8 +8,9 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 
+from serving.loadtest.answers import Wrong, read_grpc
 from serving.loadtest.bodies import Bodies
-from serving.loadtest.outcomes import Facts, Outcomes
+from serving.loadtest.outcomes import Outcomes
 from serving.loadtest.target import TargetUnreachable
 from serving.loadtest.turns import Turns
 from serving.loadtest.wire import Orders
@@ -47,6 +48,7 @@ class GrpcClient:
     ) -> None:
         self._target = orders.target
         self._bodies = bodies
+        self._kinds = orders.kinds
         self._turns = turns
         self._outcomes = outcomes
         self._count = orders.connections
@@ -150,17 +152,14 @@ class GrpcClient:
             words = f"{type(error).__name__}: {error}"
             outcomes.failed(index, turns.now(), "unreadable", words, answered=False)
             return
-        outcomes.succeeded(index, turns.now(), "OK", _facts(answer), answer.ByteSize())
+        now, size = turns.now(), answer.ByteSize()
+        read = read_grpc(answer, self._kinds[kind].expected, turns.rows[index])
+        if isinstance(read, Wrong):
+            outcomes.failed(index, now, read.status, read.words, answered=True, size=size)
+            return
+        outcomes.succeeded(index, now, "OK", read, size)
 
 
 def _unreached(status: str, words: str) -> bool:
     words = words.lower()
     return status == "UNAVAILABLE" and ("connect" in words or "socket closed" in words)
-
-
-def _facts(answer: Any) -> Facts:
-    parameters = answer.parameters
-    # Asking a protobuf map for a missing key would make it.
-    role = parameters["model_role"].string_param if "model_role" in parameters else ""
-    features = parameters["feature_status"].string_param if "feature_status" in parameters else ""
-    return Facts(f"{answer.model_name}:{answer.model_version}", role, features)

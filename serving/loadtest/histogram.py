@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 __all__ = ["Histogram"]
 
+_NORMAL_95: Final = 1.959964
+"""Standard deviations on either side that hold 95 % of a normal distribution."""
+
 _UNIT_SECONDS: Final = 1e-7
 _BITS: Final = 7
 _HALF: Final = 1 << _BITS
@@ -100,6 +103,21 @@ class Histogram(msgspec.Struct, gc=False):
             # The last value is known exactly, and no other is larger.
             found.append(self.largest if rank == count else min(_middle(buckets[at]), self.largest))
         return found
+
+    def interval(self, share: float) -> tuple[float | None, float | None]:
+        """Between which values the quantile of endless such values lies, with 95 % confidence.
+
+        By the ranks that a binomial count leaves likely, whatever the distribution (Conover,
+        Practical Nonparametric Statistics, 3.2); None where there are too few values for a bound.
+        Chance is all it allows for: a machine that is busier the second time is not chance.
+        """
+        count = self.count
+        spread = _NORMAL_95 * math.sqrt(count * share * (1 - share))
+        low, high = math.floor(count * share - spread), math.ceil(count * share + spread) + 1
+        return (
+            self.quantile(low / count) if low >= 1 else None,
+            self.quantile(high / count) if high <= count else None,
+        )
 
     def points(self) -> list[tuple[float, int]]:
         """(seconds, count) of each bucket in ascending order, for a drawing."""

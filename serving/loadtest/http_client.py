@@ -14,8 +14,9 @@ from typing import Any, Final
 
 import httptools
 
+from serving.loadtest.answers import Wrong, read_json
 from serving.loadtest.bodies import Bodies, KindSpec
-from serving.loadtest.outcomes import Outcomes, facts_of
+from serving.loadtest.outcomes import Outcomes
 from serving.loadtest.target import TargetUnreachable
 from serving.loadtest.turns import Turns
 from serving.loadtest.wire import Orders
@@ -48,6 +49,7 @@ class HttpClient:
         self.turns = turns
         self.outcomes = outcomes
         self.freed = freed
+        self.kinds = orders.kinds
         self.idle: deque[_Connection] = deque()
         self.error = ""
         self._bodies = bodies
@@ -59,6 +61,7 @@ class HttpClient:
         self._opening: set[asyncio.Task[None]] = set()
         self._closed = False
         self._down = False  # the last try to connect has failed
+        self._in_tls = False  # because of TLS
 
     async def open(self) -> None:
         """Connect. Raises TargetUnreachable if not even one connection can be made."""
@@ -66,6 +69,10 @@ class HttpClient:
             self._context = self._tls.context()
         await self._connect()
         if not self._open:
+            if self._in_tls:
+                raise TargetUnreachable(
+                    f"{self.target} takes connections, but TLS cannot be spoken: {self.error}"
+                )
             raise TargetUnreachable(f"nobody answers at {self.target}: {self.error}")
         # A few at a time: a listener's backlog is no part of the test.
         for start in range(1, self._count, 32):
@@ -126,6 +133,7 @@ class HttpClient:
         except (OSError, ssl.SSLError) as error:
             late = f"no connection within {_OPEN_SECONDS:g} s"
             self.error = late if isinstance(error, TimeoutError) else _why(error)
+            self._in_tls = isinstance(error, ssl.SSLError)
             self._down = True
             self.freed()  # who waits would wait in vain
             return False
@@ -230,12 +238,15 @@ class _Connection(asyncio.Protocol):
             words = decode_error(body) or body[:200].decode(errors="replace")
             client.outcomes.failed(index, now, str(status), words, answered=True, size=self._size)
             return
-        facts = facts_of(body if json_length < 0 else memoryview(body)[:json_length])
-        if facts is None:
-            words = f"200, but no answer of the protocol: {body[:100].decode(errors='replace')}"
-            client.outcomes.failed(index, now, "unreadable", words, answered=True, size=self._size)
+        turns = client.turns
+        kind = client.kinds[turns.kind[index]]
+        length = None if json_length < 0 else json_length
+        read = read_json(body, length, kind.expected, turns.rows[index])
+        if isinstance(read, Wrong):
+            outcomes = client.outcomes
+            outcomes.failed(index, now, read.status, read.words, answered=True, size=self._size)
             return
-        client.outcomes.succeeded(index, now, "200", facts, self._size)
+        client.outcomes.succeeded(index, now, "200", read, self._size)
 
 
 def _head(orders: Orders, kind: KindSpec) -> bytes:

@@ -44,28 +44,45 @@ def read_log(folder: Path, replay: LogReplay, entities: list[str]) -> Recorded:
         QueryFailed: the log cannot be asked, or has no such model or column.
     """
     columns = "".join(f", {quoted(name)}" for name in entities)
-    sql = (  # both names are quoted, and the query can only read
-        f"SELECT epoch(event_time) AS at, prediction_id{columns} FROM {quoted(replay.model)} "  # noqa: S608
+    # A shadow's row is a copy that the gateway made; a request that was refused before its keys
+    # were read cannot be asked again.
+    known = "".join(f" AND (code = 'OK' OR {quoted(name)} IS NOT NULL)" for name in entities)
+    sql = (  # all names are quoted, and the query can only read
+        f'SELECT epoch(event_time) AS at, "row"{columns} FROM {quoted(replay.model)} '  # noqa: S608
+        f"WHERE role <> 'shadow'{known} "
         f'ORDER BY event_time, prediction_id, "row" LIMIT {replay.at_most}'
     )
     since, until = _moment(replay.since), _moment(replay.until)
     times: list[float] = []
-    names: list[str] = []
+    places: list[int] = []
     keys: dict[str, list[Any]] = {name: [] for name in entities}
-    with Query(folder, sql, memory=_MEMORY, timeout=_SECONDS, since=since, until=until) as asked:
-        for batch in asked.batches():
+    # Files of other times are left unread, and with them the names of the columns.
+    counted = _answer(folder, f"SELECT count(*) FROM {quoted(replay.model)}", since, until)  # noqa: S608
+    if any(count for batch in counted for count in batch.column(0).to_pylist()):
+        for batch in _answer(folder, sql, since, until):
             times += batch.column(0).to_pylist()
-            names += batch.column(1).to_pylist()
+            places += batch.column(1).to_pylist()
             for place, name in enumerate(entities, 2):
                 keys[name] += batch.column(place).to_pylist()
     if not times:
         raise CannotReplay(f"the log has no request of `{replay.model}` in that time")
     for name, values in keys.items():
         if any(value is None for value in values):
-            raise CannotReplay(f"the log has requests without `{name}`; use a `body` instead")
-    first = [i for i, name in enumerate(names) if not i or name != names[i - 1]]
-    rows = np.diff([*first, len(names)])
+            without = sum(value is None for value in values)
+            raise CannotReplay(
+                f"{without} of {len(values)} rows of the log have no `{name}`, as those requests "
+                "brought their features themselves; ask with a `body` instead"
+            )
+    first = [i for i, place in enumerate(places) if not i or place == 0]
+    rows = np.diff([*first, len(places)])
+    if len(places) == replay.at_most and len(first) > 1:
+        first, rows = first[:-1], rows[:-1]  # its other rows may have been cut off
     return Recorded(np.array(times)[first], np.array(first), rows, keys)
+
+
+def _answer(folder: Path, sql: str, since: float | None, until: float | None) -> list[Any]:
+    with Query(folder, sql, memory=_MEMORY, timeout=_SECONDS, since=since, until=until) as asked:
+        return list(asked.batches())
 
 
 def _moment(text: str) -> float | None:

@@ -4,36 +4,13 @@ from typing import Final
 
 import msgspec
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
-__all__ = ["Facts", "Outcomes", "Words", "facts_of"]
+from serving.loadtest.answers import Facts
+
+__all__ = ["Outcomes", "Words"]
 
 _MOST_WORDS: Final = 1000
-
-
-class Facts(msgspec.Struct, frozen=True, gc=False):
-    """What an answer with success says about itself."""
-
-    version: str = ""
-    """`model:version`."""
-
-    role: str = ""
-    features: str = ""
-    """Its `feature_status`."""
-
-
-def facts_of(document: bytes | memoryview) -> Facts | None:
-    """Read an answer's JSON; None if it is not one of the protocol."""
-    try:
-        answer = orjson.loads(document)
-        parameters = answer.get("parameters") or {}
-        version = f"{answer['model_name']}:{answer.get('model_version', '')}"
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None
-    return Facts(
-        version, str(parameters.get("model_role", "")), str(parameters.get("feature_status", ""))
-    )
 
 
 class Words(msgspec.Struct):

@@ -45,6 +45,8 @@ _ARRAYS: Final = (
 
 def main() -> None:
     """Take orders, send, report."""
+    # gRPC's core writes a line for each handshake that fails; what is wrong is said once, by us.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     orders = decode(_read(), Orders)
     uvloop.run(_run(orders))
 

@@ -1,19 +1,22 @@
 """A scenario file to a `Scenario`, with every mistake in it: file, line, key, what to do."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 import msgspec
 
+from feature_cache.status import Status
 from serving.config.decode import decode
 from serving.config.problems import Path as KeyPath
 from serving.config.problems import Problem, Sources, did_you_mean, in_file_order
 from serving.errors import InvalidConfig
-from serving.loadtest.scenario import Phase, Scenario, Slo
+from serving.loadtest.answers import Expected, Limits
+from serving.loadtest.scenario import Bounds, Multiples, Phase, Range, RequestKind, Scenario, Slo
 from serving.loadtest.target import InvalidTarget, parse_target
+from serving.traffic.table import TrafficRole
 
-__all__ = ["override", "read_scenario"]
+__all__ = ["expected", "override", "read_scenario", "scenario_of"]
 
 _MAX_BYTES: Final = 1 << 20
 _SHAPES: Final = ("rate", "ramp", "steps", "spike", "trace", "log")
@@ -25,6 +28,10 @@ _LATENCIES: Final = {
     **{name: name for name in ("p50", "p90", "p99", "max", "rejected_p99")},
     "p99.9": "p999",
 }
+_ROLES: Final = get_args(TrafficRole)
+_FEATURE_WORDS: Final = (*Status.__members__, "SENT")
+"""`SENT`: all of a view's fields came with the request (`serving.worker.features.summary`)."""
+
 _Found = tuple[KeyPath, str, str]
 
 
@@ -42,13 +49,22 @@ def read_scenario(path: Path) -> Scenario:
         raise InvalidConfig(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InvalidConfig(f"{path}: not a text file") from error
-    decoded = decode(text, str(path), Scenario)
+    return scenario_of(text, str(path), path.parent)
+
+
+def scenario_of(text: str, file: str, folder: Path) -> Scenario:
+    """Read and judge a scenario's text; `file` is what problems call it.
+
+    Raises:
+        InvalidConfig: it has mistakes; `problems` has all of them.
+    """
+    decoded = decode(text, file, Scenario)
     problems = list(decoded.problems)
     if decoded.value is not None:
         sources = Sources(decoded.locations)
         problems = [
-            sources.problem(str(path), where, message, suggestion)
-            for where, message, suggestion in _judge(decoded.value, path.parent)
+            sources.problem(file, where, message, suggestion)
+            for where, message, suggestion in _judge(decoded.value, folder)
         ]
     if problems:
         raise InvalidConfig(_summary(problems), tuple(in_file_order(problems)))
@@ -77,6 +93,18 @@ def override(
             phases = [_faster(phase, rate / highest) for phase in phases]
     more = {"target": target} if target is not None else {}
     return msgspec.structs.replace(scenario, phases=phases, **more)
+
+
+def expected(kind: RequestKind) -> Expected:
+    """What the answers of a kind must be."""
+    return Expected(
+        model=kind.model,
+        version=kind.version,
+        rows=kind.expect.rows and bool(kind.entity),
+        outputs={
+            name: Limits(one.at_least, one.at_most) for name, one in kind.expect.outputs.items()
+        },
+    )
 
 
 def _longer(phase: Phase, factor: float) -> Phase:
@@ -160,6 +188,8 @@ def _requests(scenario: Scenario, folder: Path) -> Iterator[_Found]:
             yield where, "a request needs either `entity` or `body`", ""
         if kind.body and not (folder / kind.body).is_file():
             yield (*where, "body"), f"there is no file {kind.body}", "paths start at the scenario"
+        for name, output in kind.expect.outputs.items():
+            yield from _ordered((*where, "expect", "outputs", name), output)
         for name, entity in kind.entity.items():
             if entity.file and not (folder / entity.file).is_file():
                 hint = "paths start at the scenario"
@@ -218,8 +248,27 @@ def _slo(where: KeyPath, slo: Slo, scenario: Scenario) -> Iterator[_Found]:
         for name, bounds in getattr(slo, table).items():
             if bounds.at_least is None and bounds.at_most is None:
                 yield (*where, table, name), "expected `at_least`, `at_most` or both", ""
+            yield from _ordered((*where, table, name), bounds)
+    yield from _known((*where, "roles"), slo.roles, _ROLES)
+    yield from _known((*where, "feature_status"), slo.feature_status, _FEATURE_WORDS)
+    if slo.against is not None and slo.against == Multiples():
+        hint = "such as `{p99: 1.2, throughput: 0.95}`"
+        yield (*where, "against"), "bounds that bound nothing", hint
     if slo == Slo(phase=slo.phase):
         yield where, "an SLO that asks for nothing", "such as `p99: 50ms` or `error_rate: 0.01`"
+
+
+def _ordered(where: KeyPath, bounds: Bounds | Range) -> Iterator[_Found]:
+    low, high = bounds.at_least, bounds.at_most
+    if low is not None and high is not None and low > high:
+        yield where, f"nothing is at least {low:g} and at most {high:g}", ""
+
+
+def _known(where: KeyPath, named: Iterable[str], words: Sequence[str]) -> Iterator[_Found]:
+    """What no answer can ever say would always have a share of 0."""
+    for name in named:
+        if name not in words:
+            yield (*where, name), f"no answer says `{name}`", did_you_mean(name, words)
 
 
 def _limits(where: KeyPath, slo: Slo, scenario: Scenario) -> Iterator[_Found]:

@@ -4,7 +4,16 @@ import msgspec
 
 from serving.loadtest.histogram import Histogram
 
-__all__ = ["Counts", "GeneratorCheck", "KindCounts", "PhaseResult", "Result", "SecondResult"]
+__all__ = [
+    "Against",
+    "Comparison",
+    "Counts",
+    "GeneratorCheck",
+    "KindCounts",
+    "PhaseResult",
+    "Result",
+    "SecondResult",
+]
 
 
 class Counts(msgspec.Struct, kw_only=True):
@@ -123,6 +132,42 @@ class KindCounts(msgspec.Struct, kw_only=True):
     counts: Counts
 
 
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """A figure of this run beside that of a run before; null where there is nothing to compare."""
+
+    place: str
+    """A phase's name, or `whole run`."""
+
+    figure: str
+    """`p50` to `p99.9` in seconds, `throughput` in successes a second, `error rate`, `goodput`."""
+
+    before: float | None
+    now: float | None
+    ratio: float | None = None
+    """`now` by `before`, of latencies and throughput."""
+
+    low: float | None = None
+    """The least ratio that chance leaves likely (95 % intervals of both); null: no bound."""
+
+    high: float | None = None
+    """The largest one."""
+
+    reason: str = ""
+    """Why there is no ratio."""
+
+
+class Against(msgspec.Struct, frozen=True, kw_only=True):
+    """A run before, and this one beside it."""
+
+    started: str
+    """When the run before began, UTC."""
+
+    differences: list[str]
+    """In what else the two runs differ, such as `connections: 16, now 32`."""
+
+    figures: list[Comparison]
+
+
 class GeneratorCheck(msgspec.Struct, kw_only=True):
     """How well the generator kept its own schedule, over the whole run.
 
@@ -171,6 +216,9 @@ class Result(msgspec.Struct, kw_only=True):
     per_second: list[SecondResult] = []
     kinds: list[KindCounts] = []
     generator: GeneratorCheck
+    against: Against | None = None
+    """The run before that it was compared with."""
+
     interrupted: bool = False
     """The run was stopped before its end (Ctrl-C)."""
 

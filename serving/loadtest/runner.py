@@ -16,6 +16,7 @@ import numpy as np
 from serving.errors import SluiceError
 from serving.loadtest.bodies import KindSpec
 from serving.loadtest.plan import Plan, make_plan
+from serving.loadtest.reading import expected
 from serving.loadtest.results import GeneratorCheck, Result
 from serving.loadtest.scenario import RequestKind, Scenario
 from serving.loadtest.summary import collect, summarise
@@ -168,6 +169,7 @@ def _orders(
                 version=kind.version,
                 headers=kind.headers,
                 body=(folder / kind.body).read_bytes() if kind.body else b"",
+                expected=expected(kind),
             )
             for kind in scenario.requests
         ],

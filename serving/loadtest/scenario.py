@@ -14,9 +14,12 @@ from serving.config.units import Seconds
 __all__ = [
     "Bounds",
     "Entity",
+    "Expect",
     "LogReplay",
+    "Multiples",
     "Phase",
     "Ramp",
+    "Range",
     "RequestKind",
     "Scenario",
     "Slo",
@@ -27,6 +30,8 @@ __all__ = [
 
 Rate = Annotated[float, Meta(gt=0, le=1_000_000)]
 """Requests a second."""
+
+Multiple = Annotated[float, Meta(gt=0, le=1000)]
 
 Scale = Annotated[float, Meta(gt=0, le=1000)]
 
@@ -49,6 +54,30 @@ class Entity(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     zipf: Annotated[float, Meta(ge=0, le=5)] = 1.0
     """How unequal popularity is: the key of rank k is asked for in proportion to k ** -zipf. 0 asks
     for all alike. Which key has which rank is drawn with the seed."""
+
+
+class Range(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """From where to where a number may be."""
+
+    at_least: float | None = None
+    """The smallest number that is right."""
+
+    at_most: float | None = None
+    """The largest number that is right."""
+
+
+class Expect(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a right answer is, beyond being one of the model (and version) asked, with outputs.
+
+    Any other counts as failed, with the status `wrong`.
+    """
+
+    rows: bool = True
+    """Whether every output has as many rows as the request. Not looked at with `body`."""
+
+    outputs: dict[str, Range] = {}
+    """Outputs that must be there, by name, and the range of their numbers; with a bound, NaN,
+    infinity and null are wrong. `{}` asks for any numbers."""
 
 
 class RequestKind(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -79,6 +108,9 @@ class RequestKind(Section, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     headers: dict[str, str] = {}
     """Headers (gRPC: metadata) of this kind only."""
+
+    expect: Expect = Expect()
+    """What makes an answer right."""
 
 
 class Ramp(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -134,7 +166,11 @@ class TraceReplay(Section, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class LogReplay(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Requests of the prediction log, at the distances in time at which they came."""
+    """Requests of the prediction log, at the distances in time at which they came.
+
+    Copies for shadows are left out, and what was refused before its keys were read. A log that
+    keeps a share of the requests (`log.sample`) needs `scale` to be as busy as it was.
+    """
 
     folder: str
     """The log's folder: `predictions` in the gateway's data directory."""
@@ -146,7 +182,7 @@ class LogReplay(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Rows from this UTC time on, such as 2026-11-29T19:00:00; empty: from the first row on."""
 
     until: str = ""
-    """Rows before this UTC time; empty: up to the last."""
+    """Rows up to this UTC time; empty: up to the last."""
 
     scale: Scale = 1.0
     """How many requests are sent for each one in the log; 0.5 sends every second one."""
@@ -155,7 +191,7 @@ class LogReplay(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How much faster than recorded."""
 
     at_most: Annotated[int, Meta(ge=1, le=5_000_000)] = 200_000
-    """Most requests read; a longer log is cut off there."""
+    """Most rows read; a longer log is cut off there, at the end of a request."""
 
 
 class Phase(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -205,6 +241,29 @@ class Bounds(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The largest share that is fine."""
 
 
+class Multiples(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Bounds in multiples of what the run before had, which `--against` names.
+
+    Without one they are not measured, and so not met; nor are they where the other run had another
+    load. What two runs of the same program differ by is the least that a bound can be.
+    """
+
+    p50: Multiple | None = None
+    """Most that the median latency may be; 1.2 allows a fifth more."""
+
+    p90: Multiple | None = None
+    """Most that the 90th percentile may be."""
+
+    p99: Multiple | None = None
+    """Most that the 99th percentile may be."""
+
+    p999: Multiple | None = msgspec.field(name="p99.9", default=None)
+    """Most that the 99.9th percentile may be."""
+
+    throughput: Multiple | None = None
+    """Least that successes a second may be; 0.95 allows a twentieth less."""
+
+
 class Slo(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What must hold, in one phase or in all that are no warm-up together.
 
@@ -244,6 +303,9 @@ class Slo(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     throughput: Annotated[float, Meta(ge=0)] | None = None
     """Least number of requests a second answered with success."""
+
+    against: Multiples | None = None
+    """Bounds in multiples of a run before (`--against`)."""
 
     versions: dict[str, Bounds] = {}
     """Bounds for shares of the answers, by the version that gave them."""

@@ -1,40 +1,22 @@
 """The verdict: is the run valid, and does what it saw meet what must hold? Pure."""
 
-import math
-from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Literal
 
 import msgspec
 
+from serving.loadtest.checks import Check, checks, failures
 from serving.loadtest.results import Counts, GeneratorCheck, Result
-from serving.loadtest.scenario import Bounds, Slo
+from serving.loadtest.scenario import Slo
+from serving.loadtest.words import share_words
+from serving.report.words import short_time
 
-__all__ = ["Check", "Verdict", "judge", "validity"]
+__all__ = ["Verdict", "judge", "validity"]
 
 _MAX_CPU: Final = 0.95
 """Share of a core; a process busier than that is late, whether or not its lag shows it yet."""
 
 _MAX_WAITED: Final = 0.01
 """Share of requests that may find all connections busy."""
-
-_QUANTILES: Final = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0))
-
-
-class Check(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that must hold, and whether it does."""
-
-    name: str
-    """Such as `steady: p99`; unique in a verdict unless the scenario says a thing twice."""
-
-    wanted: str
-    """Such as `≤ 50 ms`."""
-
-    measured: str
-    """Such as `12.3 ms`; `not measured` where there is nothing to compare."""
-
-    ok: bool
-    words: str
-    """A sentence for people."""
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,10 +32,10 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 def judge(result: Result, slos: list[Slo]) -> Verdict:
     """Say whether `result` meets `slos`. Raises nothing: what is not measured is not met."""
     invalid = validity(result)
-    checks = [_schedule(result), *(check for slo in slos for check in _checks(result, slo))]
-    missed = any(not check.ok for check in checks)
+    found = [_schedule(result), *(check for slo in slos for check in checks(result, slo))]
+    missed = any(not check.ok for check in found)
     outcome: Literal["met", "missed", "invalid"] = "missed" if missed else "met"
-    return Verdict(outcome="invalid" if invalid else outcome, invalid=invalid, checks=checks)
+    return Verdict(outcome="invalid" if invalid else outcome, invalid=invalid, checks=found)
 
 
 # --- is it a measurement ---------------------------------------------------------------------
@@ -67,14 +49,14 @@ def validity(result: Result) -> list[str]:
     if not whole.scheduled:
         return ["nothing was sent outside warm-up; make a phase longer or its rate higher"]
     if not whole.ok:
-        return [f"no request succeeded ({statuses(whole)}): {_first_problem(whole)}"]
+        return [f"no request succeeded ({failures(whole)}): {_first_problem(whole)}"]
     found = []
     late = generator.lag.quantile(0.99)
     if late > generator.max_lag:
         found.append(
-            f"the generator fell behind its schedule: 1 % of the requests left {_time(late)} late "
-            f"or more, the latest {_time(generator.lag.largest)} (`max_lag` is "
-            f"{_time(generator.max_lag)}); {_relief(generator)}"
+            f"the generator fell behind its schedule: 1 % of the requests left "
+            f"{short_time(late)} late or more, the latest {short_time(generator.lag.largest)} "
+            f"(`max_lag` is {short_time(generator.max_lag)}); {_relief(generator)}"
         )
     if generator.cpu_share > _MAX_CPU:
         found.append(
@@ -89,13 +71,6 @@ def _relief(generator: GeneratorCheck) -> str:
     )
 
 
-def statuses(counts: Counts) -> str:
-    """`503: 120, timeout: 3`, the most frequent first."""
-    table = {**counts.statuses, **({"unsent": counts.unsent} if counts.unsent else {})}
-    ordered = sorted(table.items(), key=lambda one: (-one[1], one[0]))
-    return ", ".join(f"{status}: {count}" for status, count in ordered) or "nothing sent"
-
-
 def _first_problem(counts: Counts) -> str:
     if not counts.statuses:
         return "no connection was free; raise `connections`"
@@ -108,148 +83,23 @@ def _schedule(result: Result) -> Check:
     waits, whole = result.generator.waits, result.whole
     waited = waits.count / max(result.generator.lag.count, 1)
     ok = waited <= _MAX_WAITED and not whole.unsent
-    wanted, measured = f"≤ {_share(_MAX_WAITED)} wait", f"{_share(waited)} wait"
+    wanted, measured = f"≤ {share_words(_MAX_WAITED)} wait", f"{share_words(waited)} wait"
     words = "requests found a free connection when they were due"
     if not ok:
         words = (
-            f"{_share(waited)} of the requests waited for a free connection, 1 % of these "
-            f"{_time(waits.quantile(0.99))} or longer, {whole.unsent} in vain: the target is "
+            f"{share_words(waited)} of the requests waited for a free connection, 1 % of these "
+            f"{short_time(waits.quantile(0.99))} or longer, {whole.unsent} in vain: the target is "
             f"slower than the schedule; lower the rate, or raise `connections` "
             f"({result.connections})"
         )
-    return Check(name="schedule", wanted=wanted, measured=measured, ok=ok, words=words)
-
-
-# --- does it hold ----------------------------------------------------------------------------
-
-
-def _checks(result: Result, slo: Slo) -> Iterator[Check]:
-    place = slo.phase or "whole run"
-    if slo.phase:
-        phase = next((one for one in result.phases if one.name == slo.phase), None)
-        counts, seconds = (phase.counts, phase.seconds) if phase else (Counts(), 0.0)
-    else:
-        counts, seconds = result.whole, result.whole_seconds
-    yield from _latencies(place, counts, slo)
-    yield from _rates(place, counts, seconds, slo, has_deadline=result.deadline is not None)
-    yield from _shares(place, "version", counts.versions, counts.ok, slo.versions)
-    yield from _shares(place, "role", counts.roles, sum(counts.roles.values()), slo.roles)
-    yield from _shares(
-        place, "feature status", counts.feature_status, counts.with_features, slo.feature_status
-    )
-
-
-def _latencies(place: str, counts: Counts, slo: Slo) -> Iterator[Check]:
-    limits = {"p50": slo.p50, "p90": slo.p90, "p99": slo.p99, "p99.9": slo.p999, "max": slo.max}
-    for name, share in _QUANTILES:
-        if (limit := limits[name]) is not None:
-            measured = counts.latency.quantile(share)
-            yield _at_most(f"{place}: {name}", measured, float(limit), "no request succeeded")
-    if slo.rejected_p99 is not None:
-        measured = counts.rejected.quantile(0.99)
-        why = "no answer was an error"
-        yield _at_most(f"{place}: rejected p99", measured, float(slo.rejected_p99), why)
-
-
-def _at_most(name: str, measured: float, limit: float, why: str) -> Check:
-    if math.isnan(measured):
-        return _not_measured(name, f"≤ {_time(limit)}", why)
-    ok = measured <= limit
     return Check(
-        name=name,
-        wanted=f"≤ {_time(limit)}",
-        measured=_time(measured),
-        ok=ok,
-        words=f"{name} is {_time(measured)}, {'within' if ok else 'over'} {_time(limit)}",
-    )
-
-
-def _rates(
-    place: str, counts: Counts, seconds: float, slo: Slo, *, has_deadline: bool
-) -> Iterator[Check]:
-    scheduled = counts.scheduled
-    if slo.error_rate is not None:
-        name, wanted = f"{place}: error rate", f"≤ {_share(slo.error_rate)}"
-        share = counts.failed / scheduled if scheduled else math.nan
-        detail = f"{counts.failed} of {scheduled} requests failed ({statuses(counts)})"
-        ok = share <= slo.error_rate
-        yield _compare(name, wanted, share, ok=ok, detail=detail, shown=_share)
-    if slo.goodput is not None:
-        name, wanted = f"{place}: goodput", f"≥ {_share(slo.goodput)}"
-        share = counts.good / scheduled if scheduled and has_deadline else math.nan
-        detail = f"{counts.good} of {scheduled} requests succeeded within the deadline"
-        ok = share >= slo.goodput
-        yield _compare(name, wanted, share, ok=ok, detail=detail, shown=_share)
-    per_second = (
-        ("goodput a second", slo.goodput_rps, counts.good if has_deadline else None),
-        ("throughput", slo.throughput, counts.ok),
-    )
-    for word, least, count in per_second:
-        if least is not None:
-            rate = count / seconds if count is not None and scheduled and seconds else math.nan
-            detail = f"{count} successes in {seconds:.1f} s"
-            name, wanted = f"{place}: {word}", f"≥ {least:g}/s"
-            ok = rate >= least
-            yield _compare(name, wanted, rate, ok=ok, detail=detail, shown=_per_second)
-
-
-def _shares(
-    place: str, what: str, table: Mapping[str, int], total: int, wanted: Mapping[str, Bounds]
-) -> Iterator[Check]:
-    for key, bounds in wanted.items():
-        name = f"{place}: {what} {key}"
-        share = _count(table, key) / total if total and table else math.nan
-        low = 0.0 if bounds.at_least is None else bounds.at_least
-        high = 1.0 if bounds.at_most is None else bounds.at_most
-        span = " and ".join(
-            [f"≥ {_share(low)}"] * (bounds.at_least is not None)
-            + [f"≤ {_share(high)}"] * (bounds.at_most is not None)
-        )
-        ok = low <= share <= high
-        known = ", ".join(f"{one} {_share(count / total)}" for one, count in sorted(table.items()))
-        detail = f"of {total} answers: {known}" if total else ""
-        yield _compare(name, span, share, ok=ok, detail=detail, shown=_share)
-
-
-def _count(table: Mapping[str, int], key: str) -> int:
-    """Answers under a key; `v1` counts those of `employment:v1` and of any other model's v1."""
-    return sum(count for name, count in table.items() if name == key or name.endswith(f":{key}"))
-
-
-def _compare(
-    name: str, wanted: str, value: float, *, ok: bool, detail: str, shown: Callable[[float], str]
-) -> Check:
-    if math.isnan(value):
-        return _not_measured(name, wanted, "there is nothing to measure it by")
-    measured = shown(value)
-    return Check(
-        name=name,
+        name="schedule",
         wanted=wanted,
         measured=measured,
         ok=ok,
-        words=f"{name} is {measured}, {'as' if ok else 'not'} {wanted}: {detail}",
+        words=words,
+        place="whole run",
+        figure="schedule",
+        value=waited,
+        at_most=_MAX_WAITED,
     )
-
-
-def _not_measured(name: str, wanted: str, why: str) -> Check:
-    return Check(
-        name=name,
-        wanted=wanted,
-        measured="not measured",
-        ok=False,
-        words=f"{name} was not measured: {why}",
-    )
-
-
-def _share(share: float) -> str:
-    return f"{share * 100:.4g} %"
-
-
-def _per_second(rate: float) -> str:
-    return f"{rate:.1f}/s"
-
-
-def _time(seconds: float) -> str:
-    if seconds >= 1:
-        return f"{seconds:.2f} s"
-    return f"{seconds * 1e3:.3g} ms"

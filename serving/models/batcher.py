@@ -31,14 +31,9 @@ from serving.models.lane import Lane
 from serving.models.meter import BatchMeter
 from serving.models.runtime import Stop
 from serving.models.timing import Backlog
-from serving.models.waiting import DeadlineQueue, Inference, Waiter, Waiting
+from serving.models.waiting import SHARE, DeadlineQueue, Inference, Waiter, Waiting
 
 __all__ = ["Batcher"]
-
-_SHARE: Final = 0.6
-"""Part of the remaining time that waiting and running may be expected to take. In simulation
-60 % answers 90–97 % of capacity in time under overload, 100 % loses 18 points (reliability
-reference, section 2.2)."""
 
 _NEVER: Final = float("inf")
 
@@ -74,6 +69,7 @@ class Batcher:
         max_queue_size: Most requests waiting, per class.
         metrics: Where runs are counted.
         clock: Whose monotonic seconds deadlines are in.
+        lane: The thread for long runs; one of its own if none is given. Closed with the batcher.
     """
 
     def __init__(
@@ -86,6 +82,7 @@ class Batcher:
         max_queue_size: int,
         metrics: MetricsFile,
         clock: Clock,
+        lane: Lane | None = None,
     ) -> None:
         self.expired = 0
         """Production requests that ran out of time in the queue or during their run."""
@@ -103,7 +100,7 @@ class Batcher:
         self._meter = BatchMeter(metrics, model, version)
         self._backlog = Backlog()
         self._one_run = 0.0  # seconds that a full batch is expected to take
-        self._lane = Lane(f"sluice-{model}-{version}")
+        self._lane = lane or Lane(f"sluice-{model}-{version}")
         inputs = tuple(one.name for one in signature.inputs)
         self._queue = DeadlineQueue(inputs, alive=self._alive, drop=self._drop)
         self._shadows: deque[Waiting] = deque()
@@ -197,7 +194,7 @@ class Batcher:
             and (
                 self._queue.rows + rows > self._times.preferred
                 or len(self._queue) >= self._max_queue
-                or self._one_run >= _SHARE * remaining
+                or self._one_run >= SHARE * remaining
             )
         )
 
@@ -238,7 +235,10 @@ class Batcher:
                 wait,
                 "queue_full",
             )
-        if wait >= _SHARE * (deadline - now):
+        queue = self._queue
+        if wait >= SHARE * (deadline - now) and not queue.yields(
+            deadline, rows, now, each=wait / (queue.rows + rows)
+        ):
             raise Overloaded(
                 f"{self._name} is busy: about {wait * 1e3:.0f} ms to wait with "
                 f"{(deadline - now) * 1e3:.0f} ms left",

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from serving.errors import SluiceError
-from serving.files import stamp, try_lock
+from serving.files import stamp, sync_folder, try_lock
 from serving.recording.layout import SEAL, LogFolder, SegmentName
 from serving.recording.lock import held
 from serving.recording.parquet import SOURCES
@@ -259,7 +259,7 @@ def _rewrite(log: LogFolder, match: _Match, subject: Subject, done: RowsErased) 
             temporary.replace(match.path)
         else:
             match.path.unlink()
-        _sync_folder(match.path.parent)
+        sync_folder(match.path.parent)
     finally:
         temporary.unlink(missing_ok=True)
     done.labels_of |= stems
@@ -335,11 +335,3 @@ def _stems(rows: pa.Table) -> set[Stem]:
         for one, number in zip(ids, rows["row"].to_pylist(), strict=True)
         if one
     }
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

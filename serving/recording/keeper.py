@@ -22,7 +22,7 @@ import msgspec
 import pyarrow as pa
 
 from serving import logs
-from serving.config.monitoring import LogConfig
+from serving.config.schema import LogConfig
 from serving.config.snapshot_codec import dec_hook
 from serving.files import append_line, try_lock
 from serving.lifeline import die_with_parent

@@ -17,10 +17,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import pyarrow as pa
 
-from serving.config.monitoring import LogConfig
+from serving.config.schema import LogConfig
 from serving.metrics import MetricsFile
 from serving.recording.columns import digest_with, record_batch
 from serving.recording.layout import SEAL, LogFolder
@@ -36,7 +37,6 @@ _LOG = logging.getLogger("prediction-log")
 _CHUNK_ROWS: Final = 1024
 """Most rows turned into one batch: the event loop may have to wait for the GIL meanwhile."""
 
-_SCHEMAS: Final = 256
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT}
 _FREE_EVERY_SECONDS: Final = 1.0
 _WARN_EVERY_SECONDS: Final = 60.0
@@ -83,7 +83,8 @@ class PredictionLog:
         self._folder = folder.writer(node, name)
         self.ledger = _ledger(self._folder)
         self._hash: Callable[[Any], str] | None = None
-        self._schemas: dict[int, tuple[RowPlan, pa.Schema, bytes]] = {}
+        # A plan goes with its table, and what was worked out for it goes with the plan.
+        self._schemas: WeakKeyDictionary[RowPlan, tuple[pa.Schema, bytes]] = WeakKeyDictionary()
         self._observe = observe or _nobody
         self._random = (lottery or random.Random()).random  # noqa: S311 - a lottery, not a secret
         self._waiting: deque[Offer] = deque()
@@ -224,14 +225,11 @@ class PredictionLog:
         return self._hash(value)
 
     def _schema(self, plan: RowPlan) -> tuple[pa.Schema, bytes]:
-        found = self._schemas.get(id(plan))
+        found = self._schemas.get(plan)
         if found is None:
-            if len(self._schemas) >= _SCHEMAS:  # of tables replaced long ago
-                self._schemas.clear()
             schema = schema_of(plan)
-            # Holds the plan too: an id is only its own while it lives.
-            found = self._schemas[id(plan)] = plan, schema, schema.serialize().to_pybytes()
-        return found[1:]
+            found = self._schemas[plan] = schema, schema.serialize().to_pybytes()
+        return found
 
     def _segment(self, plan: RowPlan, schema: pa.Schema, shape: bytes, rows: int) -> "_Open | None":
         key = plan.model, plan.version, shape

@@ -7,7 +7,7 @@ import msgspec
 from numpy.typing import NDArray
 
 from serving.config.frozen_bins import Reference
-from serving.config.monitoring import ModelLog, RoleShares
+from serving.config.schema import ModelLog, RoleShares
 from serving.types import TensorMetadata
 
 __all__ = ["STATIONS", "Column", "Policy", "RowPlan", "plan_rows"]
@@ -38,9 +38,13 @@ class Column(msgspec.Struct, frozen=True):
 
 
 class RowPlan:
-    """Everything about names, types and privacy that a row of this version needs."""
+    """Everything about names, types and privacy that a row of this version needs.
+
+    It ends with its table: whoever keeps something by a plan refers to it weakly.
+    """
 
     __slots__ = (
+        "__weakref__",
         "batchable",
         "digest",
         "direct",

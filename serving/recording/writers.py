@@ -1,7 +1,5 @@
 """Writers of the log that are gone: what they had counted, and what a crash cost."""
 
-import fcntl
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from serving.files import append_line
+from serving.files import append_line, is_held
 from serving.recording.layout import LogFolder
 from serving.recording.ledger import DROPPED, read_ledger
 
@@ -53,16 +51,9 @@ class _Converted(msgspec.Struct):
 def is_alive(folder: Path) -> bool:
     """Whether a writer's process still runs: it holds its ledger."""
     try:
-        descriptor = os.open(folder / "ledger", os.O_RDWR | os.O_CLOEXEC)
+        return is_held(folder / "ledger")
     except FileNotFoundError:
         return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 def note_converted(folder: Path, segment: str, rows: int) -> None:

@@ -12,6 +12,7 @@ __all__ = [
     "number",
     "percent",
     "probability",
+    "short_time",
     "span",
     "tick",
 ]
@@ -57,6 +58,18 @@ def span(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds / size:g} {unit}"
     return f"{seconds:g} s"
+
+
+def short_time(seconds: float) -> str:
+    """A short time in the unit that needs no zeros, three digits of it: `1.25 ms`."""
+    if seconds == 0:
+        return "0"
+    # From where three digits would round to a thousand of the smaller unit.
+    if abs(seconds) >= 0.9995:
+        return f"{seconds:.3g} s" if abs(seconds) < 999.5 else f"{seconds:,.0f} s"
+    if abs(seconds) >= 0.9995e-3:
+        return f"{seconds * 1e3:.3g} ms"
+    return f"{seconds * 1e6:.3g} µs"
 
 
 def tick(value: float) -> str:

@@ -9,8 +9,7 @@ from typing import Final
 
 import msgspec
 
-from serving.config.rollout import RolloutConfig, step_words
-from serving.config.schema import ModelConfig
+from serving.config.schema import ModelConfig, RolloutConfig, step_words
 from serving.config.snapshot import RolloutTraffic, Snapshot, StagedVersion
 from serving.rollout.baking import spans
 from serving.rollout.state import Arms, Cause, RolloutState

@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from serving.config.rollout import RolloutConfig, Step
+from serving.config.schema import RolloutConfig, Step
 from serving.config.units import Seconds
 from serving.rollout.judge import learns_in
 from serving.rollout.standing import RuleStanding

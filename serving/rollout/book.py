@@ -19,7 +19,7 @@ from typing import Final
 
 import msgspec
 
-from serving.config.rollout import Rule
+from serving.config.schema import Rule
 from serving.rollout.bitmap import Bitmap, places
 from serving.rollout.counts import BATCHES, SAMPLED, BookCounts, Pair
 from serving.rollout.credible import check

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from serving.config.rollout import Rule
+from serving.config.schema import Rule
 from serving.rollout.bitmap import Bitmap
 from serving.rollout.book import Book
 from serving.rollout.counts import BookCounts

@@ -17,7 +17,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from serving.config.rollout import Breach
+from serving.config.schema import Breach
 from serving.rollout.baking import (
     Look,
     evidence_of,

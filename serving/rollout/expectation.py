@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-from serving.config.rollout import RolloutConfig, Rule
+from serving.config.schema import RolloutConfig, Rule
 from serving.rollout.evidence.power import divergence, shared
 from serving.rollout.evidence.relative_risk import FACTORS
 from serving.rollout.judge import deciding

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from serving.config.rollout import RolloutConfig, Step, step_words
+from serving.config.schema import RolloutConfig, Step, step_words
 from serving.rollout.expectation import Expectation, expectations
 from serving.rollout.forecast_words import blind, cannot_arrive, unproven
 

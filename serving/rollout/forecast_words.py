@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from serving.config.rollout import Rule, Step, step_words
+from serving.config.schema import Rule, Step, step_words
 
 __all__ = ["blind", "cannot_arrive", "span", "unproven"]
 

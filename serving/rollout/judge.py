@@ -8,7 +8,7 @@ is not. Rules of `dry_run` decide nothing and spend nothing; thresholds have no 
 
 from collections.abc import Mapping
 
-from serving.config.rollout import RolloutConfig, Rule
+from serving.config.schema import RolloutConfig, Rule
 from serving.config.snapshot import RolloutTraffic
 from serving.rollout.evidence.power import shared
 from serving.rollout.judged.case import Case

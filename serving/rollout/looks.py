@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from serving.config.rollout import RolloutConfig, Rule
+from serving.config.schema import RolloutConfig, Rule
 from serving.rollout.evidence.relative_risk import total
 from serving.rollout.evidence.threshold import Mark, Sustained, latest, marked, quantile, sustained
 

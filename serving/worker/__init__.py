@@ -1,1 +1,37 @@
-"""The data-plane process."""
+"""The data-plane process: from a connection to an answer.
+
+A request's way, in order; `pipeline.py` is the file to read first:
+
+    http*.py arrival.py   HTTP/1.1: bytes to a call (`http_connection.py` first), and back
+    grpc*.py              gRPC, natively or over grpc.aio (`grpc_inference.py` first)
+    plane.py gateway.py   what listeners call, and what answers them
+    admission.py          who is calling, by when, and is there room
+    pipeline.py trip.py   the stations, and where a request is among them
+    table.py lane.py      what is served: every version with all that a request needs, resolved
+    join*.py features.py  what the model takes, from what was sent and what the store has
+    upstreams.py          how each version is reached (`serving.upstream`)
+    fallback.py mirror.py a canary that failed; copies for shadows
+    tally.py tracing.py predictions.py drift_counts.py
+                          counters, spans, the prediction log, counts for drift
+
+What a rollout is told:
+
+    evidence.py evidence_*.py in_flight.py
+                          who met which version and what came of it (`evidence_watch.py` first)
+    hard_stop.py          a canary that plainly fails is stopped here and at once
+
+The process:
+
+    process.py command_line.py settings.py life.py
+                          wiring, what it is told, how it begins and ends
+    snapshots.py model_files.py
+                          what is to be served, and its files
+    private.py node_metrics.py
+                          what the engine and control ask, and are told
+    spread*.py            which worker a fresh connection goes to
+    departure.py steering.py
+                          leaving without a connection being reset
+    quarantine.py first_tries.py
+                          versions that crash workers
+    host.py host_plane.py the process of a `dedicated` version
+"""

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from serving.config.frozen_bins import digest_of
 from serving.drift.bins import Counts
@@ -13,7 +14,6 @@ from serving.recording.row_plan import RowPlan
 
 __all__ = ["DriftCounts"]
 
-_PLANS = 256
 _LOG = logging.getLogger("drift")
 
 
@@ -30,24 +30,22 @@ class DriftCounts:
             self._file = CountsFile(path)
         except OSError as error:
             _LOG.warning("drift is not counted by this worker: %s", error)
-        self._known: dict[tuple[int, str], tuple[RowPlan, Counting, Counts]] = {}
+        # By plan and role. A plan goes with its table, and its counting with the plan.
+        self._known: WeakKeyDictionary[RowPlan, dict[str, tuple[Counting, Counts]]]
+        self._known = WeakKeyDictionary()
 
     def __call__(self, plan: RowPlan, offers: Sequence[Offer]) -> None:
         """Count answered requests of one plan, role and list of outputs."""
         if plan.reference is None or self._file is None or not offers[0].fine:
             return
         role = offers[0].role
-        known = self._known.get((id(plan), role))
+        known = self._known.setdefault(plan, {}).get(role)
         if known is None:
-            if len(self._known) >= _PLANS:  # of tables replaced long ago
-                self._known.clear()
             counting = Counting(plan.reference, plan)
             digest = digest_of(plan.reference)
             key = CountKey(plan.model, plan.version, role, digest, counting.layout)
-            # Holds the plan too: an id is only its own while it lives.
-            known = plan, counting, self._file.vector(key)
-            self._known[id(plan), role] = known
-        _, counting, vector = known
+            known = self._known[plan][role] = counting, self._file.vector(key)
+        counting, vector = known
         vector += counting.count(offers)
 
     def close(self) -> None:

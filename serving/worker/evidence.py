@@ -1,6 +1,7 @@
 """A worker's evidence of rollouts: who is watched, and that control hears of it.
 
-Read `evidence_watch` for what a request does, `evidence_counting` for what becomes of it,
+Read `evidence_watch` for what a request does, `evidence_notes` for what it leaves behind,
+`evidence_counting` and `evidence_signals` for what becomes of that,
 `evidence_sender` for how it travels, and `evidence_orphans` for workers that died.
 """
 

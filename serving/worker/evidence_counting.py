@@ -13,82 +13,23 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.rollout.wire import CELLS, Arms, Batch, Cells, Share
+from serving.rollout.wire import CELLS, Batch, Share
 from serving.worker.evidence_faults import Fault
+from serving.worker.evidence_notes import (
+    CANARY,
+    DEFAULTED,
+    FAULTY,
+    KEYLESS,
+    PRODUCTION,
+    UNWELL,
+    Notes,
+)
 from serving.worker.evidence_rules import CountPlan, PredictionRule, label_of
+from serving.worker.evidence_signals import NOBODY, Signal, Told
 
-__all__ = [
-    "CANARY",
-    "DEFAULTED",
-    "FAULTY",
-    "KEYLESS",
-    "PRODUCTION",
-    "UNWELL",
-    "Counting",
-    "Notes",
-    "Told",
-]
-
-CANARY: Final = 0
-PRODUCTION: Final = 1
-
-UNWELL: Final = 2
-"""Flag: some view's status was not OK."""
-
-DEFAULTED: Final = 4
-"""Flag: a default stood for a value, so that the answer says nothing of the version."""
-
-KEYLESS: Final = 8
-"""Flag: the request has no key; its place is 0."""
-
-FAULTY: Final = 16
-"""Flag: it was not answered; `Notes.faults` says why."""
+__all__ = ["Counting"]
 
 _ARM: Final = 1
-
-
-class Notes:
-    """What requests of one probability have left behind, in the order they ended.
-
-    Columns, and no object a request: hundreds of those would wait for the next batch, out of the
-    processor's caches and in the garbage collector's way.
-    """
-
-    __slots__ = ("faults", "kinds", "met", "place", "places", "seconds", "took", "value", "values")
-
-    def __init__(self) -> None:
-        self.places = array("Q")
-        """Where the key falls; 0 if there is none."""
-
-        self.seconds = array("d")
-        self.kinds = bytearray()
-        """Arm and flags."""
-
-        self.values: list[Any] = []
-        """Of the plan's only source, a tuple of several, None; empty if the plan has none."""
-
-        self.faults: list[tuple[int, Fault]] = []
-        """Which were not answered, by their number, and why."""
-
-        self.met = [0, 0]
-        """Requests without a key that were drawn, for the canary and for production."""
-
-        # Bound once: these are called for every request.
-        self.place = self.places.append
-        self.took = self.seconds.append
-        self.value = self.values.append
-
-    def __len__(self) -> int:
-        return len(self.kinds)
-
-    def clear(self) -> None:
-        """They are counted."""
-        del self.places[:]
-        del self.seconds[:]
-        del self.kinds[:]
-        self.values.clear()
-        self.faults.clear()
-
 
 _LABELS: Final = 64
 """Classes told apart; more are counted together, as `other`."""
@@ -101,80 +42,6 @@ _Mask = NDArray[np.bool_] | None
 """None: all of them."""
 
 
-class Told:
-    """Which numbers below `size` have been told of: one bit each."""
-
-    def __init__(self, size: int = CELLS) -> None:
-        self._bits = np.zeros(size >> 3, np.uint8)  # pages that nobody touches cost nothing
-
-    def fresh(self, numbers: NDArray[np.uint32]) -> NDArray[np.intp]:
-        """Where among these are those not told of, each number once, in order; they are now."""
-        byte = numbers >> 3
-        bit = _BITS[numbers & 7]
-        at = np.flatnonzero((self._bits[byte] & bit) == 0)
-        if len(at) > 1:
-            order = at[np.argsort(numbers[at], kind="stable")]
-            ordered = numbers[order]
-            first = np.empty(len(order), np.bool_)
-            first[0] = True
-            np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
-            at = np.sort(order[first])
-        if len(at):
-            np.bitwise_or.at(self._bits, byte[at], bit[at])
-        return at
-
-
-_BITS: Final = (1 << np.arange(8)).astype(np.uint8)
-
-
-class _Signal:
-    """Keys of one signal, until the batch is closed; with bins if a rule has them."""
-
-    __slots__ = ("_arms", "_cells", "_codes", "unkeyed")
-
-    def __init__(self) -> None:
-        self._cells: list[NDArray[np.uint32]] = []
-        self._arms: list[NDArray[np.uint8]] = []
-        self._codes: list[NDArray[np.int64]] = []
-        self.unkeyed: dict[int, list[int]] = {}
-        """By bin: requests without a key, of the canary and of production."""
-
-    def add(
-        self,
-        cells: NDArray[np.uint32],
-        arms: NDArray[np.uint8],
-        codes: NDArray[np.int64] | None = None,
-    ) -> None:
-        self._cells.append(cells)
-        self._arms.append(arms)
-        self._codes.append(np.zeros(len(cells), np.int64) if codes is None else codes)
-
-    def wire(self) -> dict[int, Arms]:
-        """By bin: cells of both arms."""
-        keys: dict[int, bytes] = {}
-        if self._cells:
-            # Sorted by bin and arm, each pair is one stretch.
-            kind = np.concatenate(self._codes) * 2 + np.concatenate(self._arms)
-            order = np.argsort(kind, kind="stable")
-            cells = np.concatenate(self._cells).astype("<u4")[order]
-            kinds, starts = np.unique(kind[order], return_index=True)
-            ends = [*starts.tolist()[1:], len(cells)]
-            for one, start, end in zip(kinds.tolist(), starts.tolist(), ends, strict=True):
-                keys[one] = cells[start:end].tobytes()
-        codes = dict.fromkeys([one >> 1 for one in keys]) | dict.fromkeys(self.unkeyed)
-        found = {}
-        for code in codes:
-            canary, production = self.unkeyed.get(code, (0, 0))
-            found[code] = Arms(
-                Cells(keys.get(code * 2 + CANARY, b""), canary),
-                Cells(keys.get(code * 2 + PRODUCTION, b""), production),
-            )
-        return found
-
-
-_NOBODY: Final = Arms(Cells(), Cells())
-
-
 class _Open:
     """What one probability has gathered since the last batch."""
 
@@ -182,15 +49,15 @@ class _Open:
 
     def __init__(self) -> None:
         self.requests = [0, 0]
-        self.exposed = _Signal()
-        self.events: dict[str, _Signal] = {}
-        self.binned: dict[PredictionRule, _Signal] = {}
+        self.exposed = Signal()
+        self.events: dict[str, Signal] = {}
+        self.binned: dict[PredictionRule, Signal] = {}
         self.excluded: dict[str, list[int]] = {}
 
-    def signal(self, name: str) -> _Signal:
+    def signal(self, name: str) -> Signal:
         found = self.events.get(name)
         if found is None:
-            found = self.events[name] = _Signal()
+            found = self.events[name] = Signal()
         return found
 
     def exclude(self, reason: str, arm: int, count: int) -> None:
@@ -227,7 +94,7 @@ class Counting:
         self._exposed = Told(2 * CELLS)
         self._copied = Told()
         self._open: dict[float, _Open] = {}
-        self._shadow: dict[str, _Signal] = {}
+        self._shadow: dict[str, Signal] = {}
         self._copies = 0
         self._seconds: tuple[list[float], list[float]] = ([], [])
         self._labels: dict[str, int] = {}
@@ -309,7 +176,7 @@ class Counting:
         return batch
 
     def _share(self, rho: float, one: _Open) -> Share:
-        events = {name: signal.wire().get(0, _NOBODY) for name, signal in one.events.items()}
+        events = {name: signal.wire().get(0, NOBODY) for name, signal in one.events.items()}
         labels = {code: label for label, code in self._labels.items()}
         for rule, signal in one.binned.items():
             for code, arms in signal.wire().items():
@@ -318,7 +185,7 @@ class Counting:
                 else:
                     name = labels.get(code, "other")
                 events[f"{rule.name}:{name}"] = arms
-        exposed = one.exposed.wire().get(0, _NOBODY)
+        exposed = one.exposed.wire().get(0, NOBODY)
         return Share(rho, one.requests, exposed, events, one.excluded)
 
     # --- one signal ---------------------------------------------------------------------
@@ -431,7 +298,7 @@ class Counting:
             unkeyed = unkeyed[at] if unkeyed is not None else None
         signal = group.into.binned.get(rule)
         if signal is None:
-            signal = group.into.binned[rule] = _Signal()
+            signal = group.into.binned[rule] = Signal()
         if unkeyed is not None:
             alone = np.flatnonzero(unkeyed)
             codes = self._codes(rule, [said[one] for one in alone.tolist()])
@@ -467,10 +334,10 @@ class Counting:
             self._labels[label] = code
         return code
 
-    def _outcome(self, outcome: str) -> _Signal:
+    def _outcome(self, outcome: str) -> Signal:
         signal = self._shadow.get(outcome)
         if signal is None:
-            signal = self._shadow[outcome] = _Signal()
+            signal = self._shadow[outcome] = Signal()
         return signal
 
     def _sample(self, arms: NDArray[np.uint8], took: NDArray[np.float64]) -> None:
@@ -495,7 +362,7 @@ def _and_not(mask: _Mask, out: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return ~out if mask is None else mask & ~out
 
 
-def _add_unkeyed(signal: _Signal, code: int, arms: NDArray[np.uint8]) -> None:
+def _add_unkeyed(signal: Signal, code: int, arms: NDArray[np.uint8]) -> None:
     production = int(arms.sum())
     if len(arms):
         counts = signal.unkeyed.setdefault(code, [0, 0])

@@ -26,7 +26,7 @@ from serving.rollout.wire import (
     folded_key,
     scramble_of,
 )
-from serving.worker.evidence_counting import CANARY, PRODUCTION
+from serving.worker.evidence_notes import CANARY, PRODUCTION
 from serving.worker.in_flight import SUFFIX, Found, Word, find
 
 __all__ = ["KILLED", "last_batch", "speak_for_the_dead"]

@@ -4,9 +4,7 @@ from typing import Any
 
 import msgspec
 
-from serving.config.monitoring import PredictionConfig
-from serving.config.rollout import HardStops, RolloutConfig
-from serving.config.schema import ModelConfig
+from serving.config.schema import HardStops, ModelConfig, PredictionConfig, RolloutConfig
 from serving.config.snapshot import RolloutTraffic
 from serving.drift.counting import output_column
 

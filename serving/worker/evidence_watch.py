@@ -18,17 +18,17 @@ from serving.config.snapshot import RolloutTraffic
 from serving.rollout.wire import Batch, scramble_of
 from serving.traffic.table import Decision
 from serving.upstream import Inference
-from serving.worker.evidence_counting import (
+from serving.worker.evidence_counting import Counting
+from serving.worker.evidence_faults import Fault
+from serving.worker.evidence_notes import (
     CANARY,
     DEFAULTED,
     FAULTY,
     KEYLESS,
     PRODUCTION,
     UNWELL,
-    Counting,
     Notes,
 )
-from serving.worker.evidence_faults import Fault
 from serving.worker.evidence_rules import compile_plan
 from serving.worker.hard_stop import HardStop
 from serving.worker.in_flight import SUFFIX, InFlight, Owner, Word

@@ -3,7 +3,7 @@
 from collections import deque
 from typing import Final
 
-from serving.config.rollout import HardStops
+from serving.config.schema import HardStops
 from serving.rollout.alone import fails_alone, nearly_all
 
 __all__ = ["HardStop"]

@@ -10,7 +10,6 @@ import contextlib
 import logging
 import os
 import signal
-import socket
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +27,7 @@ from serving.errors import InvalidArtifact
 from serving.metrics import MetricsFile
 from serving.protocol.tensors import TensorLimits
 from serving.tasks import end
+from serving.unix_socket import bound_for_owner
 from serving.upstream.inline import InlineUpstream
 from serving.worker.host_plane import HostPlane
 from serving.worker.http import HttpListener
@@ -129,15 +129,7 @@ class ModelHost:
         # Under its final name only once it accepts: callers connect as soon as they see it.
         self._socket.unlink(missing_ok=True)
         fresh = self._socket.with_suffix(".new")
-        fresh.unlink(missing_ok=True)
-        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        previous = os.umask(0o177)
-        try:
-            listening.bind(str(fresh))
-        finally:
-            os.umask(previous)
-        listening.listen(_BACKLOG)
-        await self._http.start([listening], None)
+        await self._http.start([bound_for_owner(fresh, backlog=_BACKLOG)], None)
         fresh.rename(self._socket)
         self._state = "ready"
         self._log.info("serving %s", self.spec.name)

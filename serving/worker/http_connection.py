@@ -125,8 +125,8 @@ class Connection(asyncio.Protocol):
                     self._misses = 0
                     self._current = prepared
                     error = self._unauthorized(prepared)
-                    if error is None:
-                        self._start(prepared, body)
+                    if error is None:  # only heads of inferences are known
+                        self._infer(prepared, body)
                     else:
                         self.fail(error, prepared)
                     return
@@ -312,9 +312,7 @@ class Connection(asyncio.Protocol):
         route = prepared.route
         assert route is not None
         if route.answer is None:
-            self._phase = RUNNING
-            self.deadline = _NEVER
-            self._exchange.start(prepared, body, self._arrived, self._principal)
+            self._infer(prepared, body)
             return
         try:
             if prepared.encoding is not None:
@@ -326,6 +324,14 @@ class Connection(asyncio.Protocol):
             self.fail(error, prepared)
         else:
             self._send(code, payload, prepared)
+
+    def _infer(self, prepared: Prepared, body: bytes) -> None:
+        self._phase = RUNNING
+        self.deadline = _NEVER
+        if prepared.encoding is None:
+            self._exchange.ask(prepared, body, self._arrived, self._principal)
+        else:
+            self._exchange.inflate(prepared, body, self._arrived, self._principal)
 
     def turn(self) -> None:
         """Turn to what came while a request ran; for whoever is not called from reading."""
@@ -342,16 +348,20 @@ class Connection(asyncio.Protocol):
     ) -> None:
         """Send a successful inference."""
         shared = self._shared
-        usual = json_length is None and encoding is None and trace is None
-        if usual and prepared.plain and not shared.draining:
-            heads = shared.heads
-            if len(payload) < _JOIN_BYTES:
-                self._transport.write(b"%b%d\r\n\r\n%b" % (heads.json_ok, len(payload), payload))
+        if (
+            json_length is None
+            and encoding is None
+            and trace is None
+            and prepared.plain
+            and not shared.draining
+        ):
+            start, size = shared.heads.json_ok, len(payload)
+            if size < _JOIN_BYTES:
+                self._transport.write(b"%b%d\r\n\r\n%b" % (start, size, payload))
             else:
-                self._transport.writelines(
-                    (b"%b%d\r\n\r\n" % (heads.json_ok, len(payload)), payload)
-                )
-            self._remember(prepared)
+                self._transport.writelines((b"%b%d\r\n\r\n" % (start, size), payload))
+            if self._known is None or prepared is not self._known.prepared:
+                self._remember(prepared)
             self._next(close=False)
             return
         extra = b""

@@ -196,6 +196,8 @@ class HeadReader:
         Raises:
             Refusal: with 400, 405 (CONNECT), 417, 501 (transfer coding) or 505.
         """
+        # It holds our methods: together the two would be left to the garbage collector.
+        del self._parser
         raw = bytes(self._raw)
         line = raw[: raw.index(b"\r\n")].split(b" ")
         if len(line) != 3:

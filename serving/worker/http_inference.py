@@ -12,6 +12,7 @@ from serving.protocol import rest
 from serving.protocol.rest_plain import Envelope
 from serving.types import Call, InferRequest, InferResponse, Principal, TensorMetadata
 from serving.worker.http_request import Prepared
+from serving.worker.http_routes import Route
 from serving.worker.http_state import ListenerState
 from serving.worker.reply import Pending
 
@@ -44,7 +45,7 @@ class Client(Protocol):
         ...
 
     def turn(self) -> None:
-        """Go on: called after the two above, unless they were called from `Exchange.start`."""
+        """Go on: called after the two above, unless they were called from `Exchange.ask`."""
         ...
 
 
@@ -61,22 +62,20 @@ class Exchange:
         self._pending: Pending | asyncio.Task[None] | None = None
         """What the client waits for."""
 
-    def start(
+    def inflate(
         self, prepared: Prepared, body: bytes, arrived: float, principal: Principal | None
     ) -> None:
-        """Work on a request that is whole and allowed; `arrived` at that monotonic second."""
+        """`ask` once the body has been inflated."""
         self._prepared = prepared
-        if prepared.encoding is None:
-            self._ask(body, arrived, principal)
-        else:
-            inflating = self._inflate(prepared.encoding, body, arrived, principal)
-            self._pending = self._shared.loop.create_task(inflating)
+        inflating = self._inflate(prepared, body, arrived, principal)
+        self._pending = self._shared.loop.create_task(inflating)
 
     async def _inflate(
-        self, encoding: str, body: bytes, arrived: float, principal: Principal | None
+        self, prepared: Prepared, body: bytes, arrived: float, principal: Principal | None
     ) -> None:
         shared = self._shared
-        bounds = (encoding, shared.max_body, shared.max_inflate_ratio)
+        assert prepared.encoding is not None
+        bounds = (prepared.encoding, shared.max_body, shared.max_inflate_ratio)
         try:
             if len(body) < _INFLATE_OFFLOAD_BYTES:
                 body = rest.inflate(body, *bounds)
@@ -84,14 +83,24 @@ class Exchange:
                 body = await shared.loop.run_in_executor(None, rest.inflate, body, *bounds)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is answered
             self._pending = None
-            self._client.fail(error, self._prepared)
+            self._client.fail(error, prepared)
         else:
-            self._ask(body, arrived, principal)
+            self.ask(prepared, body, arrived, principal)
         self._client.turn()
 
-    def _ask(self, body: bytes, arrived: float, principal: Principal | None) -> None:
-        """Hand a request to the plane, which tells `answered` or `failed`."""
-        shared, prepared = self._shared, self._prepared
+    def ask(
+        self, prepared: Prepared, body: bytes, arrived: float, principal: Principal | None
+    ) -> None:
+        """Hand a request that is whole and allowed to the plane, which tells us what came of it.
+
+        Args:
+            prepared: its head.
+            body: not compressed.
+            arrived: the monotonic second of its first byte.
+            principal: who is calling.
+        """
+        shared = self._shared
+        self._prepared = prepared
         reached = False
         try:
             request = self._bodies.decode(shared, prepared, body)
@@ -159,10 +168,12 @@ class Exchange:
 class Bodies:
     """Reads the bodies of one connection; remembers what the last was like but for its numbers."""
 
-    __slots__ = ("_envelope", "_misses")
+    __slots__ = ("_envelope", "_misses", "_route")
 
     def __init__(self) -> None:
         self._envelope: Envelope | None = None
+        self._route: Route | None = None
+        """Whom that envelope was sent to."""
         self._misses = 0
 
     def decode(self, shared: ListenerState, prepared: Prepared, body: bytes) -> InferRequest:
@@ -171,12 +182,7 @@ class Bodies:
         assert route is not None
         known = self._envelope
         length = prepared.header_length
-        if (
-            known is not None
-            and length is None
-            and known.model == route.model
-            and known.version == route.version
-        ):
+        if known is not None and length is None and self._route is route:
             request = known.decode(body)
             if request is not None:
                 self._misses = 0
@@ -191,6 +197,7 @@ class Bodies:
         )
         if length is None and self._misses <= _MAX_MISSES:
             self._misses += 1
+            self._route = route
             self._envelope = Envelope.of(body, route.model, route.version, shared.tensor_limits)
         return request
 

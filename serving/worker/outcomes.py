@@ -90,13 +90,18 @@ class Outcomes:
             parameters["fallback"] = trip.decision.version
         if joined.batch is not None:
             parameters |= self._features(joined.batch)
+        names, arrays = joined.outputs, inference.outputs
+        if len(names) == len(arrays) == 1:  # mostly; a comprehension costs a frame
+            tensors = [Tensor(names[0], datatypes[names[0]], arrays[0])]
+        else:
+            tensors = [
+                Tensor(name, datatypes[name], array)
+                for name, array in zip(names, arrays, strict=True)
+            ]
         response = InferResponse(
             lane.model,
             lane.version,
-            [
-                Tensor(name, datatypes[name], array)
-                for name, array in zip(joined.outputs, inference.outputs, strict=True)
-            ],
+            tensors,
             request.id,
             parameters,
             lane.labels,

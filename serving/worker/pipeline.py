@@ -61,12 +61,7 @@ class _Waiter(msgspec.Struct, gc=False):
         reply, self.reply = self.reply, None
         assert reply is not None
         try:
-            try:
-                response = self.pipeline.inferred(self.trip, self.model, inference)
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is answered
-                reply.failed(error)
-            else:
-                reply.answered(self.trip.request, self.trip.call, response)
+            self.pipeline.inferred(self.trip, self.model, inference, reply)
         except Exception:  # noqa: BLE001 - the contract of `Reply` says that this cannot be
             _LOG.exception("an answer could not be handed over")
 
@@ -191,19 +186,25 @@ class Pipeline:
             raise
         return waiter
 
-    def inferred(self, trip: Trip, model: LiveModel, inference: Inference) -> InferResponse:
-        """Go on with a request that was begun. Raises, having taken it down."""
+    def inferred(self, trip: Trip, model: LiveModel, inference: Inference, reply: Reply) -> None:
+        """Go on with a request that was begun, and tell `reply`."""
         lane, decision = trip.lane, trip.decision
         assert lane is not None
         assert decision is not None
         trip.inference = inference
         try:
             response = self._answer(trip, lane, decision)
-        except BaseException as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is answered
             self.refuse(trip, error)
-            raise
-        self._after(trip, model, lane, decision)
-        return response
+            reply.failed(error)
+            return
+        if trip.trace is not None or decision.mirrors:
+            try:
+                self._after(trip, model, lane, decision)
+            except Exception as error:  # noqa: BLE001
+                reply.failed(error)
+                return
+        reply.answered(trip.request, trip.call, response)
 
     def _admit(self, trip: Trip, model: LiveModel) -> Decision:
         """Let a request in and pick its version; a rollout that counts hears of it."""

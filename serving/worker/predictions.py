@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from serving.config.keys import node_name
-from serving.config.monitoring import LogConfig
+from serving.config.schema import LogConfig
 from serving.config.snapshot_codec import enc_hook
 from serving.files import try_lock
 from serving.metrics import MetricsFile

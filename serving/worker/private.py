@@ -7,13 +7,14 @@ the files' owner can connect.
 import asyncio
 import contextlib
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
+
+from serving.unix_socket import bound_for_owner
 
 __all__ = ["PrivateSocket"]
 
@@ -43,12 +44,9 @@ class PrivateSocket:
 
     async def start(self) -> None:
         """Listen; a socket that a dead worker left behind is replaced."""
-        self._path.unlink(missing_ok=True)
-        previous = os.umask(0o177)
-        try:
-            self._server = await asyncio.start_unix_server(self._serve, str(self._path))
-        finally:
-            os.umask(previous)
+        self._server = await asyncio.start_unix_server(
+            self._serve, sock=bound_for_owner(self._path)
+        )
 
     async def stop(self) -> None:
         """Stop listening and remove the socket."""

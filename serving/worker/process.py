@@ -10,7 +10,6 @@ import contextlib
 import logging
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,8 @@ from typing import Any, Final
 import uvloop
 
 from serving.clock import SystemClock
-from serving.config.keys import STORE_VARIABLE, WorkerReport, WorkerState, node_name
+from serving.config.addresses import parse_address
+from serving.config.keys import WorkerReport, WorkerState, node_name
 from serving.config.schema import ModelConfig
 from serving.config.snapshot import Snapshot, StagedVersion
 from serving.metrics import MetricsFile
@@ -31,6 +31,7 @@ from serving.tasks import end
 from serving.upstream import Upstream
 from serving.upstream.inline import InlineUpstream
 from serving.worker.admission import Admission
+from serving.worker.command_line import parse_arguments, shared_socket
 from serving.worker.departure import RELEASE, Departure
 from serving.worker.evidence import Evidence
 from serving.worker.features import Features
@@ -56,7 +57,6 @@ from serving.worker.upstreams import Upstreams
 
 __all__ = ["Worker", "main"]
 
-_BACKLOG: Final = 2048
 _CLOSE_SECONDS: Final = 1.0
 _UNACCEPTED_SECONDS: Final = 0.5
 """Until a drain has closed the listening sockets, and some to spare."""
@@ -158,7 +158,7 @@ class Worker:
             *wiring, header_names=self._gateway.header_names, clock=clock, spread=self._spread
         )
         self._grpc = GrpcListener(*wiring, header_names=self._gateway.header_names, clock=clock)
-        ports = {_host_port(address)[1] for address in (arguments.http, arguments.grpc)}
+        ports = {parse_address(one).port for one in (arguments.http, arguments.grpc)}
         self._departure = Departure(self._data / "run", self._name, ports)
         self._private = PrivateSocket(
             self._data / "run" / f"{self._name}.sock",
@@ -216,10 +216,9 @@ class Worker:
     async def _listen(self) -> None:
         self._mirror.start()
         async with self._departure.turn():
-            host, port = _host_port(self._arguments.http)
-            await self._http.start([_shared_socket(host, port)], self._settings.http_tls)
-            host, port = _host_port(self._arguments.grpc)
-            await self._grpc.start(host, port, self._settings.grpc_credentials)
+            http, grpc = parse_address(self._arguments.http), parse_address(self._arguments.grpc)
+            await self._http.start([shared_socket(http)], self._settings.http_tls)
+            await self._grpc.start(grpc.host, grpc.port, self._settings.grpc_credentials)
             self._departure.release()  # what one that was killed while it left has left behind
         settle_memory()
         self._state = "ready"
@@ -382,50 +381,9 @@ class Worker:
         self._settings.credentials.refresh()
 
 
-def _host_port(address: str) -> tuple[str, int]:
-    host, _, port = address.rpartition(":")
-    return host.strip("[]"), int(port)
-
-
-def _shared_socket(host: str, port: int) -> socket.socket:
-    """Listen on a port that the other workers share; the kernel spreads the connections."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    listener.bind((host, port))
-    listener.listen(_BACKLOG)
-    return listener
-
-
-def _arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m serving.worker.process",
-        description="One data-plane process. An engine starts it; see `sluice up`.",
-    )
-    parser.add_argument("--data", required=True, help="data directory")
-    parser.add_argument("--config", required=True, help="configuration directory")
-    parser.add_argument("--worker", required=True, type=int, help="this worker's number")
-    parser.add_argument("--http", required=True, help="host:port shared by all workers")
-    parser.add_argument("--grpc", required=True, help="host:port shared by all workers")
-    # Taken out of the environment, so that no process of ours inherits a password by accident.
-    store = os.environ.pop(STORE_VARIABLE, None)
-    parser.add_argument(
-        "--store",
-        default=store,
-        required=store is None,
-        help=f"redis://, rediss:// or unix:// address [default: ${STORE_VARIABLE}]",
-    )
-    parser.add_argument("--parent", type=int, help="exit when this process does")
-    parser.add_argument(
-        "--generation", type=int, default=0, help="settings to go by [default: CONFIG's own]"
-    )
-    return parser.parse_args(argv)
-
-
 def main(argv: list[str] | None = None, *, run: Callable[..., Any] = uvloop.run) -> int:
     """Run a worker until it has drained (exit 0), or say why that is impossible (exit 1)."""
-    arguments = _arguments(argv)
+    arguments = parse_arguments(argv)
     arguments.pid = os.getpid()
     name = f"worker-{arguments.worker}"
 

@@ -13,7 +13,6 @@ worker that dies takes what waits for it along, as it does with its own accept q
 import array
 import asyncio
 import logging
-import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Final, Protocol
 
 from serving.clock import Clock
 from serving.metrics import MetricsFile
+from serving.unix_socket import bound_for_owner
 from serving.worker.spread_choice import choose, is_even
 from serving.worker.spread_table import WORKERS, SpreadTable
 
@@ -109,7 +109,7 @@ class Spreading:
         self._adopt = adopt
         try:
             table = SpreadTable(self._run, self._me, self._clock)
-            self._inbox = _bound(self._path(self._me))
+            self._inbox = bound_for_owner(Path(self._path(self._me)), socket.SOCK_DGRAM)
         except OSError as error:
             _log.warning("connections are not spread over workers: %s", error.strerror)
             return
@@ -199,18 +199,3 @@ class Spreading:
 
 def _datagrams() -> socket.socket:
     return socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-
-
-def _bound(path: str) -> socket.socket:
-    """A socket under that name that only the user may send to; a dead worker's is replaced."""
-    Path(path).unlink(missing_ok=True)
-    bound = _datagrams()
-    previous = os.umask(0o177)
-    try:
-        bound.bind(path)
-    except BaseException:
-        bound.close()
-        raise
-    finally:
-        os.umask(previous)
-    return bound

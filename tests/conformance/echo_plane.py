@@ -68,7 +68,7 @@ class EchoPlane(InTasks):
         self.cancelled = threading.Event()
         self.running = 0
         self._waiting: list[asyncio.Future[None]] = []
-        self._failures: dict[str, Callable[[], BaseException]] = {
+        self.failures: dict[str, Callable[[], BaseException]] = {
             "failing": lambda: InferenceFailed("the model failed on this input"),
             "broken": lambda: RuntimeError(SECRET),
             "overloaded": lambda: Overloaded("queue is full", retry_after_seconds=2.4),
@@ -163,7 +163,7 @@ class EchoPlane(InTasks):
         self._check(request.model, request.version)
         self.calls.append(call)
         self.requests.append(request)
-        failure = self._failures.get(request.model)
+        failure = self.failures.get(request.model)
         if failure is not None:
             raise failure()
         if request.model == "slow":

@@ -17,6 +17,7 @@ import log_kit
 import onnx_models
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from waiting_kit import until
 
 BODY = {"inputs": [{"name": "X", "datatype": "FP32", "shape": [1, 1], "data": [21]}]}
 PATH = "/v2/models/m/infer"
@@ -136,10 +137,10 @@ def test_a_full_disk_costs_rows_and_no_request(
     gateway(folder, path=str(small_disk / "log"), flush="50ms")
     with gateway_kit.running(folder) as running:
         with load_kit.load(running.http, PATH, BODY, rate=200) as load:
-            log_kit.until(lambda: outcomes(running).get("disk_full", 0) > 100)
+            until(lambda: outcomes(running).get("disk_full", 0) > 100)
             full = outcomes(running)
             (small_disk / "ballast").unlink()
-            log_kit.until(lambda: outcomes(running)["logged"] > full["logged"] + 100)
+            until(lambda: outcomes(running)["logged"] > full["logged"] + 100)
         counts = settled(running, lambda c: c["offered"] == len(load.outcomes))
     rows = logged_rows(small_disk)
 

@@ -7,7 +7,7 @@ import gateway_kit
 import onnx_models
 from prometheus_client.parser import text_string_to_metric_families
 
-from serving.metrics import FAMILIES
+from serving.metric_families import FAMILIES
 
 ROW = {"name": "X", "datatype": "FP32", "shape": [1, 1], "data": [21]}
 # Spans need tracing; rows and ages a request that reads features: `test_gateway_features.py`.

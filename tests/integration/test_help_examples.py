@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 import gateway_kit
+import loadtest_kit
 import loadtest_target_kit
 import parquet_log
 import pytest
@@ -22,6 +23,7 @@ import yaml
 
 from serving.cli.app import app
 from serving.drift.verdict import LEVELS
+from serving.loadtest.report.document import to_json
 from serving.quarantine import register
 from serving.quarantine.decision import Crash, Suspect
 
@@ -80,6 +82,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[gateway_kit.Runni
     with gzip.open(folder / "export.csv.gz", "wt") as export:
         export.write("id,MAR,RELP,ESP,MIG\n9,1,0,,3\n")
     (folder / "load.csv").write_text("seconds,rps\n0,100\n15,4000\n30,200\n")
+    (folder / "before.json").write_bytes(to_json(loadtest_kit.report()))
     gateway = copy / "gateway.yaml"
     gateway.write_text(re.sub(r"127\.0\.0\.1:800\d", "127.0.0.1:0", gateway.read_text()))
     if "\nlog:" not in gateway.read_text():

@@ -129,6 +129,72 @@ def test_a_trace_can_be_replayed(demo: gateway_kit.Running, tmp_path: Path) -> N
     assert json.loads(done.stdout)["whole"]["figures"]["ok"] == 20
 
 
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_a_model_and_a_rate_are_a_load_test(
+    demo: gateway_kit.Running, tmp_path: Path, protocol: str
+) -> None:
+    """The target says what the model takes; what is printed is the scenario, and can be run."""
+    target = f"{protocol}://{demo.http if protocol == 'http' else demo.grpc}"
+    options = ("--target", target, "--model", "employment", "--rate", "40", "--slo", "error_rate=0")
+    printed = sluice(*options, "--seconds", "0.5", "--deadline", "20s", "--print")
+
+    assert printed.returncode == 0, printed.stderr
+    document = yaml.safe_load(printed.stdout)
+    assert list(document["requests"][0]["entity"]) == ["person_id"]
+    file = tmp_path / "kept.yaml"
+    file.write_text(yaml.safe_dump(document | {"max_lag": "60s", "timeout": "30s"}))
+    done = sluice(file, "--json", "-")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["phases"][0]["name"] == "steady"
+
+
+def test_without_a_print_the_options_are_run(demo: gateway_kit.Running) -> None:
+    """From the gateway on this machine, found by its data directory."""
+    done = sluice(
+        *("--data", demo.data, "--model", "employment", "--entity", "person_id=1..5"),
+        *("--seconds", "0.5", "--slo", "throughput=1000000", "--json", "-"),
+    )
+
+    assert done.returncode == 1
+    report = json.loads(done.stdout)
+    assert report["target"] == f"http://{demo.http}"
+    assert [check["ok"] for check in report["slos"] if "throughput" in check["name"]] == [False]
+
+
+def test_a_run_is_compared_with_the_one_before(demo: gateway_kit.Running, tmp_path: Path) -> None:
+    """Its ratios are shown and judged; without the one before they are not measured."""
+    slos = [{"against": {"p50": 1000, "throughput": 0.5}}]
+    scenario = write(tmp_path, f"http://{demo.http}", slos=slos)
+    first = sluice(scenario, "--json", tmp_path / "before.json")
+    assert first.returncode == 1
+    assert "no run before was named" in first.stdout
+    done = sluice(scenario, "--against", tmp_path / "before.json", "--json", "-")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["against"]["differences"] == []
+    refused = sluice(scenario, "--against", tmp_path / "gone.json")
+    assert (refused.returncode, "--against" in refused.stderr) == (2, True)
+
+
+def test_what_cannot_be_asked_is_said_before_a_run(
+    demo: gateway_kit.Running, tmp_path: Path, unused_tcp_port: int
+) -> None:
+    """Wrong usage is 2, a model the target lacks 1, nobody there 3."""
+    http = f"http://{demo.http}"
+    nobody = f"http://127.0.0.1:{unused_tcp_port}"
+    for code, words, arguments in (
+        (2, "give a SCENARIO, or --model", ()),
+        (2, "leave them out, or SCENARIO", (write(tmp_path, http), "--model", "m")),
+        (2, "did you mean `p99`?", ("--target", http, "--model", "employment", "--slo", "p98=1s")),
+        (2, "is no range of keys", ("--target", http, "--model", "m", "--entity", "id=5")),
+        (2, "there is no folder", (write(tmp_path, http), "--html", tmp_path / "no" / "a.html")),
+        (1, "'gone' is not found", ("--target", http, "--model", "gone")),
+        (3, "--target asks one elsewhere", ("--target", nobody, "--model", "m")),
+    ):
+        done = sluice(*arguments)
+        assert (done.returncode, words in done.stderr) == (code, True), done.stderr
+
+
 def test_mistakes_are_exit_2_with_file_and_line(tmp_path: Path) -> None:
     """All of them, and nothing is sent."""
     scenario = write(tmp_path, "http://127.0.0.1:1", rate=1, slos=[{"p98": "1s"}])

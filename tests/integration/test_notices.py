@@ -19,7 +19,7 @@ from monitoring_kit import Receiver
 from notice_kit import START, happened, notices, plan, standing
 
 from serving.clock import ManualClock
-from serving.config.rollout import RolloutConfig
+from serving.config.schema import RolloutConfig
 from serving.control.notice_log import Settled, read
 from serving.control.outbound import DeliveryFailed, Reach, post
 from serving.control.patience import GIVE_UP_SECONDS
@@ -243,7 +243,7 @@ from pathlib import Path
 
 import notice_kit
 from serving.clock import ManualClock
-from serving.config.rollout import RolloutConfig
+from serving.config.schema import RolloutConfig
 
 async def main():
     made = notice_kit.notices(Path(sys.argv[1]), ManualClock(wall=notice_kit.START))

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from monitoring_kit import Receiver
 
-from serving.config.monitoring import RetrainConfig
+from serving.config.schema import RetrainConfig
 from serving.config.snapshot_codec import dec_hook
 from serving.control.deliveries import Courier
 from serving.control.outbound import DeliveryFailed

@@ -13,7 +13,7 @@ import pytest
 
 from serving.config.keys import STORE_VARIABLE
 from serving.control import process as control_process
-from serving.worker import process as worker_process
+from serving.worker import command_line
 
 PASSWORD = "hush-nobody-may-read-this"
 
@@ -43,7 +43,7 @@ def test_no_child_shows_the_stores_password_to_other_users(tmp_path: Path) -> No
 Read = Callable[[list[str]], argparse.Namespace]
 READERS = {
     "control": (control_process.parse_arguments, ["--admin", "a:1"]),
-    "worker": (worker_process._arguments, ["--worker", "0", "--http", "a:1", "--grpc", "a:2"]),
+    "worker": (command_line.parse_arguments, ["--worker", "0", "--http", "a:1", "--grpc", "a:2"]),
 }
 
 

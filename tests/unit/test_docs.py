@@ -4,17 +4,16 @@ import re
 from pathlib import Path
 
 import pytest
+from docs_kit import PAGES, ROOT, name_of, prose, quoted
 
 from serving.cli.app import COMMANDS
 from serving.config import schema
 from serving.control.drift_families import drift_families
 from serving.control.exposition import own_families
 from serving.control.rollout_families import rollout_families
-from serving.metrics import FAMILIES
+from serving.metric_families import FAMILIES
 from serving.protocol.status import STATUS
 
-ROOT = Path(__file__).parents[2]
-PAGES = sorted((ROOT / "docs").glob("*.md"))
 TOP = "serving|feature_cache|configs|loadtests|tests|docs"
 SECTIONS = {
     "limits": schema.Limits,
@@ -37,21 +36,20 @@ CONTROLS_OWN = {
 }
 
 
-def prose(page: Path) -> str:
-    """The page without its fenced blocks."""
-    return re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
-
-
-def quoted(text: str) -> list[str]:
-    """Everything between single backticks."""
-    return re.findall(r"`([^`\n]+)`", text)
-
-
 def missing_paths(text: str) -> list[str]:
-    """Quoted paths, from the repository's root and possibly with `*`, that lead nowhere."""
+    """Quoted paths, from the repository's root and possibly with `*`, that lead nowhere.
+
+    A program may be named without its folder, after another one of the same.
+    """
     paths = [word for word in quoted(text) if re.fullmatch(rf"(?:{TOP})/[\w./*-]*", word)]
     paths += [word for word in quoted(text) if re.fullmatch(r"[A-Z]+\.md|pyproject\.toml", word)]
-    return [path for path in paths if not any(ROOT.glob(path.rstrip("/")))]
+    missing = [path for path in paths if not any(ROOT.glob(path.rstrip("/")))]
+    programs = [word for word in quoted(text) if re.fullmatch(r"[\w*]+\.py", word)]
+    return missing + [
+        name
+        for name in programs
+        if not any(found for top in TOP.split("|") for found in (ROOT / top).rglob(name))
+    ]
 
 
 def missing_links(page: Path) -> list[str]:
@@ -61,13 +59,15 @@ def missing_links(page: Path) -> list[str]:
 
 
 def unknown_metrics(text: str) -> list[str]:
-    """Quoted `sluice_…` names that nobody emits."""
-    found = [match for word in quoted(text) if (match := re.match(r"sluice_[a-z_]+", word))]
+    """Quoted `sluice_…` names that nobody emits; `sluice_workers_…` stands for several."""
+    found = [match for word in quoted(text) if (match := re.match(r"(sluice_[a-z_]+)(…?)", word))]
     known = {*FAMILIES, *CONTROLS_OWN}
     return [
         name
-        for name in (match.group() for match in found)
-        if name not in known and re.sub(r"_(bucket|sum|count)$", "", name) not in known
+        for name, more in (match.groups() for match in found)
+        if name not in known
+        and re.sub(r"_(bucket|sum|count)$", "", name) not in known
+        and not (more and any(one.startswith(name) for one in known))
     ]
 
 
@@ -88,7 +88,7 @@ def unknown_commands(text: str) -> list[str]:
     return [match.group(1) for match in found if match.group(1) not in COMMANDS]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_a_page_names_only_what_exists(page: Path) -> None:
     """Paths, links, metrics, options and commands of every page are there."""
     text = prose(page)
@@ -106,11 +106,12 @@ def test_the_search_finds_what_does_not_exist(tmp_path: Path) -> None:
     page.write_text("[a](gone.md) and [b](page.md)\n")
     text = (
         "`serving/gone.py` `serving/errors.py` `tests/*/nothing*` `docs/` `README.md` `GONE.md`\n"
-        "`sluice_gone_total` `sluice_workers{state}` `sluice_batch_rows_bucket`\n"
+        "`gone.py` `errors.py` `http*.py`\n"
+        "`sluice_gone_total` `sluice_workers{state}` `sluice_batch_rows_bucket` `sluice_batch_…`\n"
         "`limits.gone` `limits.max_body` `listen.http.tls` `sluice gone` `sluice up DIR`\n"
     )
 
-    assert missing_paths(text) == ["serving/gone.py", "tests/*/nothing*", "GONE.md"]
+    assert missing_paths(text) == ["serving/gone.py", "tests/*/nothing*", "GONE.md", "gone.py"]
     assert missing_links(page) == ["gone.md"]
     assert unknown_metrics(text) == ["sluice_gone_total"]
     assert unknown_options(text) == ["limits.gone"]

@@ -15,8 +15,7 @@ from serving.cli.output import CommandError, Output, output_options
 if TYPE_CHECKING:
     from serving.config.frozen_bins import Reference
     from serving.config.load import Loaded
-    from serving.config.monitoring import MonitoringConfig
-    from serving.config.schema import ModelConfig
+    from serving.config.schema import ModelConfig, MonitoringConfig
     from serving.drift.standing import Watched
     from serving.drift.windows import Part
 

@@ -8,8 +8,7 @@ from serving.cli.output import CommandError
 from serving.cli.where import Where
 from serving.config.load import load_directory
 from serving.config.problems import did_you_mean
-from serving.config.rollout import RolloutConfig
-from serving.config.schema import ModelConfig
+from serving.config.schema import ModelConfig, RolloutConfig
 from serving.config.snapshot_codec import decode_snapshot
 from serving.errors import InvalidConfig
 

@@ -1,6 +1,7 @@
 """Rules for `gateway.yaml` and the token file."""
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import combinations
 from typing import Final
 
@@ -8,7 +9,7 @@ from feature_cache.address import Address as StoreAddress
 from feature_cache.errors import InvalidAddress
 from serving.config.addresses import Address, listener_parts, parse_address
 from serving.config.facts import Facts, TokensFact
-from serving.config.problems import Path, Problem, Severity, Sources
+from serving.config.problems import Problem, Sources
 from serving.config.schema import GatewayConfig, TlsConfig, WorkersConfig
 from serving.config.units import Seconds
 
@@ -42,14 +43,9 @@ class _Gateway:
         self, gateway: GatewayConfig, sources: Sources, facts: Facts, insecure: bool
     ) -> None:
         self._gateway = gateway
-        self._sources = sources
+        self._problem = partial(sources.problem, FILE)
         self._facts = facts
         self._insecure = insecure
-
-    def _problem(
-        self, path: Path, message: str, suggestion: str = "", severity: Severity = "error"
-    ) -> Problem:
-        return self._sources.problem(FILE, path, message, suggestion, severity)
 
     def listeners(self) -> Iterator[Problem]:
         """Addresses parse, do not collide, and are protected where others can reach them."""

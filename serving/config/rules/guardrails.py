@@ -8,9 +8,8 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from serving.config.load import Loaded
-from serving.config.monitoring import RoleShares
 from serving.config.problems import Path, Problem, Severity, did_you_mean
-from serving.config.rollout import RolloutConfig, Rule
+from serving.config.schema import RoleShares, RolloutConfig, Rule
 
 __all__ = ["check_guardrails"]
 

@@ -1,6 +1,7 @@
 """Rules for `models/*.yaml`: traffic names real versions, features real fields, files exist."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import PurePath
 from typing import Final
 
@@ -9,7 +10,7 @@ from serving.config.columns import Column, UnknownFeature, columns_of
 from serving.config.facts import ArtifactFact, Facts
 from serving.config.load import Loaded
 from serving.config.model_url import parse_model_url
-from serving.config.problems import Path, Problem, Severity, did_you_mean
+from serving.config.problems import Path, Problem, did_you_mean
 from serving.config.rules.headers import header_trouble
 from serving.config.schema import HostsConfig, ModelConfig, VersionSource
 from serving.config.units import Seconds
@@ -38,14 +39,9 @@ class _Model:
         self._model: ModelConfig = loaded.configuration.models[name]
         self._views = loaded.configuration.views
         self._limits = loaded.configuration.gateway.limits
-        self._sources = loaded.sources
         self._file = loaded.model_files[name]
+        self._problem = partial(loaded.sources.problem, self._file)
         self._artifacts = facts.artifacts
-
-    def _problem(
-        self, path: Path, message: str, suggestion: str = "", severity: Severity = "error"
-    ) -> Problem:
-        return self._sources.problem(self._file, path, message, suggestion, severity)
 
     def names(self) -> Iterator[Problem]:
         """A model is found by its file."""

@@ -2,14 +2,15 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Final
 
 from serving.config.columns import Column, UnknownFeature, columns_of
 from serving.config.facts import Facts
 from serving.config.frozen_bins import Reference
 from serving.config.load import Loaded
-from serving.config.monitoring import MonitoringConfig
-from serving.config.problems import Path, Problem, Severity, did_you_mean
+from serving.config.problems import Path, Problem, did_you_mean
+from serving.config.schema import MonitoringConfig
 from serving.types import Signature, TensorMetadata
 
 __all__ = ["check_monitoring", "check_monitoring_names"]
@@ -36,14 +37,8 @@ def check_monitoring_names(loaded: Loaded, model: str, signature: Signature) -> 
 class _Rules:
     def __init__(self, loaded: Loaded, name: str) -> None:
         self._model = loaded.configuration.models[name]
-        self._sources = loaded.sources
-        self._file = loaded.model_files[name]
+        self._problem = partial(loaded.sources.problem, loaded.model_files[name])
         self._features = _features(loaded, name)
-
-    def _problem(
-        self, path: Path, message: str, suggestion: str = "", severity: Severity = "error"
-    ) -> Problem:
-        return self._sources.problem(self._file, path, message, suggestion, severity)
 
 
 class _References(_Rules):

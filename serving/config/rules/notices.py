@@ -7,7 +7,7 @@ from serving.config.destinations import address_refusal, host_refusal, parse_des
 from serving.config.facts import Facts, SecretFact
 from serving.config.load import Loaded
 from serving.config.problems import Path, Problem, Severity
-from serving.config.rollout import NotifyConfig, RolloutConfig
+from serving.config.schema import NotifyConfig, RolloutConfig
 
 __all__ = ["check_notices"]
 

@@ -1,11 +1,12 @@
 """Rules for `traffic.overrides` and `traffic.fallback`: each can apply, and says one thing."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Final
 
 from serving.config.facts import Facts
 from serving.config.load import Loaded
-from serving.config.problems import Path, Problem, Severity, did_you_mean
+from serving.config.problems import Path, Problem, did_you_mean
 from serving.config.rules.headers import header_trouble
 from serving.config.schema import ModelConfig, Override, TokenEntry
 from serving.config.units import Seconds
@@ -33,17 +34,13 @@ class _Overrides:
         self._overrides = self._model.traffic.overrides
         self._sources = loaded.sources
         self._file = loaded.model_files[name]
+        self._problem = partial(loaded.sources.problem, self._file)
         self._token_file = gateway.auth.tokens if gateway.auth is not None else ""
         self._deadline = self._model.serve.deadline or gateway.limits.default_deadline
         fact = facts.tokens
         self._tokens: list[TokenEntry] | None = (
             fact.tokens.tokens if fact is not None and fact.tokens is not None else None
         )
-
-    def _problem(
-        self, path: Path, message: str, suggestion: str = "", severity: Severity = "error"
-    ) -> Problem:
-        return self._sources.problem(self._file, path, message, suggestion, severity)
 
     def each(self) -> Iterator[Problem]:
         """One kind each, which can apply, to a version that there is."""

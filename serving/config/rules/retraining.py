@@ -7,9 +7,9 @@ from typing import Final
 from serving.config.destinations import address_refusal, host_refusal, parse_destination
 from serving.config.facts import Facts, RetrainFact
 from serving.config.load import Loaded
-from serving.config.monitoring import MonitoringConfig, RetrainConfig
 from serving.config.problems import Path, Problem, Severity
 from serving.config.rules.loopback import admin_is_loopback
+from serving.config.schema import MonitoringConfig, RetrainConfig
 
 __all__ = ["check_retraining"]
 

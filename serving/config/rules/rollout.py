@@ -5,14 +5,14 @@ the traffic, such as samples that cannot come in time, only a running gateway kn
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 from serving.config.facts import Facts
 from serving.config.load import Loaded
-from serving.config.problems import Path, Problem, Severity, did_you_mean
-from serving.config.rollout import Bake, RolloutConfig, Step, step_words
+from serving.config.problems import Path, Problem, did_you_mean
 from serving.config.rules.guardrails import check_guardrails
 from serving.config.rules.notices import check_notices
-from serving.config.schema import VersionSource
+from serving.config.schema import Bake, RolloutConfig, Step, VersionSource, step_words
 
 __all__ = ["check_rollouts"]
 
@@ -35,14 +35,8 @@ class _Rollout:
     def __init__(self, loaded: Loaded, name: str, rollout: RolloutConfig) -> None:
         self._model = loaded.configuration.models[name]
         self._gateway = loaded.configuration.gateway
-        self._sources = loaded.sources
-        self._file = loaded.model_files[name]
+        self._problem = partial(loaded.sources.problem, loaded.model_files[name])
         self._rollout = rollout
-
-    def _problem(
-        self, path: Path, message: str, suggestion: str = "", severity: Severity = "error"
-    ) -> Problem:
-        return self._sources.problem(self._file, path, message, suggestion, severity)
 
     def problems(self) -> Iterator[Problem]:
         """Everything that is wrong with the section, except its rules and notices."""

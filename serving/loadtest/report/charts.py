@@ -12,9 +12,9 @@ import msgspec
 
 from serving.loadtest.report.document import Slice
 from serving.report.svg import Plot, Scale, element, figure, path, ticks, tip
-from serving.report.words import count, percent
+from serving.report.words import count, percent, short_time
 
-__all__ = ["COLOURS", "Line", "Mark", "latency", "percentiles", "rates", "shares", "time_words"]
+__all__ = ["COLOURS", "Line", "Mark", "latency", "percentiles", "rates", "shares"]
 
 WIDTH: Final = 1140.0
 _HEIGHT: Final = 250.0
@@ -46,16 +46,12 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     value: float
+    css: str = ""
+    """The class of the line that it is a limit of; empty for none."""
 
-
-def time_words(seconds: float) -> str:
-    """A length of time in the unit that needs no zeros: `1.25 ms`."""
-    size = abs(seconds)
-    if size >= 1:
-        return f"{seconds:.3g} s"
-    if size >= 1e-3 or size == 0:
-        return f"{seconds * 1e3:.3g} ms" if size else "0"
-    return f"{seconds * 1e6:.3g} µs"
+    start: float = 0.0
+    end: float | None = None
+    """From when to when it holds, in seconds; None: to the end."""
 
 
 class _Axis(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,11 +70,13 @@ def latency(slices: Sequence[Slice], lines: Sequence[Line], marks: Sequence[Mark
         return ""
     plot = Plot(width=WIDTH, height=_HEIGHT, left=_LEFT, top=_TOP)
     logarithmic = _Logarithmic.of(plot, [*known, *_limits(marks)])
+    end = slices[-1].start + slices[-1].seconds
+    x = Scale(0.0, end, *plot.x_range)
     axis = _Axis(
         label="Latency over time",
         y=logarithmic,
-        words=time_words,
-        behind=logarithmic.grid() + logarithmic.thresholds(marks),
+        words=short_time,
+        behind=logarithmic.grid() + logarithmic.thresholds(marks, x),
     )
     return _over_time(plot, axis, slices, lines)
 
@@ -191,7 +189,7 @@ def percentiles(histogram: Sequence[tuple[float, int]], marks: Sequence[Mark] = 
         end = x(-math.log10(1 - below / total)) if below < total else x(x.high)
         points += [(start, height), (end, height)]
     shown = [share for share in _SHARES if -math.log10(1 - share) <= x.high + 1e-9]
-    parts = [y.grid(), y.thresholds(marks)]
+    parts = [y.grid(), y.thresholds(marks, x)]
     places = {-math.log10(1 - share): f"p{100 * share:g}" for share in shown}
     parts.append(plot.below(x, list(places), lambda value: places[value]))
     parts += [
@@ -277,17 +275,26 @@ class _Logarithmic(msgspec.Struct, frozen=True, kw_only=True):
     def grid(self) -> str:
         """Lines with their times."""
         powers = [math.log10(value) for value in self.values]
-        return self.plot.grid(self.scale, powers, lambda power: time_words(10.0**power))
+        return self.plot.grid(self.scale, powers, lambda power: short_time(10.0**power))
 
-    def thresholds(self, marks: Sequence[Mark]) -> str:
-        """A dashed line for each mark."""
-        start, end = self.plot.x_range
-        return "".join(
-            element("line", tip(f"{mark.name}: at most {time_words(mark.value)}"),
-                    css="threshold", x1=start, x2=end, y1=self(mark.value), y2=self(mark.value))
-            for mark in marks
-            if mark.value > 0
-        )  # fmt: skip
+    def thresholds(self, marks: Sequence[Mark], x: Scale) -> str:
+        """A dashed line for each mark, for as long as it holds."""
+        drawn = []
+        for mark in marks:
+            if mark.value <= 0:
+                continue
+            end, height = x.high if mark.end is None else mark.end, self(mark.value)
+            line = element(
+                "line",
+                tip(f"{mark.name}: at most {short_time(mark.value)}"),
+                css="limit" if mark.css else "threshold",
+                x1=x(mark.start),
+                x2=x(end),
+                y1=height,
+                y2=height,
+            )
+            drawn.append(element("g", line, css=mark.css) if mark.css else line)
+        return "".join(drawn)
 
 
 def _limits(marks: Sequence[Mark]) -> list[float]:

@@ -12,11 +12,13 @@ from typing import Final, Literal
 
 import msgspec
 
+from serving.loadtest.checks import Check
 from serving.loadtest.histogram import Histogram
-from serving.loadtest.results import Counts, Result, SecondResult
-from serving.loadtest.slo import Check, Verdict
+from serving.loadtest.results import Against, Counts, Result, SecondResult
+from serving.loadtest.slo import Verdict
 
 __all__ = [
+    "QUANTILES",
     "Document",
     "Figures",
     "Generator",
@@ -24,12 +26,15 @@ __all__ = [
     "Part",
     "Slice",
     "document",
+    "figures",
     "from_json",
     "to_json",
 ]
 
 _MOST_SLICES: Final = 600
 """Points on the axis of time; a longer run has slices of several seconds."""
+
+QUANTILES: Final = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999))
 
 _MOST_POINTS: Final = 4000
 
@@ -44,6 +49,9 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
     p99: float | None = None
     p999: float | None = msgspec.field(name="p99.9", default=None)
     max: float | None = None
+    intervals: dict[str, tuple[float | None, float | None]] = {}
+    """By quantile: from where to where chance leaves it likely, with 95 % confidence; null where
+    there are too few values for a bound."""
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
@@ -183,6 +191,9 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     """Of `whole.figures.latency`: (seconds, requests), ascending."""
 
     generator: Generator
+    against: Against | None = None
+    """The run before that `--against` named, and this one beside it."""
+
     labels: dict[str, str]
     versions: dict[str, str]
     """Of the programs that measured."""
@@ -207,7 +218,7 @@ def document(
     whole = Part(
         name="whole run",
         seconds=result.whole_seconds,
-        figures=_figures(result.whole, result.whole_seconds, deadline=of_all),
+        figures=figures(result.whole, result.whole_seconds, deadline=of_all),
     )
     return Document(
         scenario=result.scenario,
@@ -228,7 +239,7 @@ def document(
                 name=one.name,
                 seconds=one.seconds,
                 warmup=one.warmup,
-                figures=_figures(one.counts, one.seconds, deadline=of_all),
+                figures=figures(one.counts, one.seconds, deadline=of_all),
             )
             for one in result.phases
         ],
@@ -236,7 +247,7 @@ def document(
             Part(
                 name=one.name,
                 seconds=result.whole_seconds,
-                figures=_figures(one.counts, result.whole_seconds, deadline=of_all),
+                figures=figures(one.counts, result.whole_seconds, deadline=of_all),
             )
             for one in result.kinds
         ],
@@ -250,6 +261,7 @@ def document(
             lag=_latency(generator.lag),
             waits=_latency(generator.waits),
         ),
+        against=result.against,
         labels={str(key): str(value) for key, value in result.labels.items()},
         versions=dict(result.versions),
         machine=dict(machine or {}),
@@ -272,7 +284,8 @@ def from_json(content: bytes) -> Document:
     return msgspec.json.decode(content, type=Document)
 
 
-def _figures(counts: Counts, seconds: float, *, deadline: bool) -> Figures:
+def figures(counts: Counts, seconds: float, *, deadline: bool) -> Figures:
+    """The figures of some requests that were to be sent in so many seconds."""
     scheduled = counts.scheduled
     return Figures(
         scheduled=scheduled,
@@ -312,7 +325,18 @@ def _latency(histogram: Histogram) -> Latency:
         p99=p99,
         p999=p999,
         max=largest,
+        intervals={
+            name: (_rounded(low), _rounded(high))
+            for name, share in QUANTILES
+            for low, high in (histogram.interval(share),)
+        }
+        if histogram.count
+        else {},
     )
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 7)
 
 
 def _known(value: float) -> float | None:

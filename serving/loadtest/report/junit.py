@@ -8,8 +8,8 @@ good news.
 
 from typing import Final
 
+from serving.loadtest.checks import Check
 from serving.loadtest.report.document import Document
-from serving.loadtest.slo import Check
 from serving.report.svg import element, escaped
 
 __all__ = ["RUN_CASE", "to_junit"]

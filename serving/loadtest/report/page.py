@@ -4,15 +4,17 @@ It loads nothing and runs nothing, so it can be kept with a build and opened yea
 that comes from elsewhere is escaped (`serving.report.svg.escaped`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from serving.loadtest.report import charts
-from serving.loadtest.report.charts import Line, Mark, time_words
+from serving.loadtest.report.charts import Line, Mark
 from serving.loadtest.report.document import Document, Figures, Latency, Part, Slice
+from serving.loadtest.results import Against
+from serving.loadtest.words import chance_words, figure_words
 from serving.report.style import STYLE
 from serving.report.svg import element, escaped
-from serving.report.words import count, percent
+from serving.report.words import count, percent, short_time
 
 __all__ = ["to_html"]
 
@@ -23,6 +25,9 @@ _SAID: Final = {
 }
 """By outcome: class of the level, words."""
 
+_COLOURS: Final = {"p50": "production", "p90": "other", "p99": "canary", "max": "shadow"}
+"""Quantiles drawn over time, and the class of their colour."""
+
 _QUANTILES: Final = ("p50", "p90", "p99", "p99.9", "max")
 
 _MORE: Final = """
@@ -30,6 +35,7 @@ _MORE: Final = """
 .no { color: var(--trigger); font-weight: 600 } .wide { margin-bottom: .7rem }
 td > .dim { display: inline-block; min-width: 13rem } .wide h3 { margin-top: 0 } .failures { --arm: var(--trigger) }
 .wide svg[viewBox^="0 0 1140"] { min-width: 44rem }
+.limit { stroke: var(--arm); stroke-width: 1.5; stroke-dasharray: 1 4 }
 .facts { display: grid; gap: .7rem; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)) }
 .facts b { display: block; font-size: 1.25rem; font-variant-numeric: tabular-nums }
 .pair { display: grid; gap: .7rem; grid-template-columns: repeat(auto-fit, minmax(min(24rem, 100%), 1fr)) }
@@ -51,6 +57,7 @@ def to_html(report: Document) -> str:
         _facts(report.whole.figures),
         element("h2", "SLOs"),
         _slos(report),
+        *_against(report.against),
         *_pictures(report),
         *_shares(report.whole.figures),
         *_problems(report.whole.figures),
@@ -95,9 +102,9 @@ def _facts(figures: Figures) -> str:
         ("successes a second", _or_dash(figures.ok_per_second, lambda value: f"{value:,.1f}")),
         ("without success", _or_dash(figures.error_rate, percent)),
         ("good within the deadline", _or_dash(figures.goodput, percent)),
-        ("p50", _or_dash(latency.p50, time_words)),
-        ("p99", _or_dash(latency.p99, time_words)),
-        ("p99.9", _or_dash(latency.p999, time_words)),
+        ("p50", _or_dash(latency.p50, short_time)),
+        ("p99", _or_dash(latency.p99, short_time)),
+        ("p99.9", _or_dash(latency.p999, short_time)),
     ]
     cards = [
         element("div", element("b", escaped(value)), element("span", escaped(name), css="dim"),
@@ -123,16 +130,45 @@ def _slos(report: Document) -> str:
     return _table(["", "SLO", "wanted", "measured", ""], rows, numbers=(2, 3))
 
 
+def _against(against: Against | None) -> list[str]:
+    if against is None:
+        return []
+    rows = [
+        [
+            escaped(one.place) if one.figure == "p50" else "",
+            escaped(one.figure),
+            escaped(figure_words(one.figure, one.before)),
+            escaped(figure_words(one.figure, one.now)),
+            escaped("–" if one.ratio is None else f"{one.ratio:.3g}"),
+            escaped(chance_words(one)),
+        ]
+        for one in against.figures
+        if one.before is not None or one.now is not None
+    ]
+    said = [f"Before: {_when(against.started)}."]
+    said += [
+        f"{one.place} cannot be compared: {one.reason}."
+        for one in against.figures
+        if one.figure == "throughput" and one.reason
+    ]
+    if against.differences:
+        said.append(f"The runs differ in {'; '.join(against.differences)}.")
+    head = ["", "figure", "before", "now", "ratio", "likely by chance"]
+    return [
+        element("h2", "Against the run before"),
+        element("p", escaped(" ".join(said)), css="dim"),
+        _table(head, rows, numbers=range(2, 6)),
+    ]
+
+
 def _pictures(report: Document) -> list[str]:
     slices = report.slices
     if not slices:
         return [element("p", "Nothing was sent, so there is nothing to draw.", css="dim")]
     marks = [] if report.deadline is None else [Mark(name="deadline", value=report.deadline)]
     quantiles = [
-        Line(name="p50", css="production", values=[one.p50 for one in slices]),
-        Line(name="p90", css="other", values=[one.p90 for one in slices]),
-        Line(name="p99", css="canary", values=[one.p99 for one in slices]),
-        Line(name="max", css="shadow", values=[one.max for one in slices]),
+        Line(name=name, css=css, values=[getattr(one, name) for one in slices])
+        for name, css in _COLOURS.items()
     ]
     amounts = [
         Line(
@@ -146,12 +182,14 @@ def _pictures(report: Document) -> list[str]:
     ]  # fmt: skip
     histogram = report.histogram
     dashed = " Dashed: the deadline." if marks else ""
+    limits = list(_limits(report))
+    dotted = " Dotted: SLOs of the quantile of that colour." if limits else ""
     return [
         element("h2", "Over time"),
         _card(
             "Latency by when a request was to be sent",
-            f"Logarithmic. Successes, and requests without an answer.{dashed}",
-            _legend(quantiles) + charts.latency(slices, quantiles, marks),
+            f"Logarithmic. Successes, and requests without an answer.{dashed}{dotted}",
+            _legend(quantiles) + charts.latency(slices, quantiles, [*marks, *limits]),
         ),
         _card("Requests a second", "", _legend(amounts) + charts.rates(slices, amounts)),
         element("h2", "Latency"),
@@ -162,6 +200,23 @@ def _pictures(report: Document) -> list[str]:
             or element("p", "No request succeeded.", css="dim"),
         ),
     ]
+
+
+def _limits(report: Document) -> Iterator[Mark]:
+    """SLOs of the quantiles that are drawn, each for as long as its phase lasts."""
+    phases = {one.phase for one in report.slices}
+    for check in report.slos:
+        if check.figure not in _COLOURS or check.at_most is None:
+            continue
+        everywhere = check.place not in phases  # the whole run
+        of = [one for one in report.slices if everywhere or one.phase == check.place]
+        yield Mark(
+            name=check.name,
+            value=check.at_most,
+            css=_COLOURS[check.figure],
+            start=of[0].start,
+            end=of[-1].start + of[-1].seconds,
+        )
 
 
 def _rate(slices: Sequence[Slice], of: Callable[[Slice], int]) -> list[float | None]:
@@ -243,7 +298,7 @@ def _validity(report: Document) -> str:
     )
     late = (
         f"of {count(lag.count)} requests; the generator's own lateness, "
-        f"p99 at most {time_words(generator.max_lag)} is fine"
+        f"p99 at most {short_time(generator.max_lag)} is fine"
     )
     rows = [
         [escaped(name), *(escaped(value) for value in _quantiles(values)), _dim(words)]
@@ -271,7 +326,7 @@ def _validity(report: Document) -> str:
 
 def _quantiles(latency: Latency) -> list[str]:
     values = (latency.p50, latency.p90, latency.p99, latency.p999, latency.max)
-    return [_or_dash(value, time_words) for value in values]
+    return [_or_dash(value, short_time) for value in values]
 
 
 def _dim(words: str) -> str:

@@ -5,7 +5,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from serving.config.rollout import Rule
+from serving.config.schema import Rule
 from serving.config.snapshot import RolloutTraffic
 from serving.rollout.looks import RuleLook
 from serving.rollout.standing import RuleStanding, Verdict

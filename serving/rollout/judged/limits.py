@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from serving.config.rollout import Rule
+from serving.config.schema import Rule
 from serving.rollout.evidence.relative_risk import total
 from serving.rollout.judged.case import Case, number
 from serving.rollout.looks import EventBook, beyond, merged

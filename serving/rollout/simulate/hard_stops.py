@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.config.rollout import HardStops
+from serving.config.schema import HardStops
 from serving.rollout.alone import LOG_ALONE
 from serving.rollout.evidence.relative_risk import log_breach_array
 from serving.rollout.simulate.arrivals import Arrivals, Floats, Ints

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.config.rollout import RolloutConfig, Rule
+from serving.config.schema import RolloutConfig, Rule
 from serving.rollout.simulate.arrivals import Floats, Ints
 from serving.rollout.simulate.world import Signal
 

@@ -7,7 +7,7 @@ decide alike, and it says in the product's words why a trial ended.
 import msgspec
 import numpy as np
 
-from serving.config.rollout import RolloutConfig
+from serving.config.schema import RolloutConfig
 from serving.config.snapshot import RolloutTraffic
 from serving.rollout.baking import Facts, Look
 from serving.rollout.decide import decide

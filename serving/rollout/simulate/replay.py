@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.config.rollout import RolloutConfig
+from serving.config.schema import RolloutConfig
 from serving.rollout.simulate.arrivals import Floats, Ints
 from serving.rollout.simulate.history import Happened, History, first_of_each
 from serving.rollout.simulate.stages import Stage, stages

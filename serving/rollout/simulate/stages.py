@@ -4,7 +4,7 @@ import math
 
 import msgspec
 
-from serving.config.rollout import RolloutConfig, Step
+from serving.config.schema import RolloutConfig, Step
 from serving.rollout.simulate.world import World
 
 __all__ = ["Stage", "length", "stages"]

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.config.rollout import RolloutConfig
+from serving.config.schema import RolloutConfig
 from serving.rollout.simulate.arrivals import Arrivals, Ints
 from serving.rollout.simulate.hard_stops import HardStopWatch
 from serving.rollout.simulate.stages import Stage

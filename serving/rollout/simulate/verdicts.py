@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.config.rollout import RolloutConfig, Rule
+from serving.config.schema import RolloutConfig, Rule
 from serving.performance.intervals import Interval, wilson
 from serving.rollout.simulate.arrivals import Arrivals, Requests
 from serving.rollout.simulate.crowd import Crowd

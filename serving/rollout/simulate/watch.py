@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.config.rollout import RolloutConfig, Rule
+from serving.config.schema import RolloutConfig, Rule
 from serving.rollout.evidence import relative_risk
 from serving.rollout.evidence.first_events import ratio_of_users
 from serving.rollout.evidence.power import shared

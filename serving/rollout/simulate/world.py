@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from serving.config.rollout import Rule
+from serving.config.schema import Rule
 
 __all__ = ["CANARIES", "USERS", "Canary", "Signal", "World", "signals_of"]
 

@@ -5,7 +5,7 @@ import io
 from rich.console import Console
 
 from serving.cli.forecast_tables import render_forecast
-from serving.config.rollout import Approval, Bake, Guardrails, RolloutConfig, Rule, Step
+from serving.config.schema import Approval, Bake, Guardrails, RolloutConfig, Rule, Step
 from serving.config.units import Seconds
 from serving.rollout.forecast import Traffic, forecast
 

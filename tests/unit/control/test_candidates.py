@@ -8,13 +8,14 @@ import pytest
 from msgspec.structs import replace
 
 from serving.clock import ManualClock
-from serving.config.rollout import RolloutConfig, Step
 from serving.config.schema import (
     Canary,
     Configuration,
     GatewayConfig,
     ModelConfig,
+    RolloutConfig,
     Shadow,
+    Step,
     TrafficConfig,
     VersionSource,
 )

@@ -5,7 +5,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from serving.config.keys import WorkerReport
 from serving.control.exposition import STATES, Page, own_families
-from serving.metrics import FAMILIES, MetricsFile
+from serving.metric_families import FAMILIES
+from serving.metrics import MetricsFile
 from serving.metrics_folder import fold, totals
 
 

@@ -5,7 +5,7 @@ import notice_kit
 import pytest
 from notice_kit import happened, standing
 
-from serving.config.rollout import NotifyConfig
+from serving.config.schema import NotifyConfig
 from serving.control.notice_event import event_of, names_of
 from serving.rollout.state import TRANSITIONS, Kind
 

@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 from rollout_admin_kit import rule, standing
 
-from serving.control import answers
+from serving.control import answers, questions
 from serving.control.operations import Ask, Operation, Parameter
 from serving.control.pages import docs_page, status_page
 from serving.control.rates import Rate
@@ -203,7 +203,7 @@ def test_the_api_page_lists_parameters_and_fields_with_their_defaults() -> None:
         need="admin",
         summary="Serve it.",
         answer=answer,
-        body=answers.ApplyRequest,
+        body=questions.ApplyRequest,
         returns=answers.ApplyAnswer,
         query=[Parameter(name="limit", description="At most 9.")],
     )
@@ -221,5 +221,5 @@ def test_the_api_page_lists_parameters_and_fields_with_their_defaults() -> None:
         "wait_seconds": "number, 10.0 if left out",
     }
     assert set(shown) - {"?limit"} == set(
-        msgspec.structs.asdict(answers.ApplyRequest(directory=""))
+        msgspec.structs.asdict(questions.ApplyRequest(directory=""))
     )

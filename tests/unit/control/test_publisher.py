@@ -1,30 +1,20 @@
+"""The verbs of the publisher, and what a start finds."""
+
 import asyncio
-import logging
 import shutil
-import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from publisher_kit import Bench, compiled
 
-from serving.clock import ManualClock
-from serving.config.keys import WorkerReport
 from serving.config.schema import (
-    Configuration,
     GatewayConfig,
     Limits,
-    ModelConfig,
-    TrafficConfig,
-    VersionSource,
 )
-from serving.config.snapshot import Snapshot, StagedVersion
+from serving.config.snapshot import Snapshot
 from serving.config.snapshot_codec import decode_snapshot, encode_snapshot
-from serving.control.compile import Compiled
 from serving.control.journal import Journal
-from serving.control.publisher import Publisher
-from serving.control.store import MemoryStore
 from serving.errors import (
     Conflict,
     InvalidConfig,
@@ -33,103 +23,12 @@ from serving.errors import (
     ServingError,
     StoreUnavailable,
 )
-from serving.tasks import end
-from serving.types import Signature
-
-
-def compiled(production: str = "v1", gateway: GatewayConfig | None = None) -> Compiled:
-    """A configuration with one model."""
-    versions = {v: VersionSource(path=f"{v}.onnx", sha256=v[1] * 64) for v in ("v1", "v2")}
-    model = ModelConfig(
-        model="demo", versions=versions, traffic=TrafficConfig(production=production)
-    )
-    signature = Signature(inputs=[], outputs=[], batchable=True)
-    staged = {
-        v: StagedVersion(path=f"/data/{v}", sha256=source.sha256, signature=signature)
-        for v, source in versions.items()
-    }
-    return Compiled(
-        configuration=Configuration(gateway=gateway or GatewayConfig(), models={"demo": model}),
-        staged={"demo": staged},
-        warnings=[],
-    )
-
-
-class Directories:
-    """Stands for configuration directories: a path, and what compiling it gives."""
-
-    def __init__(self) -> None:
-        self.made: dict[str, Compiled | InvalidConfig] = {
-            "/v1": compiled("v1"),
-            "/v2": compiled("v2"),
-            "/bad": InvalidConfig("the configuration has 1 mistake", ("models/demo.yaml: no",)),
-        }
-
-    def compile(self, directory: Path) -> Compiled:
-        """Compile a directory, or say why not."""
-        found = self.made[str(directory)]
-        if isinstance(found, InvalidConfig):
-            raise found
-        return found
-
-
-class Bench:
-    """A publisher, what surrounds it, and how to restart it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.store = MemoryStore()
-        self.directories = Directories()
-        self.publisher = self.made()
-
-    def made(self) -> Publisher:
-        """A publisher as a freshly started process has it: only the disk is remembered."""
-        return Publisher(
-            store=self.store,
-            journal=Journal(self.folder / "journal"),
-            compile_directory=self.directories.compile,
-            gateway=GatewayConfig(),
-            data=self.folder,
-            clock=ManualClock(),
-            log=logging.getLogger("test"),
-        )
-
-    async def restarted(self, directory: str | None) -> Publisher:
-        """Start again on the same disk."""
-        self.publisher = self.made()
-        await self.publisher.start(Path(directory) if directory else None)
-        return self.publisher
-
-    async def stored(self) -> Snapshot:
-        """What workers read."""
-        snapshot = await self.store.snapshot()
-        assert snapshot is not None
-        return snapshot
 
 
 @pytest.fixture
 async def bench(tmp_path: Path) -> Bench:
     """A publisher that has published /v1."""
-    made = Bench(tmp_path)
-    await made.publisher.start(Path("/v1"))
-    return made
-
-
-@asynccontextmanager
-async def keeping(publisher: Publisher) -> AsyncIterator[None]:
-    """Upkeep running meanwhile."""
-    task = asyncio.create_task(publisher.keep())
-    try:
-        yield
-    finally:
-        await end(task)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something upkeep does."""
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.01)
+    return await Bench.serving_v1(tmp_path)
 
 
 async def test_the_first_start_publishes_the_directory(bench: Bench) -> None:
@@ -397,103 +296,3 @@ async def test_an_unknown_model_cannot_be_loaded(bench: Bench) -> None:
     """The message begins as clients expect."""
     with pytest.raises(ModelNotFound, match=r"^Request for unknown model"):
         await bench.publisher.set_loaded("nobody", loaded=True, author="ann")
-
-
-async def test_upkeep_fills_a_store_that_was_flushed(bench: Bench) -> None:
-    """FLUSHALL costs workers nothing they do not get back."""
-    before = await bench.stored()
-    async with keeping(bench.publisher):
-        bench.store.clear()
-        await until(lambda: bench.store._snapshot is not None)
-
-    assert await bench.stored() == before
-
-
-async def test_upkeep_notices_the_store_going_and_coming(bench: Bench) -> None:
-    """The status tells, and what was lost meanwhile is there again."""
-    async with keeping(bench.publisher):
-        bench.store.available = False
-        await until(lambda: not bench.publisher.store_up)
-        bench.store.clear()
-        bench.store.available = True
-        await until(lambda: bench.publisher.store_up)
-
-    assert (await bench.stored()).revision == 1
-
-
-async def test_upkeep_follows_another_writer(bench: Bench) -> None:
-    """A revision announced by somebody else becomes ours."""
-    theirs = replace(await bench.stored(), revision=5, author="other")
-    async with keeping(bench.publisher):
-        await bench.store.publish(theirs)
-        await until(lambda: bench.publisher.revision == 5)
-
-    assert bench.publisher.current == theirs
-
-
-def staged_names(bench: Bench) -> set[str]:
-    """What is staged, by the first character of each digest."""
-    return {file.name[0] for file in (bench.folder / "artifacts").iterdir()}
-
-
-def version_of(bench: Bench, digit: str) -> Path:
-    """A directory whose only version has a digest of `digit`, staged when it is compiled."""
-    base = compiled("v1")
-    one = replace(base.staged["demo"]["v1"], sha256=digit * 64)
-    path = f"/{digit}"
-    bench.directories.made[path] = replace(base, staged={"demo": {"v1": one}})
-    (bench.folder / "artifacts").mkdir(exist_ok=True)
-    (bench.folder / "artifacts" / f"{digit * 64}.onnx").touch()
-    return Path(path)
-
-
-async def serve(bench: Bench, revision: int) -> None:
-    """A worker says what it serves."""
-    await bench.store.report(
-        WorkerReport(worker="w", state="ready", revision=revision, reported_at=0.0)
-    )
-
-
-async def test_files_of_revisions_long_gone_are_removed_but_not_what_a_worker_serves(
-    bench: Bench,
-) -> None:
-    """The last five revisions stay complete; a worker that is behind keeps its own and newer."""
-    revisions = {}
-    for digit in "abcdef12":
-        revisions[digit] = (
-            await bench.publisher.apply(version_of(bench, digit), author="ann")
-        ).revision
-    await serve(bench, revisions["b"])
-    async with keeping(bench.publisher):
-        await until(lambda: "a" not in staged_names(bench))
-        assert staged_names(bench) == set("bcdef12")
-
-        await serve(bench, revisions["2"])
-        await bench.publisher.apply(version_of(bench, "3"), author="ann")
-        await until(lambda: "b" not in staged_names(bench))
-
-    assert staged_names(bench) == set("ef123")
-
-
-async def test_files_that_are_being_checked_are_not_removed(bench: Bench) -> None:
-    """No revision refers to them yet; they are cleared once nobody plans any more."""
-    version_of(bench, "f")
-    started, go_on = threading.Event(), threading.Event()
-    plain = bench.directories.compile
-
-    def slow(directory: Path) -> Compiled:
-        started.set()
-        assert go_on.wait(20)
-        assert "f" in staged_names(bench)
-        return plain(directory)
-
-    bench.publisher._compile = slow
-    planning = asyncio.create_task(bench.publisher.plan(Path("/f")))
-    await asyncio.to_thread(started.wait, 20)
-    await bench.publisher._stock.clear([])
-    assert bench.publisher._stock.may_hold_leftovers
-    go_on.set()
-    await planning
-    await bench.publisher._stock.clear([])
-
-    assert staged_names(bench) == set()

@@ -9,7 +9,7 @@ import pytest
 from rollout_book_kit import RULES, cells, errors, share, told
 
 from serving.clock import ManualClock
-from serving.config.rollout import Rule
+from serving.config.schema import Rule
 from serving.control import evidence_entries
 from serving.control.evidence_store import Confirmation, MemoryEvidence
 from serving.control.rollout_evidence import Evidence

@@ -3,13 +3,22 @@
 import pytest
 from msgspec.structs import replace
 
-from serving.config.monitoring import MonitoringConfig, PredictionConfig
-from serving.config.rollout import Guardrails, RolloutConfig, Rule, Step
-from serving.config.schema import ModelConfig, TrafficConfig, VersionSource
+from serving.config.schema import (
+    Guardrails,
+    ModelConfig,
+    MonitoringConfig,
+    PredictionConfig,
+    RolloutConfig,
+    Rule,
+    Step,
+    TrafficConfig,
+    VersionSource,
+)
 from serving.config.units import Seconds
 from serving.control.rates import Rate, Rates
 from serving.control.traffic_seen import Assumed, rate_of, traffic_of
-from serving.metrics import FAMILIES, Samples
+from serving.metric_families import FAMILIES
+from serving.metrics import Samples
 
 ERRORS = Rule(name="errors", metric="error_rate", tolerance=1.5)
 DURATIONS = "sluice_request_duration_seconds"

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from serving.config.decode import decode
+from serving.loadtest.answers import Expected
 from serving.loadtest.bodies import BinaryBodies, GrpcBodies, JsonBodies, KindSpec
 from serving.loadtest.log_replay import CannotReplay
 from serving.loadtest.plan import KeyColumn, Plan, TooLarge, make_plan
@@ -111,7 +112,7 @@ COLUMNS = [
     KeyColumn(name="id", datatype="INT64", values=np.array([3, 1, 2])),
     KeyColumn(name="who", datatype="BYTES", values=np.array([0, 1, 0]), table=[b"a", b"\xc3\xa9"]),
 ]
-KIND = KindSpec(name="k", model="m", version="v1")
+KIND = KindSpec(name="k", model="m", version="v1", expected=Expected(model="m"))
 
 
 def test_every_encoding_says_the_same() -> None:
@@ -138,7 +139,7 @@ def test_a_body_of_a_file_says_the_same_in_every_encoding() -> None:
         b'{"inputs":[{"name":"X","datatype":"FP32","shape":[1,2],"data":[[1,2]]}],'
         b'"outputs":[{"name":"y"}]}'
     )
-    kind = KindSpec(name="k", model="m", body=document)
+    kind = KindSpec(name="k", model="m", body=document, expected=Expected(model="m"))
     body, length = BinaryBodies(kind, []).make(0, 1)
     request = rest.decode_infer(body, length, model="m", version="", limits=LIMITS)
     message = pb.ModelInferRequest.FromString(GrpcBodies(kind, []).make(0, 1)[0])

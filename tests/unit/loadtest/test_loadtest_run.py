@@ -120,8 +120,9 @@ async def test_the_warm_up_counts_for_nothing() -> None:
         (kit.hung, "timeout", "no answer in time"),
         (kit.rude, "closed", "the connection was closed before an answer"),
         (kit.foreign, "unreadable", "<html>welcome</html>"),
+        (kit.mistaken, "wrong", "model `m` was asked, `other` answered"),
     ],
-    ids=["busy", "hung", "rude", "foreign"],
+    ids=["busy", "hung", "rude", "foreign", "mistaken"],
 )
 async def test_a_target_that_only_fails_gives_an_invalid_run(
     behave: kit.Behaviour, status: str, words: str

@@ -74,6 +74,18 @@ def test_the_shipped_scenarios_are_fine(path: Path) -> None:
         ("name: fine", "name: fine\nheaders: {Authorization: x}", "put the token into"),
         ("name: fine", "name: fine\nheaders: {content-length: '1'}", "by the load test itself"),
         ("p99: 50ms", "roles: {canary: {}}", "expected `at_least`, `at_most` or both"),
+        ("p99: 50ms", "roles: {canry: {at_most: 1}}", "no answer says `canry` (did you mean"),
+        ("p99: 50ms", "feature_status: {GOOD: {at_most: 1}}", "no answer says `GOOD` (known here:"),
+        (
+            "p99: 50ms",
+            "versions: {v1: {at_least: 0.2, at_most: 0.1}}",
+            "nothing is at least 0.2 and at most 0.1",
+        ),
+        (
+            "entity: {id: {keys: 10}}",
+            "entity: {id: {keys: 10}}, expect: {outputs: {p: {at_least: 1, at_most: 0}}}",
+            "requests[0].expect.outputs.p: nothing is at least 1 and at most 0",
+        ),
     ],
 )
 def test_a_mistake_is_named(tmp_path: Path, old: str, new: str, words: str) -> None:

@@ -2,13 +2,15 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from serving.config.decode import decode
+from serving.loadtest.checks import Check
 from serving.loadtest.histogram import Histogram
 from serving.loadtest.results import Counts, GeneratorCheck, PhaseResult, Result
 from serving.loadtest.scenario import Slo
-from serving.loadtest.slo import Check, judge
+from serving.loadtest.slo import judge
 
 
 def values(*seconds: float) -> Histogram:
@@ -77,7 +79,7 @@ def check(text: str, result: Result) -> Check:
         ("{throughput: 10.5}", False),
         ("{versions: {v2: {at_least: 0.1, at_most: 0.2}}}", True),
         ('{versions: {"m:v2": {at_most: 0.19}}}', False),
-        ("{versions: {v3: {at_most: 0.1}}}", True),
+        ("{versions: {v3: {at_least: 0, at_most: 0.1}}}", True),
         ("{versions: {v3: {at_least: 0.1}}}", False),
         ("{roles: {canary: {at_most: 0.25}}}", True),
         ("{roles: {canary: {at_least: 0.25}}}", False),
@@ -103,6 +105,7 @@ def test_what_is_met_and_what_is_missed(text: str, ok: bool) -> None:
         ("{goodput: 0.1}", run(deadline=None)),
         ("{goodput_rps: 1}", run(deadline=None)),
         ("{versions: {v1: {at_most: 1}}}", run(versions={})),
+        ("{versions: {v3: {at_most: 1}}}", run()),  # a name with a mistake in it
         ("{roles: {canary: {at_most: 1}}}", run(roles={})),
         ("{feature_status: {OK: {at_least: 0}}}", run(feature_status={}, with_features=0)),
         ("{rejected_p99: 5ms}", run()),
@@ -120,13 +123,26 @@ def test_what_was_not_measured_is_not_met(text: str, result: Result) -> None:
     assert found.measured == "not measured"
 
 
+def test_a_quantile_of_few_requests_says_that_it_is_the_slowest() -> None:
+    """A hundred requests have no 99.9th percentile but the largest."""
+    few = run(latency=Histogram.of(np.full(100, 0.01)))
+    many = run(latency=Histogram.of(np.full(1000, 0.01)))
+
+    assert check("{p99.9: 1s}", few).words.endswith(": the slowest of 100")
+    assert check("{p99.9: 1s}", many).words.endswith("as ≤ 1 s")
+
+
 def test_errors_are_told_by_status() -> None:
     """The words say how many of which kind."""
-    failing = run(ok=90, statuses={"200": 90, "503": 8, "timeout": 2})
+    failing = run(
+        ok=90,
+        statuses={"200": 90, "503": 8, "timeout": 2},
+        problems={"503": "full", "timeout": "late"},
+    )
     found = check("{error_rate: 0.05}", failing)
 
     assert not found.ok
-    assert "10 of 100 requests failed (200: 90, 503: 8, timeout: 2)" in found.words
+    assert "10 of 100 requests failed (503: 8, timeout: 2)" in found.words
 
 
 def test_a_run_of_errors_only_is_invalid_and_says_which() -> None:

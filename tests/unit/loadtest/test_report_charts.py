@@ -2,9 +2,7 @@
 
 import re
 
-import pytest
-
-from serving.loadtest.report.charts import Line, Mark, latency, percentiles, shares, time_words
+from serving.loadtest.report.charts import Line, Mark, latency, percentiles, shares
 from serving.loadtest.report.document import Slice
 
 
@@ -15,15 +13,6 @@ def slices(count: int, *, warm: int = 0) -> list[Slice]:
               failed=0, p50=0.001, p90=0.001, p99=0.001, max=0.001)
         for at in range(count)
     ]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [(0.0, "0"), (25e-6, "25 µs"), (0.00125, "1.25 ms"), (0.05, "50 ms"), (2.5, "2.5 s")],
-)
-def test_times_have_the_unit_that_fits(seconds: float, said: str) -> None:
-    """Three digits are enough."""
-    assert time_words(seconds) == said
 
 
 def test_a_gap_is_not_bridged() -> None:

@@ -23,10 +23,28 @@ def test_the_keys_that_others_read_are_there() -> None:
 
     assert found["schema_version"] == 1
     assert found["outcome"] == "missed"
-    assert {"name", "wanted", "measured", "ok", "words"} == set(found["slos"][0])
-    assert {"p50", "p90", "p99", "p99.9", "max", "mean", "count"} == set(
+    assert {"name", "wanted", "measured", "ok", "words", "place", "figure"} < set(found["slos"][0])
+    assert {"value", "at_least", "at_most"} < set(found["slos"][0])
+    assert {"p50", "p90", "p99", "p99.9", "max", "mean", "count", "intervals"} == set(
         found["whole"]["figures"]["latency"]
     )
+
+
+def test_an_slo_has_its_numbers_beside_the_words() -> None:
+    """A program compares numbers; `≤ 20 ms` is for people."""
+    [p50] = [one for one in json.loads(to_json(report()))["slos"] if one["figure"] == "p50"]
+
+    assert (p50["place"], p50["at_most"], p50["at_least"]) == ("whole run", 0.02, None)
+    assert 0 < p50["value"] < 0.02
+
+
+def test_a_quantile_lies_within_its_interval() -> None:
+    """Where there are enough requests for one."""
+    latency = json.loads(to_json(report()))["whole"]["figures"]["latency"]
+
+    for name in ("p50", "p90", "p99"):
+        low, high = latency["intervals"][name]
+        assert low <= latency[name] <= high
 
 
 def test_shares_and_rates_are_of_what_was_counted() -> None:

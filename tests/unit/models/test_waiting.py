@@ -141,3 +141,50 @@ def test_only_the_front_expires() -> None:
 
     assert [one.sequence for one in line.queue.clear()] == [2]
     assert line.queue.rows == 0
+
+
+# --- who may go before others -----------------------------------------------------------------
+
+
+def test_a_request_with_little_time_may_go_before_those_with_much() -> None:
+    """A second of work with a minute to spare does not keep out who has half a second."""
+    line = Line()
+    for sequence in range(10):
+        line.push(sequence, NOW + 60)
+
+    assert line.queue.yields(NOW + 0.5, 1, NOW, each=0.1)
+
+
+def test_those_with_less_time_still_count() -> None:
+    """Behind its equals a request waits, and must find 40 % of its time to spare."""
+    line = Line()
+    for sequence in range(4):
+        line.push(sequence, NOW + 1)
+    line.push(9, NOW + 60)
+
+    assert line.queue.yields(NOW + 1, 1, NOW, each=0.119)
+    assert not line.queue.yields(NOW + 1, 1, NOW, each=0.12)
+
+
+def test_nobody_who_waits_is_made_late_by_one_who_goes_before_them() -> None:
+    """Who has 10 s of which 8 are spoken for has no time to give away."""
+    line = Line()
+    for sequence in range(8):
+        line.push(sequence, NOW + 10)
+
+    assert not line.queue.yields(NOW + 2, 1, NOW, each=1.0)
+    assert line.queue.yields(NOW + 2, 1, NOW, each=0.85)
+
+
+@given(st.lists(st.floats(NOW + 1, NOW + 1000), min_size=1, max_size=30))
+def test_no_deadline_in_the_queue_is_later_than_the_latest(deadlines: list[float]) -> None:
+    """The bound holds while requests come and go, and is forgotten with the last of them."""
+    line = Line()
+    for sequence, deadline in enumerate(deadlines):
+        line.push(sequence, deadline)
+        assert line.queue.latest == max(deadlines[: sequence + 1])
+    line.take(64)
+    while len(line.queue):
+        line.take(64)
+
+    assert line.queue.latest == 0.0

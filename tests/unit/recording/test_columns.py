@@ -4,7 +4,7 @@ import log_kit
 import numpy as np
 import pytest
 
-from serving.config.monitoring import ModelLog
+from serving.config.schema import ModelLog
 from serving.recording.columns import digest_with, record_batch
 from serving.recording.offer import Offer
 from serving.recording.row_plan import plan_rows

@@ -2,7 +2,16 @@
 
 import pytest
 
-from serving.report.words import clock, moment, number, percent, probability, span, tick
+from serving.report.words import (
+    clock,
+    moment,
+    number,
+    percent,
+    probability,
+    short_time,
+    span,
+    tick,
+)
 
 
 @pytest.mark.parametrize(
@@ -52,3 +61,15 @@ def test_a_tick_has_no_needless_digit() -> None:
 def test_a_length_of_time_is_told_in_its_largest_unit(seconds: float, words: str) -> None:
     """As configuration files write it."""
     assert span(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.0, "0"), (25e-6, "25 µs"), (0.0009999, "1 ms"), (0.00125, "1.25 ms"), (0.05, "50 ms"),
+        (0.9996, "1 s"), (2.5, "2.5 s"), (1234.0, "1,234 s"),
+    ],
+)  # fmt: skip
+def test_a_short_time_has_the_unit_that_fits(seconds: float, words: str) -> None:
+    """Three digits are enough, and none is an exponent."""
+    assert short_time(seconds) == words

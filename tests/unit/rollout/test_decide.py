@@ -3,7 +3,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from serving.config.rollout import RolloutConfig
+from serving.config.schema import RolloutConfig
 from serving.config.snapshot_codec import dec_hook
 from serving.rollout.baking import SILENCE_SECONDS, Facts, Look, lacking
 from serving.rollout.decide import decide, forward, to_the_end

@@ -2,7 +2,7 @@
 
 import pytest
 
-from serving.config.rollout import Approval, Bake, Guardrails, RolloutConfig, Rule, Step
+from serving.config.schema import Approval, Bake, Guardrails, RolloutConfig, Rule, Step
 from serving.config.units import Seconds
 from serving.rollout.forecast import Forecast, Traffic, forecast
 

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from rollout_judge_kit import Counted, plan
 
-from serving.config.rollout import RolloutConfig
+from serving.config.schema import RolloutConfig
 from serving.config.snapshot import RolloutTraffic
 from serving.rollout.evidence.first_events import ratio_of_users
 from serving.rollout.evidence.losses import MeanBounds

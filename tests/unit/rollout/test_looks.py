@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from rollout_judge_kit import Counted, plan
 
-from serving.config.rollout import RolloutConfig
+from serving.config.schema import RolloutConfig
 from serving.rollout.judge import judge
 from serving.rollout.looks import RuleLook, looked
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from serving.config.rollout import Bake, Guardrails, RolloutConfig, Rule, Step
+from serving.config.schema import Bake, Guardrails, RolloutConfig, Rule, Step
 from serving.config.units import Seconds
 from serving.rollout.simulate.history import Rows, history_of
 from serving.rollout.simulate.replay import Replay, replayed, shortened

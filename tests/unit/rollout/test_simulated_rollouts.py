@@ -4,7 +4,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from serving.config.rollout import Bake, Guardrails, HardStops, RolloutConfig, Rule, Step
+from serving.config.schema import Bake, Guardrails, HardStops, RolloutConfig, Rule, Step
 from serving.config.units import Seconds
 from serving.performance.intervals import wilson
 from serving.rollout.simulate.arrivals import Requests

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from serving.config.rollout import Rule
+from serving.config.schema import Rule
 from serving.rollout.simulate.arrivals import Requests
 from serving.rollout.simulate.crowd import Crowd
 from serving.rollout.simulate.scenarios import SCENARIOS, Traffic, traffic

@@ -4,7 +4,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from serving.config.rollout import Bake, Guardrails, RolloutConfig, Rule, Step
+from serving.config.schema import Bake, Guardrails, RolloutConfig, Rule, Step
 from serving.config.units import Seconds
 from serving.rollout.simulate.crowd import Crowd
 from serving.rollout.simulate.product import walk

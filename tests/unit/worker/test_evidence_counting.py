@@ -9,17 +9,11 @@ import numpy as np
 from evidence_kit import model_of, told, traffic_of
 
 from serving.rollout.wire import cell_of, scramble_of
-from serving.worker.evidence_counting import (
-    DEFAULTED,
-    FAULTY,
-    KEYLESS,
-    UNWELL,
-    Counting,
-    Notes,
-    Told,
-)
+from serving.worker.evidence_counting import Counting
 from serving.worker.evidence_faults import CLIENT_DEADLINE, CLIENT_GONE, ERROR
+from serving.worker.evidence_notes import DEFAULTED, FAULTY, KEYLESS, UNWELL, Notes
 from serving.worker.evidence_rules import compile_plan
+from serving.worker.evidence_signals import Told
 
 SCRAMBLE = scramble_of("m-r1")
 ARMS = ("canary", "production")

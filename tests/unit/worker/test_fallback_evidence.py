@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 from pipeline_kit import Kit, keys
 
-from serving.config.rollout import Guardrails, RolloutConfig, Rule, Step
+from serving.config.schema import Guardrails, RolloutConfig, Rule, Step
 from serving.config.snapshot import RolloutTraffic
 from serving.errors import InferenceFailed
 from serving.rollout.wire import Share

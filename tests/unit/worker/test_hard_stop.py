@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from serving.config.rollout import HardStops
+from serving.config.schema import HardStops
 from serving.config.snapshot_codec import dec_hook
 from serving.worker.hard_stop import HardStop
 

@@ -1,5 +1,6 @@
 """Heads and chunked bodies, read without a socket."""
 
+import gc
 from itertools import pairwise
 
 import pytest
@@ -23,6 +24,18 @@ def read(*parts: bytes) -> tuple[Head, int]:
         taken = reader.take(part, 0)
     assert reader.complete
     return reader.finish(), taken
+
+
+def test_a_head_that_was_read_leaves_nothing_to_the_garbage_collector() -> None:
+    """Reader and parser hold each other only until the head is finished."""
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(100):
+            read(HEAD)
+        assert gc.collect() < 100
+    finally:
+        gc.enable()
 
 
 def test_a_head_says_what_is_wanted_and_no_more() -> None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from store_kit import ValkeyServer
 
 from serving.config.keys import METRICS_KEY, NODE_VARIABLE, WorkerReport, node_name
-from serving.metrics import FAMILIES, MetricsFile
+from serving.metric_families import FAMILIES
+from serving.metrics import MetricsFile
 from serving.metrics_exchange import decode, encode
 from serving.metrics_folder import outliving, totals
 from serving.worker.node_metrics import NodeMetrics

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from serving.metrics import LATENCY_SECONDS, HistogramRow, MetricsFile, Samples, read
+from serving.metric_families import LATENCY_SECONDS
+from serving.metrics import HistogramRow, MetricsFile, Samples, read
 from serving.worker.tally import PHASES, STATIONS, Ledger, Phases, Tally
 
 LABELS = {"model": "m", "version": "v1", "role": "production"}
