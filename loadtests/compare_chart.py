@@ -8,7 +8,7 @@ from compare_figures import Report, over_floor
 
 __all__ = ["chart"]
 
-LABEL: Final = 250
+LABEL: Final = 290
 WIDTH: Final = 460
 ROW: Final = 20
 TOP: Final = 34

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -20,12 +21,13 @@ import bench
 import numpy as np
 import orjson
 import ray_serve_peer
+import uvicorn_peer
 import yaml
 from bench_load import TOLERANCE
 from bench_process import end
 from bench_ray_serve import process_names
 from bench_workloads import PAYLOADS, Workload, gateway_directory
-from peers.catalogue import PEERS, UVICORN, Peer, installed, python, version_of
+from peers.catalogue import PEERS, Peer, installed, python, version_of
 
 from serving import lifeline
 from serving.engine.ray_serve.cluster import require_ray
@@ -242,6 +244,16 @@ def _sluice(workload: Workload, folder: Path, *, record: bool) -> Iterator[Start
 
 
 @contextmanager
+def _uvicorn(workload: Workload, folder: Path) -> Iterator[Started]:
+    """The application of uvicorn_peer.py."""
+    [port] = ray_serve_peer.free_ports(1)
+    command = [sys.executable, uvicorn_peer.__file__, "--port", port, "--model", workload.artifact]
+    where = f"127.0.0.1:{port}"
+    with running(command, folder / "uvicorn.log", lambda: where, workload) as (pid, _, seconds):
+        yield Started(pid, where, "", seconds, _nameless)
+
+
+@contextmanager
 def _ray_serve(workload: Workload, folder: Path, *, kind: str) -> Iterator[Started]:
     """Ray Serve with one of the applications of ray_serve_peer.py."""
     [port] = ray_serve_peer.free_ports(1)
@@ -325,7 +337,14 @@ def _ray_server(kind: str) -> Server:
 
 SERVERS: Final = (
     Server("floor", "the floor", "floor", (Row("floor"),), start_floor),
-    _peer_server(UVICORN),
+    Server(
+        "uvicorn",
+        "bare uvicorn",
+        "uvicorn",
+        (Row("uvicorn"),),
+        _uvicorn,
+        version=lambda: f"uvicorn {version('uvicorn')}",
+    ),
     _sluice_server("", "", record=False),
     _sluice_server("-record", ", record", record=True),
     _sluice_server("-features", ", features and record", record=True, payload=FEATURES),

@@ -11,6 +11,7 @@ whole, so a reader never sees half of one. A histogram's slots are its buckets (
 cumulative, the last is +Inf), then the sum.
 """
 
+import contextlib
 import json
 import os
 import struct
@@ -135,45 +136,75 @@ class HistogramRow:
         self._slots[at[:, -1]] += values.sum(axis=0)
 
 
+class _Page:
+    """One file: its mapping, and how much of it is used."""
+
+    def __init__(self, path: Path, capacity: int) -> None:
+        self.descriptor, self._map = map_file(path, capacity)
+        self.slots: memoryview[float] = memoryview(self._map).cast("d")
+        self._capacity = capacity
+        self._used = _HEADER.size
+        _HEADER.pack_into(self._map, 0, MAGIC, self._used)
+
+    def add(self, key: bytes, count: int) -> int | None:
+        """Make an entry with `count` slots; where the first is, None if there is no room."""
+        size = _ENTRY.size + len(key) + 8 * count
+        if self._used + size > self._capacity:
+            return None
+        start = self._used + _ENTRY.size
+        _ENTRY.pack_into(self._map, self._used, len(key), count)
+        self._map[start : start + len(key)] = key
+        self._used += size
+        _HEADER.pack_into(self._map, 0, MAGIC, self._used)
+        return (start + len(key)) // 8
+
+
 class MetricsFile:
     """One process's numbers. Not thread-safe for creating children; call from one thread.
 
-    Holds at most `capacity` bytes; past that new children go to one shared, unexported slot,
-    so a huge configuration costs detail and never a request. On a full disk the numbers are kept
-    in memory, where nobody else sees them.
+    What no longer fits into a file of `capacity` bytes goes into another beside it,
+    `NAME-2.metrics` and so on: a version has about 5 KB of children and keeps them when it is gone,
+    because totals never go back. There are at most `files`; past that new children go to one
+    shared, unexported slot, so a huge configuration costs detail and never a request. On a full
+    disk the numbers are kept in memory, where nobody else sees them.
     """
 
-    def __init__(self, path: Path, capacity: int = 2 << 20) -> None:
+    def __init__(self, path: Path, capacity: int = 2 << 20, files: int = 16) -> None:
         self.path = path
-        self._descriptor, self._map = map_file(path, capacity)
-        self._slots = memoryview(self._map).cast("d")
-        self._used = _HEADER.size
         self._capacity = capacity
-        self._children: dict[tuple[str, tuple[str, ...]], int] = {}
+        self._files = files
+        self._pages = [_Page(path, capacity)]
+        self._children: dict[tuple[str, tuple[str, ...]], tuple[memoryview[float], int]] = {}
         self._overflow = memoryview(bytearray(8 * 64)).cast("d")
-        _HEADER.pack_into(self._map, 0, MAGIC, self._used)
 
     def _slot(self, name: str, labels: dict[str, str]) -> tuple["memoryview[float]", int, Family]:
         family = FAMILIES[name]
         values = tuple(labels[label] for label in family.labels)
         if len(labels) != len(family.labels):
             raise ValueError(f"{name} takes the labels {family.labels}, not {tuple(labels)}")
-        index = self._children.get((name, values))
-        if index is None:
+        found = self._children.get((name, values))
+        if found is None:
             count = len(family.buckets) + 2 if family.kind == "histogram" else 1
             key = json.dumps([name, values], ensure_ascii=False).encode()
             key += b" " * (-len(key) % 8)
-            size = _ENTRY.size + len(key) + 8 * count
-            if self._used + size > self._capacity:
+            found = self._added(key, count)
+            if found is None:
                 return self._overflow, 0, family
-            start = self._used
-            _ENTRY.pack_into(self._map, start, len(key), count)
-            self._map[start + _ENTRY.size : start + _ENTRY.size + len(key)] = key
-            index = (start + _ENTRY.size + len(key)) // 8
-            self._used += size
-            _HEADER.pack_into(self._map, 0, MAGIC, self._used)
-            self._children[(name, values)] = index
-        return self._slots, index, family
+            self._children[(name, values)] = found
+        return *found, family
+
+    def _added(self, key: bytes, count: int) -> tuple["memoryview[float]", int] | None:
+        """The slots of a new entry and where they begin; None if there is no room for it."""
+        page = self._pages[-1]
+        index = page.add(key, count)
+        if index is None and len(self._pages) < self._files:
+            number = len(self._pages) + 1
+            name = f"{self.path.stem}-{number}{self.path.suffix}"
+            with contextlib.suppress(OSError):
+                page = _Page(self.path.with_name(name), self._capacity)
+                self._pages.append(page)
+                index = page.add(key, count)
+        return None if index is None else (page.slots, index)
 
     def counter(self, name: str, **labels: str) -> Counter:
         """Find or make one child of a counter family."""
@@ -191,13 +222,14 @@ class MetricsFile:
         return Histogram(slots, index, family.buckets)
 
     def close(self) -> None:
-        """Let go of the file; it stays for whoever adds it up.
+        """Let go of the files; they stay for whoever adds them up.
 
-        The mapping goes with the last child that counts into it.
+        A mapping goes with the last child that counts into it.
         """
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        for page in self._pages:
+            if page.descriptor >= 0:
+                os.close(page.descriptor)
+                page.descriptor = -1
 
 
 Samples = dict[tuple[str, tuple[str, ...]], list[float]]

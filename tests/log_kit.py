@@ -1,7 +1,5 @@
 """Offers for the prediction log as a pipeline would make them, and logs that need no gateway."""
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -112,14 +110,6 @@ def log_of(folder: Path, name: str = "w", **options: Any) -> PredictionLog:
     options = {"flush": Seconds(0.005), "min_free": ByteSize(0)} | options
     metrics = MetricsFile(folder / f"{name}.metrics")
     return PredictionLog(LogConfig(**options), LogFolder(folder / "log"), "node", name, metrics)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for another thread or process."""
-    give_up = time.monotonic() + BOUND_SECONDS
-    while not condition():
-        assert time.monotonic() < give_up, "it never came true"
-        time.sleep(0.005)
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -111,10 +111,3 @@ async def keeping(publisher: Publisher) -> AsyncIterator[None]:
         yield
     finally:
         await end(task)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something upkeep does."""
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.01)

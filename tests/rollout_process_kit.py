@@ -8,13 +8,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import redis
 from control_kit import ConfigDirectory, Valkey, ask_control
+from waiting_kit import until
 
 from serving.config.keys import SNAPSHOT_KEY, WORKERS_KEY, WorkerReport
 from serving.config.snapshot import RolloutTraffic
@@ -34,14 +34,6 @@ from serving.rollout.wire import (
 )
 
 INCARNATION = "worker-0-1"
-
-
-def until(condition: Callable[[], object], what: str, seconds: float = 60.0) -> None:
-    """Wait for another process, bounded; looks every millisecond."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(0.001)
 
 
 class Worker(threading.Thread):

@@ -7,7 +7,6 @@ import contextlib
 import importlib
 import logging
 import os
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -146,11 +145,3 @@ def target(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
         yield made
     finally:
         made.close()
-
-
-def until(condition: Any) -> None:
-    """Wait for another process."""
-    give_up = time.monotonic() + BOUND_SECONDS
-    while not condition():
-        assert time.monotonic() < give_up, "it never came true"
-        time.sleep(0.02)

@@ -7,13 +7,12 @@ Every peer has an environment of its own, because their pins conflict with ours 
 """
 
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-__all__ = ["ENVIRONMENTS", "PEERS", "UVICORN", "Peer", "installed", "python", "version_of"]
+__all__ = ["ENVIRONMENTS", "PEERS", "Peer", "installed", "python", "version_of"]
 
 HERE: Final = Path(__file__).parent
 ENVIRONMENTS: Final = HERE.parents[1] / ".venv-peers"
@@ -22,17 +21,13 @@ MARK: Final = ".installed"
 
 
 class Peer(NamedTuple):
-    """A server that is not ours.
-
-    `package` is the one whose version is told. `own` is False for what runs in our environment.
-    """
+    """A server that is not ours. `package` is the one whose version is told."""
 
     name: str
     title: str
     package: str
     protocols: tuple[str, ...] = ("http",)
     environment: Mapping[str, str] = MappingProxyType({})
-    own: bool = True
 
     @property
     def script(self) -> Path:
@@ -50,7 +45,6 @@ class Peer(NamedTuple):
         return ENVIRONMENTS / self.name
 
 
-UVICORN: Final = Peer("uvicorn", "bare uvicorn", "uvicorn", own=False)
 PEERS: Final = (
     Peer("mlserver", "MLServer", "mlserver", ("http", "grpc")),
     Peer("kserve", "KServe", "kserve", ("http", "grpc")),
@@ -66,12 +60,12 @@ PEERS: Final = (
 
 def python(peer: Peer) -> Path:
     """The interpreter that runs it."""
-    return peer.folder / "bin" / "python" if peer.own else Path(sys.executable)
+    return peer.folder / "bin" / "python"
 
 
 def installed(peer: Peer) -> str:
     """Empty if it is; else that it is not, and the command that installs it."""
-    if not peer.own or (peer.folder / MARK).exists():
+    if (peer.folder / MARK).exists():
         return ""
     return f"not installed; `python -m loadtests.peers install {peer.name}` does that"
 

@@ -79,7 +79,8 @@ def plan(
 
     Of a model with a `rollout` it says, step by step, how many requests the new version gets, how
     long proofs take, how soon a doubling is found, and the smallest regression that is found by
-    the end of the step: on average, at the traffic that the gateway sees or that is given here.
+    the end of the step: on average, at the traffic that the gateway sees or that is given here;
+    and whether an abort before keeps it from beginning.
 
     Changes nothing. Exits with 1 if the configuration must not be served.
 
@@ -118,4 +119,9 @@ def plan_text(answer: "ApplyAnswer") -> "Text":
     from rich.text import Text
 
     styles = {"+": "green", "-": "red", "~": "yellow"}
-    return Text("\n").join(Text(line, style=styles.get(line[:1], "")) for line in answer.lines)
+    lines = [Text(line, style=styles.get(line[:1], "")) for line in answer.lines]
+    lines += [
+        Text(f"! {model}: its rollout does not begin by itself: {why}", style="yellow")
+        for model, why in answer.held.items()
+    ]
+    return Text("\n").join(lines)

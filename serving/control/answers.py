@@ -213,6 +213,9 @@ class ApplyAnswer(msgspec.Struct, frozen=True, kw_only=True):
     forecasts: dict[str, Forecast] = {}
     """Of a plan: what each model's rollout can be expected to see, step by step."""
 
+    held: dict[str, str] = {}
+    """By model: why the rollout that its file asks for does not begin by itself."""
+
 
 class CandidateAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """The shadow that the configuration has now; `revision` is what is served."""

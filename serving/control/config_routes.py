@@ -120,7 +120,7 @@ class ConfigRoutes:
         )
         until = self._plane.clock.monotonic() + request.wait_seconds
         workers = await self._plane.until_settled(outcome.revision, request.wait_seconds)
-        answer = _answer(outcome, workers)
+        answer = replace(_answer(outcome, workers), held=self._held(outcome))
         if outcome.published and outcome.plan.is_followed:
             left = until - self._plane.clock.monotonic()
             roll = await self._plane.until_rolled(left)
@@ -130,7 +130,14 @@ class ConfigRoutes:
 
     async def _planned(self, outcome: Outcome, assumed: Assumed) -> answers.ApplyAnswer:
         forecasts = await asyncio.to_thread(self._forecasts, outcome, assumed)
-        return replace(_answer(outcome, []), forecasts=forecasts)
+        return replace(_answer(outcome, []), forecasts=forecasts, held=self._held(outcome))
+
+    def _held(self, outcome: Outcome) -> dict[str, str]:
+        held = {
+            name: self._plane.rollouts.held(model, outcome.staged.get(name, {}))
+            for name, model in outcome.rollouts.items()
+        }
+        return {name: words for name, words in held.items() if words}
 
     def _forecasts(self, outcome: Outcome, assumed: Assumed) -> dict[str, Forecast]:
         return {

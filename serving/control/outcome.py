@@ -6,7 +6,7 @@ from msgspec.structs import replace
 from serving.config.schema import ModelConfig
 from serving.config.snapshot import Snapshot
 from serving.config.snapshot_codec import encode_snapshot
-from serving.control.compile import Compiled
+from serving.control.compile import Compiled, Staged
 from serving.control.plan import Plan
 
 __all__ = ["Outcome", "outcome_of", "serve_the_same"]
@@ -23,6 +23,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     published: bool
     warnings: list[str] = []
     rollouts: dict[str, ModelConfig] = {}
+    staged: Staged = {}
+    """Their versions' files, by model."""
 
 
 def outcome_of(compiled: Compiled, plan: Plan, *, revision: int, published: bool) -> Outcome:
@@ -37,6 +39,7 @@ def outcome_of(compiled: Compiled, plan: Plan, *, revision: int, published: bool
             for name, model in compiled.configuration.models.items()
             if model.rollout is not None
         },
+        staged=compiled.staged,
     )
 
 

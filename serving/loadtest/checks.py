@@ -11,7 +11,7 @@ from serving.loadtest.scenario import Bounds, Multiples, Slo
 from serving.loadtest.words import chance_words, figure_words, share_words
 from serving.report.words import short_time
 
-__all__ = ["Check", "checks", "statuses"]
+__all__ = ["Check", "checks", "failures"]
 
 _QUANTILES: Final = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0))
 _ROUNDING: Final = 1e-9
@@ -67,11 +67,13 @@ def checks(result: Result, slo: Slo) -> Iterator[Check]:
     )
 
 
-def statuses(counts: Counts) -> str:
-    """`503: 120, timeout: 3`, the most frequent first."""
-    table = {**counts.statuses, **({"unsent": counts.unsent} if counts.unsent else {})}
+def failures(counts: Counts) -> str:
+    """`503: 120, timeout: 3`, the most frequent first; successes are not among them."""
+    table = {name: count for name, count in counts.statuses.items() if name in counts.problems}
+    if counts.unsent:
+        table["unsent"] = counts.unsent
     ordered = sorted(table.items(), key=lambda one: (-one[1], one[0]))
-    return ", ".join(f"{status}: {count}" for status, count in ordered) or "nothing sent"
+    return ", ".join(f"{status}: {count}" for status, count in ordered)
 
 
 class _Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,7 +147,8 @@ def _rates(
     good = counts.good if has_deadline else math.nan
     if slo.error_rate is not None:
         asked = _Asked(place=place, figure="error rate", show=share_words, at_most=slo.error_rate)
-        detail = f"{counts.failed} of {scheduled} requests failed ({statuses(counts)})"
+        why = f" ({failures(counts)})" if counts.failed else ""
+        detail = f"{counts.failed} of {scheduled} requests failed{why}"
         yield asked.met_by(counts.failed / scheduled if scheduled else math.nan, detail)
     if slo.goodput is not None:
         asked = _Asked(place=place, figure="goodput", show=share_words, at_least=slo.goodput)

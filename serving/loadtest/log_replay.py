@@ -56,8 +56,10 @@ def read_log(folder: Path, replay: LogReplay, entities: list[str]) -> Recorded:
     times: list[float] = []
     places: list[int] = []
     keys: dict[str, list[Any]] = {name: [] for name in entities}
-    with Query(folder, sql, memory=_MEMORY, timeout=_SECONDS, since=since, until=until) as asked:
-        for batch in asked.batches():
+    # Files of other times are left unread, and with them the names of the columns.
+    counted = _answer(folder, f"SELECT count(*) FROM {quoted(replay.model)}", since, until)  # noqa: S608
+    if any(count for batch in counted for count in batch.column(0).to_pylist()):
+        for batch in _answer(folder, sql, since, until):
             times += batch.column(0).to_pylist()
             places += batch.column(1).to_pylist()
             for place, name in enumerate(entities, 2):
@@ -76,6 +78,11 @@ def read_log(folder: Path, replay: LogReplay, entities: list[str]) -> Recorded:
     if len(places) == replay.at_most and len(first) > 1:
         first, rows = first[:-1], rows[:-1]  # its other rows may have been cut off
     return Recorded(np.array(times)[first], np.array(first), rows, keys)
+
+
+def _answer(folder: Path, sql: str, since: float | None, until: float | None) -> list[Any]:
+    with Query(folder, sql, memory=_MEMORY, timeout=_SECONDS, since=since, until=until) as asked:
+        return list(asked.batches())
 
 
 def _moment(text: str) -> float | None:

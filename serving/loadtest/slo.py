@@ -4,7 +4,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from serving.loadtest.checks import Check, checks, statuses
+from serving.loadtest.checks import Check, checks, failures
 from serving.loadtest.results import Counts, GeneratorCheck, Result
 from serving.loadtest.scenario import Slo
 from serving.loadtest.words import share_words
@@ -49,7 +49,7 @@ def validity(result: Result) -> list[str]:
     if not whole.scheduled:
         return ["nothing was sent outside warm-up; make a phase longer or its rate higher"]
     if not whole.ok:
-        return [f"no request succeeded ({statuses(whole)}): {_first_problem(whole)}"]
+        return [f"no request succeeded ({failures(whole)}): {_first_problem(whole)}"]
     found = []
     late = generator.lag.quantile(0.99)
     if late > generator.max_lag:

@@ -1,22 +1,26 @@
 """Who waits for a session, and who goes into the next run. Decides; resolves nobody itself."""
 
-import asyncio
+import math
 from collections.abc import Callable, Sequence
 from heapq import heapify, heappop, heappush
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 from numpy.typing import NDArray
 
+from serving.errors import ServingError
 from serving.models.batch import Feed, key
 from serving.models.timing import RunTimes
 
-__all__ = ["SHARE", "DeadlineQueue", "Inference", "Waiting"]
+__all__ = ["SHARE", "DeadlineQueue", "Inference", "Waiter", "Waiting"]
 
 SHARE: Final = 0.6
 """Part of the remaining time that waiting and running may be expected to take. In simulation
 60 % answers 90–97 % of capacity in time under overload, 100 % loses 18 points (reliability
 reference, section 2.2)."""
+
+_MORE_TIME: Final = 1.5
+"""Somebody who waits must have so many times the time of a request for it to go before others."""
 
 _SPARE: Final = (1 - SHARE) / 2
 """Part of the time it had that a waiting request keeps to spare when others go before it."""
@@ -35,12 +39,32 @@ class Inference(msgspec.Struct, gc=False):
     batch_rows: int
 
 
+class Waiter(Protocol):
+    """Who is told what came of a request, once: a future, or somebody who is called at once.
+
+    It may ask for the next inference while it is given its result, but must not while it is given
+    an error: that may be in the middle of the queue.
+    """
+
+    def done(self) -> bool:
+        """Whether it has been told, or has left."""
+        ...
+
+    def set_result(self, result: Inference, /) -> None:
+        """Give it its answer."""
+        ...
+
+    def set_exception(self, exception: ServingError, /) -> None:
+        """Tell it why there is none."""
+        ...
+
+
 class Waiting(msgspec.Struct, order=True):
     """A request in the queue, ordered by deadline, then by arrival (`sequence` is unique)."""
 
     deadline: float
     sequence: int
-    waiter: "asyncio.Future[Inference]"
+    waiter: Waiter
     feed: Feed
     rows: int
     outputs: tuple[str, ...]
@@ -100,7 +124,10 @@ class DeadlineQueue:
 
         Itself it must find 40 % of its time to spare, like any other. Those that it delays were
         taken when they had as much to spare; half of that they may lose, and so those with much
-        time neither shut out those with little nor are shut out by them. Looks at everybody.
+        time neither shut out those with little nor are shut out by them.
+
+        Nobody is looked at unless somebody has much more time: requests of one kind differ by what
+        they lost on their way, and are nearly all of those refused.
 
         Args:
             deadline: When its answer is due.
@@ -108,14 +135,19 @@ class DeadlineQueue:
             now: Monotonic second.
             each: Seconds that a row is expected to take.
         """
+        if self.latest - now < _MORE_TIME * (deadline - now):
+            return False
         before = rows
+        most = SHARE * (deadline - now) / each if each else math.inf
         behind = []
         for one in self._heap:
-            if one.deadline <= deadline:
-                before += one.rows
-            else:
+            if one.deadline > deadline:
                 behind.append((one.deadline, one.rows, one.queued_at))
-        if before * each >= SHARE * (deadline - now):
+            else:
+                before += one.rows
+                if before >= most:
+                    return False
+        if before >= most:
             return False
         behind.sort()
         for theirs, more, since in behind:

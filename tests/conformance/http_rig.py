@@ -261,3 +261,21 @@ def infer(
         ],
     }
     return request("POST", f"/v2/models/{model}/infer", json.dumps(body).encode(), headers)
+
+
+def swept(rig: HttpRig) -> None:
+    """Let two sweeps pass, so that what was due has happened."""
+
+    async def two_sweeps() -> None:
+        for _ in range(2):
+            before = rig.listener._timer
+            async with asyncio.timeout(BOUND_SECONDS):
+                while rig.listener._timer is before:
+                    await asyncio.sleep(0.01)
+
+    rig.run(two_sweeps())
+
+
+def busy(rig: HttpRig) -> int:
+    """Connections in the middle of a request."""
+    return sum(c.busy for c in list(rig.listener._shared.connections))

@@ -1,24 +1,20 @@
-"""Slow, silent, hasty, leaving and very many clients; and a listener that has to go."""
+"""Slow, silent, hasty and very many clients."""
 
-import asyncio
-import gc
 import json
 import resource
 import select
 import socket
-import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 from echo_plane import EchoPlane
-from http_rig import BOUND_SECONDS, Client, HttpRig, eventually, infer, request
+from http_rig import BOUND_SECONDS, Client, HttpRig, busy, eventually, infer, request, swept
 
 from serving.clock import ManualClock
 from serving.config.schema import Limits
 from serving.config.units import ByteSize
-from serving.errors import Overloaded
 from serving.metrics import read
 
 INFER = "/v2/models/echo/infer"
@@ -51,53 +47,6 @@ def client(rig: HttpRig) -> Iterator[Client]:
         yield client
 
 
-def _swept(rig: HttpRig) -> None:
-    """Let two sweeps pass, so that what was due has happened."""
-
-    async def two_sweeps() -> None:
-        for _ in range(2):
-            before = rig.listener._timer
-            async with asyncio.timeout(BOUND_SECONDS):
-                while rig.listener._timer is before:
-                    await asyncio.sleep(0.01)
-
-    rig.run(two_sweeps())
-
-
-def _busy(rig: HttpRig) -> int:
-    """Connections in the middle of a request."""
-    return sum(c.busy for c in list(rig.listener._shared.connections))
-
-
-# --- refused ---------------------------------------------------------------------------------
-
-
-def test_a_refusal_leaves_nothing_to_the_garbage_collector(ticking: HttpRig) -> None:
-    """With the answer gone so is the error: no cycle is left to be found, and held up for, later.
-
-    The requests differ in a header, as those of clients with deadlines do.
-    """
-    left: weakref.WeakSet[Overloaded] = weakref.WeakSet()
-
-    def fail() -> Overloaded:
-        error = Overloaded("queue is full")
-        left.add(error)
-        return error
-
-    ticking.plane.failures["overloaded"] = fail
-    gc.collect()
-    gc.disable()
-    try:
-        with ticking.connect() as client:
-            for number in range(50):
-                headers = f"x-request-timeout: 0.{number + 1}\r\n"
-                assert client.ask(infer("overloaded", headers=headers)).status == 503
-        # The last one may still be on its way out of the listener's thread.
-        assert eventually(lambda: len(left) <= 1)
-    finally:
-        gc.enable()
-
-
 # --- slow -----------------------------------------------------------------------------------
 
 
@@ -117,9 +66,9 @@ def test_a_request_that_trickles_in_is_408(
     """Head and body have their time, counted from their beginning; then the connection goes."""
     with rig.connect() as client:
         client.send(started)
-        assert eventually(lambda: _busy(rig) == 1)
+        assert eventually(lambda: busy(rig) == 1)
         clock.advance(limit - 0.5)
-        _swept(rig)
+        swept(rig)
         assert rig.listener.connections == 1
         clock.advance(1.5)
 
@@ -134,11 +83,11 @@ def test_a_request_that_trickles_in_is_408(
 def test_bytes_do_not_buy_time(rig: HttpRig, client: Client, clock: ManualClock) -> None:
     """A byte now and then does not move the deadline of a head."""
     client.send(b"GET /v2 HTTP/1.1\r\n")
-    assert eventually(lambda: _busy(rig) == 1)
+    assert eventually(lambda: busy(rig) == 1)
     for _ in range(3):
         clock.advance(1.8)
         client.send(b"X")
-        _swept(rig)
+        swept(rig)
     clock.advance(1.8)
 
     answer = client.read()
@@ -163,7 +112,7 @@ def test_an_idle_connection_is_kept_for_a_minute(
     """Between requests only idle_timeout counts."""
     client.ask(infer())
     clock.advance(59.0)
-    _swept(rig)
+    swept(rig)
     client.ask(infer())
     clock.advance(62.0)
 
@@ -177,7 +126,7 @@ def test_a_running_request_is_not_timed_out_by_the_listener(
     client.send(infer("slow"))
     assert rig.plane.started.wait(BOUND_SECONDS)
     clock.advance(1000.0)
-    _swept(rig)
+    swept(rig)
     rig.release()
 
     answer = client.read()
@@ -206,7 +155,7 @@ def test_a_client_that_never_reads_is_cut_off(
     client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
     taken = _flood(client, infer(values=(1.0,) * 20_000))
     answered = len(rig.plane.requests)
-    _swept(rig)
+    swept(rig)
 
     assert taken > 3
     assert len(rig.plane.requests) == answered < taken + 1
@@ -283,82 +232,6 @@ def test_a_client_that_pipelines_much_is_made_to_wait(rig: HttpRig, client: Clie
     answers = [client.read() for _ in range(taken + 1)]
 
     assert all(answer is not None and answer.status == 200 for answer in answers)
-
-
-# --- leaving ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("way", ["reset", "close"])
-def test_a_client_that_leaves_has_its_request_cancelled(ticking: HttpRig, way: str) -> None:
-    """A reset is seen at once; a plain close after one probe. Nobody else notices."""
-    with ticking.connect() as other, ticking.connect() as client:
-        client.send(infer("slow"))
-        assert ticking.plane.started.wait(BOUND_SECONDS)
-        if way == "reset":
-            client.reset()
-        else:
-            client.socket.close()
-
-        assert ticking.plane.cancelled.wait(BOUND_SECONDS)
-        assert eventually(lambda: ticking.listener.disconnected == 1)
-        assert ticking.plane.running == 0
-        assert other.ask(infer()).status == 200
-        assert eventually(lambda: ticking.listener.connections == 1)
-
-
-def test_a_half_closed_client_gets_its_answer(client: Client) -> None:
-    """`printf … | nc` ends its direction right after the request."""
-    client.send(infer())
-    client.end()
-    answer = client.read()
-
-    assert answer is not None
-    assert answer.status == 200
-    assert client.closed()
-
-
-def test_a_half_closed_client_gets_a_late_answer_too(ticking: HttpRig) -> None:
-    """It is asked for a sign of life with an interim answer, and then gets its own."""
-    with ticking.connect() as client:
-        client.send(infer("slow", id_="late") + infer(id_="behind"))
-        client.end()
-        assert ticking.plane.started.wait(BOUND_SECONDS)
-        interim = client.read()
-        _swept(ticking)
-        ticking.release()
-
-        answers = [client.read(), client.read()]
-
-        assert interim is not None
-        assert interim.status == 100
-        assert [a.json()["id"] for a in answers if a is not None] == ["late", "behind"]
-        assert client.closed()
-        assert not ticking.plane.cancelled.is_set()
-
-
-@pytest.mark.parametrize("cut", [10, -5], ids=["head", "body"])
-def test_a_request_that_ends_too_early_is_400(client: Client, cut: int) -> None:
-    """A half-closed client can still be told that its request is incomplete."""
-    client.send(infer()[:cut])
-    client.end()
-    answer = client.read()
-
-    assert answer is not None
-    assert answer.status == 400
-    assert client.closed()
-
-
-def test_a_client_that_comes_and_goes_leaves_nothing(rig: HttpRig) -> None:
-    """Connections that ask nothing, or leave in the middle, are forgotten."""
-    for data in (b"", b"GET", infer()[:-3], infer()):
-        with rig.connect() as client:
-            client.send(data)
-        with rig.connect() as client:
-            client.send(data)
-            client.reset()
-
-    assert eventually(lambda: rig.listener.connections == 0)
-    assert eventually(lambda: rig.plane.running == 0)
 
 
 # --- many --------------------------------------------------------------------------------------
@@ -439,81 +312,6 @@ def test_paths_of_strangers_are_not_remembered(rig: HttpRig, client: Client) -> 
     client.ask(infer())
 
     assert set(rig.listener._shared.router._known) == {b"/v2/models/echo/infer"}
-
-
-# --- going --------------------------------------------------------------------------------------
-
-
-def test_a_drain_finishes_what_runs_and_closes_what_waits(
-    rig: HttpRig, client: Client, clock: ManualClock
-) -> None:
-    """In flight: answered, with `connection: close`. Idle: closed. New: refused. Nothing lost."""
-    with rig.connect() as idle, rig.connect() as reading:
-        assert idle.ask(infer()).status == 200
-        whole = infer(id_="being read")
-        reading.send(whole[:-5])
-        client.send(infer("slow", id_="running"))
-        assert rig.plane.started.wait(BOUND_SECONDS)
-        rig.call(rig.listener.begin_drain)
-        drained = asyncio.run_coroutine_threadsafe(rig.listener.drain(BOUND_SECONDS), rig.loop)
-
-        clock.advance(1.0)
-        assert idle.closed()
-        assert eventually(lambda: _refuses(rig))
-        assert not drained.done()
-        reading.send(whole[-5:])
-        rig.release()
-        answers = [client.read(), reading.read()]
-
-        assert [a.json()["id"] for a in answers if a is not None] == ["running", "being read"]
-        assert all(a.headers["connection"] == "close" for a in answers if a is not None)
-        assert client.closed()
-        assert reading.closed()
-        client.socket.close()
-        reading.socket.close()
-        idle.socket.close()
-        assert drained.result(BOUND_SECONDS) == 0
-
-
-def _refuses(rig: HttpRig) -> bool:
-    try:
-        rig.connect().socket.close()
-    except ConnectionRefusedError:
-        return True
-    return False
-
-
-def test_a_request_already_on_its_way_is_answered_while_draining(rig: HttpRig) -> None:
-    """A keep-alive client that has not yet heard of the drain loses nothing."""
-    with rig.connect() as client:
-        client.ask(infer())
-        rig.call(rig.listener.begin_drain)
-
-        answer = client.ask(infer(id_="last"))
-
-        assert (answer.status, answer.headers["connection"]) == (200, "close")
-        assert client.closed()
-
-
-def test_a_drain_says_how_many_it_abandoned(rig: HttpRig, client: Client) -> None:
-    """When time is up the rest is cancelled, counted, and its clients see the end."""
-    with rig.connect() as other:
-        client.send(infer("slow"))
-        other.send(infer()[:-1])
-        assert rig.plane.started.wait(BOUND_SECONDS)
-        assert eventually(lambda: _busy(rig) == 2)
-
-        assert rig.run(rig.listener.drain(0.05)) == 2
-        assert rig.plane.cancelled.is_set()
-        assert client.closed()
-        assert other.closed()
-        assert rig.listener.connections == 0
-
-
-def test_a_drain_of_nothing_is_immediate(rig: HttpRig) -> None:
-    """And may be asked for twice."""
-    assert rig.run(rig.listener.drain(BOUND_SECONDS)) == 0
-    assert rig.run(rig.listener.drain(BOUND_SECONDS)) == 0
 
 
 def test_large_bodies_go_through_whole(tmp_path: Path) -> None:

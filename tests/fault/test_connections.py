@@ -7,13 +7,13 @@ import os
 import signal
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import gateway_kit
 import onnx_models
 import pytest
+from waiting_kit import until
 
 from serving.unix_http import ask
 
@@ -32,14 +32,6 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[gateway_kit.Ru
     gateway_kit.write_model(folder, "m", {"v1": onnx_models.doubler()}, {})
     with gateway_kit.running(folder) as running:
         yield running
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    """Wait for something that another process will do."""
-    give_up = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < give_up, f"never: {what}"
-        time.sleep(0.02)
 
 
 def asked(gateway: gateway_kit.Running, target: str) -> list[Any]:

@@ -5,13 +5,13 @@ import json
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import gateway_kit
 import onnx_models
 import pytest
+from waiting_kit import until
 
 BODY = {"inputs": [{"name": "X", "datatype": "FP32", "shape": [1, 1], "data": [21]}]}
 
@@ -62,14 +62,6 @@ class Connections(threading.Thread):
 
     def _open(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection(self._address, timeout=20)
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    """Wait for something that another process will do."""
-    give_up = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < give_up, f"never: {what}"
-        time.sleep(0.02)
 
 
 def under_load(gateway: gateway_kit.Running, fault: Callable[[Connections], None]) -> Connections:

@@ -5,18 +5,19 @@ logged + sampled out + dropped by reason = served
 
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import disk_kit
 import gateway_kit
 import load_kit
 import log_kit
 import onnx_models
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from waiting_kit import until
 
 BODY = {"inputs": [{"name": "X", "datatype": "FP32", "shape": [1, 1], "data": [21]}]}
 PATH = "/v2/models/m/infer"
@@ -110,21 +111,8 @@ def test_kill_9_costs_a_second_at_most_and_it_is_counted(
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A real disk of one megabyte."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)],
-        check=False,
-        capture_output=True,
-    )
-    if made.returncode:
-        if os.environ.get("CI"):
-            pytest.fail(f"no tmpfs can be mounted: {made.stderr.decode()}")
-        pytest.skip("mounting a tmpfs takes root")
-    try:
+    with disk_kit.small_disk(tmp_path / "disk") as place:
         yield place
-    finally:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
 def test_a_full_disk_costs_rows_and_no_request(
@@ -136,10 +124,10 @@ def test_a_full_disk_costs_rows_and_no_request(
     gateway(folder, path=str(small_disk / "log"), flush="50ms")
     with gateway_kit.running(folder) as running:
         with load_kit.load(running.http, PATH, BODY, rate=200) as load:
-            log_kit.until(lambda: outcomes(running).get("disk_full", 0) > 100)
+            until(lambda: outcomes(running).get("disk_full", 0) > 100)
             full = outcomes(running)
             (small_disk / "ballast").unlink()
-            log_kit.until(lambda: outcomes(running)["logged"] > full["logged"] + 100)
+            until(lambda: outcomes(running)["logged"] > full["logged"] + 100)
         counts = settled(running, lambda c: c["offered"] == len(load.outcomes))
     rows = logged_rows(small_disk)
 

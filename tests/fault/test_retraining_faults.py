@@ -6,21 +6,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import monitoring_kit
 import pytest
 from control_kit import ConfigDirectory, Valkey, ask_control
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    """Wait for another process, bounded."""
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(0.02)
+from waiting_kit import until
 
 
 class Home:

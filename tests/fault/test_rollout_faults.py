@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rollout_process_kit import Home, until
+from rollout_process_kit import Home
+from waiting_kit import until
 
 from serving.config.snapshot import RolloutTraffic
 from serving.rollout.state import Event, replayed

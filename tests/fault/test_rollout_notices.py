@@ -4,8 +4,7 @@ import hashlib
 import hmac
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import gateway_kit
@@ -13,6 +12,7 @@ import monitoring_kit
 import pytest
 import rollout_load_kit
 from monitoring_kit import Receiver
+from waiting_kit import until
 
 BOUND_SECONDS = 60.0
 STEPS = [{"weight": 5, "bake": {"min": "1h"}}, {"weight": 100}]
@@ -23,14 +23,6 @@ def receiver() -> Iterator[Receiver]:
     """Where notices go."""
     with monitoring_kit.receiver() as made:
         yield made
-
-
-def until(holds: Callable[[], bool], what: str) -> None:
-    """Wait for another process."""
-    deadline = time.monotonic() + BOUND_SECONDS
-    while not holds():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
 
 
 def did(gateway: gateway_kit.Running, url: str) -> bool:

@@ -4,12 +4,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from control_kit import ConfigDirectory, Valkey
+from waiting_kit import until
 
 # A stand-in for an engine: it starts control, tells its pid, and can be killed.
 PARENT = """
@@ -21,14 +21,6 @@ sys.stdin.read()
 child.terminate()
 sys.exit(child.wait())
 """
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    """Wait for another process, bounded."""
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(0.02)
 
 
 class Home:

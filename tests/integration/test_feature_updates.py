@@ -13,6 +13,7 @@ import pytest
 import redis
 import yaml
 from ray_kit import ON_RAY
+from waiting_kit import until
 
 from feature_cache.keys import KeySpace
 
@@ -67,14 +68,6 @@ def push(gateway: gateway_kit.Running, rows: Any, view: str = "profile") -> tupl
 def row(person: int, **more: Any) -> dict[str, Any]:
     """A row that fits."""
     return {"person_id": person, "age": 30 + person, "city": None, **more}
-
-
-def until(condition: Any, seconds: float = 20) -> None:
-    """Wait for what another process does."""
-    give_up = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < give_up, "it never came to that"
-        time.sleep(0.02)
 
 
 def metric(gateway: gateway_kit.Running, name: str, **labels: str) -> float:
@@ -191,7 +184,7 @@ def test_control_that_is_killed_loses_no_entry(
     for person in (9000, 9001):
         store.xadd(STREAM, {"row": json.dumps(row(person))})
 
-    until(lambda: store.exists(SPACE.key([9001])), 60)
+    until(lambda: store.exists(SPACE.key([9001])))
     until(lambda: store.xpending(STREAM, "sluice")["pending"] == 0)
 
     assert store.exists(*(SPACE.key([person]) for person in (*people, 9000))) == len(people) + 1

@@ -1,24 +1,15 @@
 """A whole gateway: answers, labels that turn over, and a program that is asked for training."""
 
 import json
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gateway_kit
 import numpy as np
 import onnx_models
+from waiting_kit import until
 
 ROWS = 600
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    """Wait for other processes, bounded."""
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(0.2)
 
 
 def labelled(running: gateway_kit.Running, chance: np.random.Generator, *, turned: bool) -> None:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import gateway_kit
 import load_kit
 import psutil
 import pytest
+from waiting_kit import until
 
 from serving.control.audit import verify as verify_audit
 
@@ -37,15 +38,6 @@ def sluice(*words: object) -> "subprocess.CompletedProcess[str]":
         [str(gateway_kit.SLUICE), "log", *map(str, words)],
         capture_output=True, text=True, timeout=90, check=False,
     )  # fmt: skip
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    """Wait for another process; what it came to."""
-    give_up = time.monotonic() + BOUND_SECONDS
-    while not (found := condition()):
-        assert time.monotonic() < give_up, "it never came true"
-        time.sleep(0.05)
-    return found
 
 
 @pytest.fixture

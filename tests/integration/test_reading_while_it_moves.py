@@ -8,6 +8,7 @@ from typing import Any
 import log_kit
 import pyarrow.parquet as pq
 import pytest
+from waiting_kit import until
 
 from serving.config.schema import LogConfig
 from serving.config.units import Seconds
@@ -102,7 +103,7 @@ def test_who_follows_gets_every_row_once(restless: Restless) -> None:
     for _ in range(ROUNDS):
         restless.offer(20)
         look()
-    log_kit.until(look)
+    until(look)
     look()
     follower.close()
 

@@ -3,8 +3,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from control_admin_kit import Gateway
+
+from serving.cli.plan import plan_text
+from serving.control.answers import ApplyAnswer
 
 STEPS = [{"weight": 5, "bake": {"min": "1h"}}, {"weight": 100}]
 ROLLOUT = {"canary": "v2", "steps": STEPS}
@@ -55,6 +59,27 @@ async def test_an_apply_begins_a_rollout_that_people_steer(gateway: Gateway) -> 
         verbs = [(line["verb"], line["who"]) for line in gateway.audit()]
         assert ("rollout pause", "admin-token") in verbs
         assert ("rollout stepped", "controller") in verbs
+
+
+async def test_plan_and_apply_say_that_a_stopped_file_does_not_begin_again(
+    gateway: Gateway,
+) -> None:
+    """Before it is applied, and by whoever applies it all the same; a retry is what they name."""
+    await gateway.start()
+    async with gateway.worker():
+        gateway.config.model(rollout=ROLLOUT)
+        begun = await gateway.apply()
+        await standing(gateway, "progressing")
+        await gateway.verb("/api/v1/rollouts/demo/abort", {"reason": "odd"})
+        await standing(gateway, "aborted")
+        planned = await gateway.verb("/api/v1/config/plan", {"directory": str(gateway.config.root)})
+        applied = await gateway.apply()
+
+        assert begun.json()["held"] == {}
+        assert "v2 was stopped in demo-r1 (odd)" in planned.json()["held"]["demo"]
+        assert "`sluice rollout retry" in applied.json()["held"]["demo"]
+        [line] = str(plan_text(msgspec.convert(planned.json(), ApplyAnswer))).splitlines()[-1:]
+        assert line.startswith("! demo: its rollout does not begin by itself: v2 was stopped")
 
 
 async def test_rollouts_are_listed_measured_and_shown(gateway: Gateway) -> None:

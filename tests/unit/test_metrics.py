@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from serving import metrics
+from serving import metrics, metrics_folder
 
 
 @pytest.fixture
@@ -47,9 +47,35 @@ def test_totals_add_counters_and_keep_the_largest_of_max_gauges(tmp_path: Path) 
     assert total["sluice_in_flight_requests", ()] == [4.0]
 
 
-def test_a_full_file_loses_detail_and_never_raises(tmp_path: Path) -> None:
-    """Past its capacity a file stops growing; counting goes on harmlessly."""
-    small = metrics.MetricsFile(tmp_path / "small", capacity=4096)
+def test_what_does_not_fit_into_a_file_goes_into_another(tmp_path: Path) -> None:
+    """Version after version, for as long as a worker lives: none is missing from the sums."""
+    small = metrics.MetricsFile(tmp_path / "w.metrics", capacity=4096)
+    for number in range(200):
+        small.counter("sluice_rejected_total", model=f"m{number}", reason="x").inc()
+    small.counter("sluice_rejected_total", model="m0", reason="x").inc()
+
+    samples = metrics_folder.totals(tmp_path)
+    assert len(samples) == 200
+    assert samples["sluice_rejected_total", ("m0", "x")] == [2.0]
+    assert samples["sluice_rejected_total", ("m199", "x")] == [1.0]
+    assert len(list(tmp_path.glob("w*.metrics"))) > 1
+
+
+def test_the_files_of_a_dead_process_are_folded_once_each(tmp_path: Path) -> None:
+    """Also if it had several."""
+    small = metrics.MetricsFile(tmp_path / "w.metrics", capacity=4096)
+    for number in range(100):
+        small.counter("sluice_rejected_total", model=f"m{number}", reason="x").inc()
+    files = len(list(tmp_path.glob("*.metrics")))
+    small.close()
+
+    assert metrics_folder.fold(tmp_path, owned=lambda _: False) == files > 1
+    assert sum(slots[0] for slots in metrics_folder.totals(tmp_path).values()) == 100
+
+
+def test_full_files_lose_detail_and_never_raise(tmp_path: Path) -> None:
+    """Past the capacity of the last one nothing grows; counting goes on harmlessly."""
+    small = metrics.MetricsFile(tmp_path / "small", capacity=4096, files=1)
     for number in range(200):
         small.counter("sluice_rejected_total", model=f"m{number}", reason="x").inc()
 

@@ -1,7 +1,6 @@
 """`sluice features load`: a Parquet or CSV file into a view."""
 
 import asyncio
-import os
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +10,7 @@ import click
 import msgspec
 
 from serving.cli.features.place import Place, connected, place_options
+from serving.cli.file_trouble import file_trouble
 from serving.cli.output import CommandError, Output, output_options
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def load(
         event_ms = moment if moment is not None else int(file.stat().st_mtime * 1e3)
         table = TableFile(file, wanted, names=columns, event_ms=event_ms, now_ms=now_ms)
     except (UnfitFile, OSError) as error:
-        raise CommandError(_words(error)) from error
+        raise CommandError(file_trouble(error)) from error
     if table.has_event_times and moment is not None:
         raise click.UsageError("the file has event times of its own; leave --at out")
     if not table.has_event_times:
@@ -238,7 +238,7 @@ class _Job:
                     seen=seen,
                 )
             except (Stopped, UnfitFile, OSError) as error:
-                return _words(error)
+                return file_trouble(error)
             except asyncio.CancelledError:
                 return "interrupted"
         return ""
@@ -259,12 +259,6 @@ def _summary(answer: Loaded, bad: "RejectFile") -> str:
     if answer.rejected > len(bad.first):
         lines.append(f"  and {answer.rejected - len(bad.first):,} more in {bad.path}")
     return "\n".join(lines)
-
-
-def _words(error: Exception) -> str:
-    if isinstance(error, OSError):
-        return f"{error.filename or 'the file'}: {os.strerror(error.errno or 0)}"
-    return str(error)
 
 
 def _written(event_ms: int) -> str:

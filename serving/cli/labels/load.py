@@ -111,7 +111,8 @@ def load(
     from serving.cli.admin_address import find_admin
     from serving.cli.client import AdminClient
     from serving.cli.features.rejects import RejectFile
-    from serving.cli.labels.table import LabelFile, UnfitLabelFile, words
+    from serving.cli.file_trouble import file_trouble
+    from serving.cli.labels.table import LabelFile, UnfitLabelFile
 
     bad = RejectFile(rejects or Path(f"{file.name}.rejected.csv"), append=False)
     report = LabelsLoaded(file=str(file), dry_run=dry_run)
@@ -121,13 +122,13 @@ def load(
         try:
             table = LabelFile(file, columns, _entity(client, model))
         except (UnfitLabelFile, OSError) as error:
-            raise CommandError(words(error)) from error
+            raise CommandError(file_trouble(error)) from error
         job = _Job(client, report, bad, model=model, source=source or file.name)
         job.moment = int(time.time() * 1e3) if moment == "now" else moment
         try:
             job.run(table, silent=output.json)
         except (UnfitLabelFile, OSError) as error:
-            problem = words(error)
+            problem = file_trouble(error)
         except CommandError as error:
             if report.read == 0:
                 raise

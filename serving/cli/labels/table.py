@@ -1,7 +1,6 @@
 """A file of labels as the items that the admin port takes."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +11,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-__all__ = ["LabelFile", "UnfitLabelFile", "words"]
+__all__ = ["LabelFile", "UnfitLabelFile"]
 
 _PLAIN: Final = ("prediction_id", "row", "time", "tolerance", "label", "label_time", "source")
 _LINES: Final = (".ndjson", ".jsonl")
@@ -246,10 +245,3 @@ def _key(value: Any, kind: str) -> Any:
         except ValueError:
             return value
     return value
-
-
-def words(error: Exception) -> str:
-    """What went wrong with a file."""
-    if isinstance(error, OSError):
-        return f"{error.filename or 'the file'}: {os.strerror(error.errno or 0)}"
-    return str(error)

@@ -264,6 +264,26 @@ async def test_what_was_stopped_begins_again_only_by_retry(home: Home) -> None:
     assert (again.id, again.phase) == ("demo-r2", "pending")
 
 
+async def test_a_plan_is_told_what_holds_its_rollout_back(home: Home) -> None:
+    """The block and the cooldown; nothing while one is under way, and nothing of another file."""
+    plan = {**STEPS, "after_abort": {"cooldown": "1h"}}
+    same, other = compiled(plan), compiled(plan, v2="e")
+
+    def held(file: Compiled) -> str:
+        return home.rollouts.held(file.configuration.models["demo"], file.staged["demo"])
+
+    assert held(same) == ""
+    await home.verbs.act("demo", "abort", who="ann", reason="odd")
+    await home.look()
+    await home.look()
+
+    assert "v2 was stopped in demo-r1 (odd)" in held(same)
+    assert "`cooldown` is over in" in held(other)
+    home.clock.advance(3601)
+    assert held(other) == ""
+    assert "v2 was stopped" in held(same)
+
+
 async def test_a_stopped_canary_stays_named_until_keep_warm_is_over(home: Home) -> None:
     """Half an hour, then workers hear nothing of it any more."""
     await home.look()

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
-from publisher_kit import Bench, compiled, keeping, until
+from publisher_kit import Bench, compiled, keeping
+from waiting_kit import soon
 
 from serving.config.keys import WorkerReport
 from serving.control.compile import Compiled
@@ -23,7 +24,7 @@ async def test_upkeep_fills_a_store_that_was_flushed(bench: Bench) -> None:
     before = await bench.stored()
     async with keeping(bench.publisher):
         bench.store.clear()
-        await until(lambda: bench.store._snapshot is not None)
+        await soon(lambda: bench.store._snapshot is not None)
 
     assert await bench.stored() == before
 
@@ -32,10 +33,10 @@ async def test_upkeep_notices_the_store_going_and_coming(bench: Bench) -> None:
     """The status tells, and what was lost meanwhile is there again."""
     async with keeping(bench.publisher):
         bench.store.available = False
-        await until(lambda: not bench.publisher.upkeep.store_up)
+        await soon(lambda: not bench.publisher.upkeep.store_up)
         bench.store.clear()
         bench.store.available = True
-        await until(lambda: bench.publisher.upkeep.store_up)
+        await soon(lambda: bench.publisher.upkeep.store_up)
 
     assert (await bench.stored()).revision == 1
 
@@ -45,7 +46,7 @@ async def test_upkeep_follows_another_writer(bench: Bench) -> None:
     theirs = replace(await bench.stored(), revision=5, author="other")
     async with keeping(bench.publisher):
         await bench.store.publish(theirs)
-        await until(lambda: bench.publisher.revision == 5)
+        await soon(lambda: bench.publisher.revision == 5)
 
     assert bench.publisher.current == theirs
 
@@ -84,12 +85,12 @@ async def test_files_of_revisions_long_gone_are_removed_but_not_what_a_worker_se
         ).revision
     await serve(bench, revisions["b"])
     async with keeping(bench.publisher):
-        await until(lambda: "a" not in staged_names(bench))
+        await soon(lambda: "a" not in staged_names(bench))
         assert staged_names(bench) == set("bcdef12")
 
         await serve(bench, revisions["2"])
         await bench.publisher.apply(version_of(bench, "3"), author="ann")
-        await until(lambda: "b" not in staged_names(bench))
+        await soon(lambda: "b" not in staged_names(bench))
 
     assert staged_names(bench) == set("ef123")
 

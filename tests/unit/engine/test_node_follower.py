@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from store_kit import ValkeyServer
+from waiting_kit import soon
 
 from serving.clock import ManualClock
 from serving.config.applied import Orders, read_orders
@@ -74,12 +75,6 @@ def serial(node: Path) -> int:
     return orders.serial if orders is not None else 0
 
 
-async def until(holds: Callable[[], bool]) -> None:
-    """Wait for it; the test's own bound ends a wait in vain."""
-    while not holds():
-        await asyncio.sleep(0.01)
-
-
 @contextlib.asynccontextmanager
 async def following(*followers: NodeFollower) -> AsyncIterator[None]:
     """While the block runs."""
@@ -119,13 +114,13 @@ async def test_news_are_followed_and_crashes_told(node: Path, store: ValkeyServe
     one = follower(node, store.url)
     await one.catch_up()
     async with following(one):
-        await until(lambda: reported(store) is not None)
+        await soon(lambda: reported(store) is not None)
         say(store, directions(1))
-        await until(lambda: serial(node) == 1)
+        await soon(lambda: serial(node) == 1)
         suspects = (Suspect("m", "v2", "b" * 64),)
         crash = Crash(at=1.0, worker="worker-0", signal="SIGFPE", suspects=suspects, node="far")
         register.record(node, crash)
-        await until(lambda: (said := reported(store)) is not None and said.known.crashes == [crash])
+        await soon(lambda: (said := reported(store)) is not None and said.known.crashes == [crash])
 
 
 async def test_a_store_that_comes_back_is_followed_again(node: Path, store: ValkeyServer) -> None:
@@ -134,11 +129,11 @@ async def test_a_store_that_comes_back_is_followed_again(node: Path, store: Valk
     await one.catch_up()
     async with following(one):
         say(store, directions(1))
-        await until(lambda: serial(node) == 1)
+        await soon(lambda: serial(node) == 1)
         store.kill()
         store.start()
         say(store, directions(2), push=False)
-        await until(lambda: serial(node) == 2)
+        await soon(lambda: serial(node) == 2)
 
 
 async def test_another_replica_takes_over(node: Path, store: ValkeyServer) -> None:
@@ -148,9 +143,9 @@ async def test_another_replica_takes_over(node: Path, store: ValkeyServer) -> No
     async with following(second):
         async with following(first):
             say(store, directions(1))
-            await until(lambda: serial(node) == 1)
+            await soon(lambda: serial(node) == 1)
         say(store, directions(2))
-        await until(lambda: serial(node) == 2)
+        await soon(lambda: serial(node) == 2)
 
 
 async def test_where_control_writes_nobody_does(node: Path, store: ValkeyServer) -> None:
@@ -160,9 +155,9 @@ async def test_where_control_writes_nobody_does(node: Path, store: ValkeyServer)
     write_taken(node, Taken(engine=ENGINE, revision=1, own=True))
     say(store, directions(9))
     async with following(one):
-        await until((node / "run" / "node.lock").exists)
+        await soon((node / "run" / "node.lock").exists)
         before = serial(node), reported(store)
         write_taken(node, Taken(engine=ENGINE, revision=1))
-        await until(lambda: serial(node) == 9)
+        await soon(lambda: serial(node) == 9)
 
     assert before == (0, None)

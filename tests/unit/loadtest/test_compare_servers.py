@@ -69,12 +69,11 @@ def test_what_a_server_uses_anyhow_is_not_the_requests() -> None:
     assert found == {"worker": pytest.approx(300.0), "manager": 0.0}
 
 
-@pytest.mark.parametrize("peer", [*catalogue.PEERS, catalogue.UVICORN], ids=lambda one: one.name)
+@pytest.mark.parametrize("peer", catalogue.PEERS, ids=lambda one: one.name)
 def test_a_peer_has_a_script_and_says_what_it_needs(peer: object) -> None:
     """The package whose version is told is pinned among its requirements."""
     assert peer.script.exists()
-    if peer.own:
-        assert f"{peer.package}==" in peer.requirements.read_text()
+    assert f"{peer.package}==" in peer.requirements.read_text()
 
 
 def test_a_peer_that_is_not_installed_says_what_installs_it(

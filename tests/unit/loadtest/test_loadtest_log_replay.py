@@ -79,5 +79,6 @@ def test_times_bound_what_is_replayed(tmp_path: Path) -> None:
     found = recorded(tmp_path, rows, since="2026-01-01T00:00:01", until="2026-01-01T00:00:02")
 
     assert found.keys["person_id"] == [1, 2]
-    with pytest.raises(CannotReplay, match="no request of `demo` in that time"):
-        recorded(tmp_path, rows, since="2027-01-01T00:00:00")
+    for since in ("2026-01-01T00:00:30", "2027-01-01T00:00:00"):
+        with pytest.raises(CannotReplay, match="no request of `demo` in that time"):
+            recorded(tmp_path, rows, since=since)

@@ -134,11 +134,15 @@ def test_a_quantile_of_few_requests_says_that_it_is_the_slowest() -> None:
 
 def test_errors_are_told_by_status() -> None:
     """The words say how many of which kind."""
-    failing = run(ok=90, statuses={"200": 90, "503": 8, "timeout": 2})
+    failing = run(
+        ok=90,
+        statuses={"200": 90, "503": 8, "timeout": 2},
+        problems={"503": "full", "timeout": "late"},
+    )
     found = check("{error_rate: 0.05}", failing)
 
     assert not found.ok
-    assert "10 of 100 requests failed (200: 90, 503: 8, timeout: 2)" in found.words
+    assert "10 of 100 requests failed (503: 8, timeout: 2)" in found.words
 
 
 def test_a_run_of_errors_only_is_invalid_and_says_which() -> None:

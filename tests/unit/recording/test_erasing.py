@@ -13,6 +13,7 @@ import log_kit
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from waiting_kit import until
 
 from serving.config.schema import ModelLog
 from serving.files import try_lock
@@ -232,7 +233,7 @@ def test_a_writer_that_lives_is_asked_to_seal(tmp_path: Path) -> None:
     plan = log_kit.plan()
     for number in (41, 42, 43):
         log.offer(log_kit.answer(plan, number))
-    log_kit.until(lambda: log.counts()["logged"] == 3)
+    until(lambda: log.counts()["logged"] == 3)
     folder = LogFolder(tmp_path / "log")
     receipt = erase(folder, {"person_id": "42"})
     log.offer(log_kit.answer(plan, 44))

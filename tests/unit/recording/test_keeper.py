@@ -14,6 +14,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from waiting_kit import until
 
 from serving.config.schema import LogConfig, ModelLog
 from serving.config.snapshot_codec import enc_hook
@@ -70,7 +71,7 @@ def test_a_living_writer_keeps_its_open_segment(tmp_path: Path) -> None:
     """Its rows are read from there."""
     log = log_kit.log_of(tmp_path)
     log.offer(log_kit.answer(log_kit.plan(), 1))
-    log_kit.until(lambda: log.counts()["logged"] == 1)
+    until(lambda: log.counts()["logged"] == 1)
     [ledger] = tmp_path.rglob("ledger")
     keeper_of(tmp_path).turn(log_kit.NOON)
 
@@ -84,7 +85,7 @@ def test_what_a_killed_writer_left_open_is_recovered_to_the_last_whole_row(tmp_p
     log, plan = log_kit.log_of(tmp_path), log_kit.plan()
     for number in range(20):
         log.offer(log_kit.answer(plan, number))
-    log_kit.until(lambda: log.counts()["logged"] == 20)
+    until(lambda: log.counts()["logged"] == 20)
     log.publish()
     log._slots[0] += 3  # offered, and never written
     bury(tmp_path)
@@ -107,7 +108,7 @@ def test_a_damaged_segment_gives_what_it_has_and_the_gap_is_told(tmp_path: Path)
     log, plan = log_kit.log_of(tmp_path), log_kit.plan()
     for number in range(3):
         log.offer(log_kit.answer(plan, number))
-        log_kit.until(lambda number=number: log.counts()["logged"] == number + 1)  # type: ignore[misc]
+        until(lambda number=number: log.counts()["logged"] == number + 1)  # type: ignore[misc]
     log.close()
     [segment] = tmp_path.rglob("*.arrows")
     data = bytearray(segment.read_bytes())
@@ -238,7 +239,7 @@ def test_the_program_ends_politely_and_with_its_parent(tmp_path: Path) -> None:
         ]
     )
     try:
-        log_kit.until(lambda: len(list(tmp_path.rglob("*.parquet"))) == 1)
+        until(lambda: len(list(tmp_path.rglob("*.parquet"))) == 1)
         child.send_signal(signal.SIGTERM)
         assert child.wait(log_kit.BOUND_SECONDS) == 0
     finally:

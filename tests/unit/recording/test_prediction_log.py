@@ -11,6 +11,7 @@ from typing import Any
 
 import log_kit
 import pytest
+from waiting_kit import until
 
 from serving.config.schema import ModelLog, RoleShares
 from serving.config.units import ByteSize, Seconds
@@ -58,7 +59,7 @@ def test_what_is_offered_is_in_a_segment_soon(tmp_path: Path) -> None:
     for number in range(5):
         log.offer(log_kit.answer(plan, number))
     log.offer(log_kit.refusal(plan, 5))
-    log_kit.until(lambda: adds_up(log))
+    until(lambda: adds_up(log))
     rows = log_kit.rows_of(tmp_path)
 
     assert sorted(row["entity.person_id"] for row in rows) == list(range(6))
@@ -95,14 +96,14 @@ def test_a_segment_that_is_old_or_large_is_sealed(tmp_path: Path) -> None:
     log = log_kit.log_of(tmp_path, segment_age=Seconds(0.02))
     plan = log_kit.plan()
     log.offer(log_kit.answer(plan, 1))
-    log_kit.until(lambda: len(list(tmp_path.rglob("*.arrows"))) == 1)
+    until(lambda: len(list(tmp_path.rglob("*.arrows"))) == 1)
     log.offer(log_kit.answer(plan, 2))
-    log_kit.until(lambda: len(list(tmp_path.rglob("*.arrows"))) == 2)
+    until(lambda: len(list(tmp_path.rglob("*.arrows"))) == 2)
     log.close()
 
     large = log_kit.log_of(tmp_path, "large", segment_size=ByteSize(1))
     large.offer(log_kit.answer(plan, 3))
-    log_kit.until(lambda: len(list(tmp_path.rglob("*.arrows"))) == 3)
+    until(lambda: len(list(tmp_path.rglob("*.arrows"))) == 3)
     large.close()
 
 
@@ -153,14 +154,14 @@ def test_a_full_disk_costs_rows_until_there_is_room(tmp_path: Path, disk: Disk) 
     log, plan = log_kit.log_of(tmp_path), log_kit.plan()
     disk.error = errno.ENOSPC
     log.offer(log_kit.answer(plan, 1))
-    log_kit.until(lambda: log.counts()["disk_full"] == 1)
+    until(lambda: log.counts()["disk_full"] == 1)
     disk.error = 0
 
     def logged() -> bool:
         log.offer(log_kit.answer(plan, 2))
         return log.counts()["logged"] > 0
 
-    log_kit.until(logged)
+    until(logged)
     log.close()
 
     rows = log_kit.rows_of(tmp_path)
@@ -173,7 +174,7 @@ def test_a_broken_disk_is_told_apart_from_a_full_one(tmp_path: Path, disk: Disk)
     log, plan = log_kit.log_of(tmp_path), log_kit.plan()
     disk.error = errno.EIO
     log.offer(log_kit.answer(plan, 1))
-    log_kit.until(lambda: log.counts()["disk_error"] == 1)
+    until(lambda: log.counts()["disk_error"] == 1)
     disk.error = 0
     log.offer(log_kit.answer(plan, 2))
     log.close()
@@ -190,7 +191,7 @@ def test_too_little_free_space_is_a_full_disk(tmp_path: Path) -> None:
         log.offer(log_kit.answer(log_kit.plan(), 1))
         return log.counts()["disk_full"] > 0
 
-    log_kit.until(refused)
+    until(refused)
     log.close()
 
     assert adds_up(log)
@@ -201,7 +202,7 @@ def test_a_folder_that_cannot_be_made_stops_nobody(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("a file where the log should be")
     log = log_kit.log_of(tmp_path)
     log.offer(log_kit.answer(log_kit.plan(), 1))
-    log_kit.until(lambda: log.counts()["disk_error"] == 1)
+    until(lambda: log.counts()["disk_error"] == 1)
     log.close()
 
     assert adds_up(log)

@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from store_kit import ValkeyServer
+from waiting_kit import soon
 
 from serving.config.keys import SNAPSHOT_KEY, WORKERS_KEY, WorkerReport
 from serving.config.snapshot import Snapshot
@@ -67,13 +68,6 @@ class Worker:
         )
 
 
-async def until(condition: Callable[[], object]) -> None:
-    """Wait for something that the store or the feed will do."""
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
 @contextlib.asynccontextmanager
 async def following(worker: Worker) -> AsyncIterator["asyncio.Task[None]"]:
     """Run a worker's feed; its own failure fails the test, and it ends when it is told to."""
@@ -112,7 +106,7 @@ async def test_the_disk_serves_while_the_store_is_down(worker: Worker) -> None:
     worker.file.write_bytes(encode_snapshot(snapshot(5)))
 
     async with following(worker):
-        await until(lambda: worker.applied)
+        await soon(lambda: worker.applied)
 
     assert worker.applied == [5]
 
@@ -122,10 +116,10 @@ async def test_a_store_that_comes_later_is_found(worker: Worker, store: ValkeySe
     worker.file.write_bytes(encode_snapshot(snapshot(5)))
 
     async with following(worker):
-        await until(lambda: worker.applied)
+        await soon(lambda: worker.applied)
         store.start()
         store.publish(snapshot(6))
-        await until(lambda: 6 in worker.applied)
+        await soon(lambda: 6 in worker.applied)
 
     assert worker.applied == [5, 6]
 
@@ -136,8 +130,8 @@ async def test_the_store_wins_with_a_higher_revision(worker: Worker, store: Valk
     store.start().publish(snapshot(9))
 
     async with following(worker):
-        await until(lambda: 9 in worker.applied)
-        await until(lambda: decode_snapshot(worker.file.read_bytes()).revision == 9)
+        await soon(lambda: 9 in worker.applied)
+        await soon(lambda: decode_snapshot(worker.file.read_bytes()).revision == 9)
 
 
 async def test_nothing_on_disk_is_no_error(worker: Worker, store: ValkeyServer) -> None:
@@ -145,9 +139,9 @@ async def test_nothing_on_disk_is_no_error(worker: Worker, store: ValkeyServer) 
     store.start()
 
     async with following(worker):
-        await until(lambda: reported(store))
+        await soon(lambda: reported(store))
         store.publish(snapshot(1))
-        await until(worker.file.exists)
+        await soon(worker.file.exists)
 
     assert worker.applied == [1]
     assert decode_snapshot(worker.file.read_bytes()) == snapshot(1)
@@ -180,7 +174,7 @@ async def test_a_store_that_was_restored_from_a_backup_changes_nothing(
     store.start().publish(snapshot(3))
 
     async with following(worker):
-        await until(lambda: 3 in fetched)
+        await soon(lambda: 3 in fetched)
 
     assert worker.applied == [5]
 
@@ -193,9 +187,9 @@ async def test_what_cannot_be_applied_is_reported_and_the_old_served(
     store.start().publish(snapshot(1))
 
     async with following(worker):
-        await until(lambda: worker.applied)
+        await soon(lambda: worker.applied)
         store.publish(snapshot(2))
-        await until(lambda: (said := reported(store)) and said.refused_revision)
+        await soon(lambda: (said := reported(store)) and said.refused_revision)
         said = reported(store)
 
     assert said is not None
@@ -242,11 +236,11 @@ async def test_a_refused_revision_is_served_once_it_can_be(
     store.start().publish(snapshot(1))
 
     async with following(worker):
-        await until(lambda: worker.applied)
+        await soon(lambda: worker.applied)
         store.publish(snapshot(2))
-        await until(lambda: worker.tried.count(2) >= 3)
+        await soon(lambda: worker.tried.count(2) >= 3)
         worker.unservable = set()
-        await until(lambda: (said := reported(store)) and said.revision == 2)
+        await soon(lambda: (said := reported(store)) and said.revision == 2)
         said = reported(store)
 
     assert caplog.text.count("revision 2 refused") == 1
@@ -265,7 +259,7 @@ async def test_a_snapshot_on_disk_that_cannot_be_applied_waits_for_the_store(
     store.start().publish(snapshot(6))
 
     async with following(worker):
-        await until(lambda: worker.applied)
+        await soon(lambda: worker.applied)
 
     assert worker.applied == [6]
     assert worker.feed.refused_revision == 5
@@ -283,7 +277,7 @@ async def test_a_corrupt_snapshot_on_disk_waits_for_the_store(
     store.start().publish(snapshot(1))
 
     async with following(worker):
-        await until(lambda: worker.applied)
+        await soon(lambda: worker.applied)
 
     assert "the snapshot on disk cannot be read" in caplog.text
     assert decode_snapshot(worker.file.read_bytes()).revision == 1
@@ -297,7 +291,7 @@ async def test_a_disk_that_cannot_be_written_costs_only_the_memory(
     store.start().publish(snapshot(1))
 
     async with following(worker):
-        await until(lambda: worker.applied)
+        await soon(lambda: worker.applied)
 
     assert worker.applied == [1]
 
@@ -310,11 +304,11 @@ async def test_a_corrupt_snapshot_in_the_store_is_left_alone(
     store.start().publish(snapshot(1))
 
     async with following(worker):
-        await until(lambda: worker.applied)
+        await soon(lambda: worker.applied)
         store.publish(content)
-        await until(lambda: "the store holds a snapshot that cannot be read" in caplog.text)
+        await soon(lambda: "the store holds a snapshot that cannot be read" in caplog.text)
         store.publish(snapshot(2))
-        await until(lambda: 2 in worker.applied)
+        await soon(lambda: 2 in worker.applied)
 
     assert worker.applied == [1, 2]
 
@@ -328,11 +322,11 @@ async def test_a_key_of_another_kind_does_not_end_the_worker(
         client.rpush(SNAPSHOT_KEY, "not ours")
 
     async with following(worker):
-        await until(lambda: "the store does not answer" in caplog.text)
+        await soon(lambda: "the store does not answer" in caplog.text)
         with store.client() as client:
             client.delete(SNAPSHOT_KEY)
         store.publish(snapshot(1))
-        await until(lambda: worker.applied)
+        await soon(lambda: worker.applied)
 
     assert worker.applied == [1]
 
@@ -344,13 +338,13 @@ async def test_a_store_that_is_killed_and_comes_back_is_followed_again(
     store.start().publish(snapshot(1))
 
     async with following(worker):
-        await until(lambda: worker.applied)
+        await soon(lambda: worker.applied)
         store.kill()
-        await until(lambda: "the store does not answer" in caplog.text)
+        await soon(lambda: "the store does not answer" in caplog.text)
         store.start()
-        await until(lambda: reported(store))
+        await soon(lambda: reported(store))
         store.publish(snapshot(2))
-        await until(lambda: 2 in worker.applied)
+        await soon(lambda: 2 in worker.applied)
 
     assert caplog.text.count("the store does not answer") == 1
     assert worker.applied == [1, 2]
@@ -364,10 +358,10 @@ async def test_a_lost_announcement_costs_a_while_and_not_the_snapshot(
     store.start().publish(snapshot(1))
 
     async with following(worker):
-        await until(lambda: worker.applied)
+        await soon(lambda: worker.applied)
         with store.client() as client:
             client.set(SNAPSHOT_KEY, encode_snapshot(snapshot(2)))
-        await until(lambda: 2 in worker.applied)
+        await soon(lambda: 2 in worker.applied)
 
 
 async def test_the_report_is_there_while_the_worker_is(worker: Worker, store: ValkeyServer) -> None:
@@ -375,7 +369,7 @@ async def test_the_report_is_there_while_the_worker_is(worker: Worker, store: Va
     store.start().publish(snapshot(4))
 
     async with following(worker):
-        await until(lambda: (said := reported(store)) and said.revision == 4)
+        await soon(lambda: (said := reported(store)) and said.revision == 4)
 
     assert reported(store) is None
 
@@ -388,10 +382,10 @@ async def test_what_changes_is_reported_at_once(
     store.start()
 
     async with following(worker):
-        await until(lambda: reported(store))
+        await soon(lambda: reported(store))
         worker.state = "draining"
         worker.feed.announce()
-        await until(lambda: (said := reported(store)) and said.state == "draining")
+        await soon(lambda: (said := reported(store)) and said.state == "draining")
 
 
 async def test_without_changes_the_report_is_repeated(
@@ -402,10 +396,10 @@ async def test_without_changes_the_report_is_repeated(
     store.start()
 
     async with following(worker):
-        await until(lambda: reported(store))
+        await soon(lambda: reported(store))
         with store.client() as client:
             client.delete(WORKERS_KEY)
-        await until(lambda: reported(store))
+        await soon(lambda: reported(store))
 
 
 @pytest.mark.parametrize("moment", ["answering", "frozen", "gone"])
@@ -413,7 +407,7 @@ async def test_a_cancelled_feed_ends(worker: Worker, store: ValkeyServer, moment
     """However the store behaves, a feed that is told to end does."""
     store.start().publish(snapshot(1))
     task = asyncio.create_task(worker.feed.run())
-    await until(lambda: worker.applied and reported(store))
+    await soon(lambda: worker.applied and reported(store))
     if moment == "frozen":
         store.freeze()
         worker.feed.announce()
