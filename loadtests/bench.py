@@ -3,6 +3,7 @@
     python loadtests/bench.py                          # HTTP and gRPC, 1x30, three rounds
     python loadtests/bench.py --payload demo --json
     python loadtests/bench.py --payload join           # by key: two views read from the store
+    python loadtests/bench.py --record                 # with the prediction log on the disk
     python loadtests/bench.py --startup                # time to the first answer, memory
 
 The floor is the least a Python server can do: an `asyncio.Protocol` on uvloop, httptools,
@@ -137,9 +138,13 @@ def measure(
     if result.failed or not result.checked:
         raise BadAnswers(f"{name} {protocol}: {result.failed} bad answers: {result.problem}")
     used: dict[str, float] = {}
+    busiest = 0.0
     for pid in after.keys() & before.keys():
         role = server.role(pid)
-        used[role] = used.get(role, 0.0) + (after[pid] - before[pid]) / result.requests * 1e6
+        own = (after[pid] - before[pid]) / result.requests * 1e6
+        used[role] = used.get(role, 0.0) + own
+        if role == "worker":
+            busiest = max(busiest, own)
     return Run(
         server=name,
         protocol=protocol,
@@ -149,6 +154,7 @@ def measure(
         requests_per_second=result.requests / result.seconds,
         p50_us=result.p50_us,
         p99_us=result.p99_us,
+        busiest_us=busiest,
     )
 
 
@@ -157,7 +163,7 @@ def compare(options: argparse.Namespace, say: Any) -> list[list[Run]]:
     with tempfile.TemporaryDirectory(prefix="sluice-bench-") as name:
         folder = Path(name)
         workload = build(options.payload, folder)
-        directory = gateway_directory(workload, folder / "gateway")
+        directory = gateway_directory(workload, folder / "gateway", record=options.record)
         body = workload.http[0]
         say(f"payload {workload.name}: {len(body)} bytes of JSON, {len(workload.grpc[0])} of gRPC")
         with (
@@ -226,6 +232,9 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--payload", choices=sorted(PAYLOADS), default="1x30")
     parser.add_argument("--workers", type=int, default=1, help="the gateway's workers (1)")
+    parser.add_argument(
+        "--record", action="store_true", help="write the prediction log (else it is in memory only)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object and no table")
     parser.add_argument("--startup", action="store_true", help="time to first answer, memory")
     parser.add_argument("--serve-floor", type=Path, help=argparse.SUPPRESS)

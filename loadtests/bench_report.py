@@ -30,6 +30,8 @@ class Run(msgspec.Struct):
     requests_per_second: float
     p50_us: float
     p99_us: float
+    busiest_us: float = 0.0
+    """Of the worker that used most: what limits how many requests all of them can answer."""
 
 
 HEADER: Final = (

@@ -57,17 +57,19 @@ def key(feed: Feed, names: Sequence[str], rows: int) -> tuple[object, ...] | Non
     parts: list[object] = []
     for name in names:
         data = feed.get(name)
-        if data is None or data.shape[:1] != (rows,):
+        if data is None:
             return None
-        parts.append(data.shape[1:])
-        parts.append(data.dtype.char)
+        shape = data.shape
+        if not shape or shape[0] != rows:
+            return None
+        parts += shape[1:], data.dtype
     return tuple(parts)
 
 
 def union(wishes: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     """Name every output that somebody in the batch asked for, once."""
     first = wishes[0]
-    if all(wish == first for wish in wishes):
+    if wishes.count(first) == len(wishes):
         return first
     return tuple(dict.fromkeys(name for wish in wishes for name in wish))
 
@@ -88,9 +90,14 @@ def cut(outputs: Sequence[NDArray[Any]], sizes: Sequence[int]) -> list[list[NDAr
         raise InferenceFailed("the model's outputs do not have one row per row of input")
     parts = []
     start = 0
+    only = outputs[0] if len(outputs) == 1 else None
     for size in sizes:
-        parts.append([output[start : start + size] for output in outputs])
-        start += size
+        end = start + size
+        # Mostly there is one output, and a comprehension costs a frame.
+        parts.append(
+            [only[start:end]] if only is not None else [output[start:end] for output in outputs]
+        )
+        start = end
     return parts
 
 
@@ -135,7 +142,7 @@ def answer(
             else alone(runner, feed, wish, stop)
             for feed, wish in zip(feeds, wishes, strict=True)
         ], False
-    if names == wishes[0] and all(wish == names for wish in wishes):
+    if wishes.count(names) == len(wishes):
         return list(parts), True
     place = {name: i for i, name in enumerate(names)}
     return [

@@ -31,7 +31,7 @@ from serving.models.lane import Lane
 from serving.models.meter import BatchMeter
 from serving.models.runtime import Stop
 from serving.models.timing import Backlog
-from serving.models.waiting import SHARE, DeadlineQueue, Inference, Waiting
+from serving.models.waiting import SHARE, DeadlineQueue, Inference, Waiter, Waiting
 
 __all__ = ["Batcher"]
 
@@ -143,6 +143,21 @@ class Batcher:
         The future ends with InferenceFailed, DeadlineExceeded, Overloaded (`shadow_dropped`,
         shadows only) or, if closing was cut short, ModelNotReady.
         """
+        waiter: asyncio.Future[Inference] = self._loop.create_future()
+        self.answer(waiter, feed, rows=rows, outputs=outputs, deadline=deadline, shadow=shadow)
+        return waiter
+
+    def answer(
+        self,
+        waiter: Waiter,
+        feed: Feed,
+        *,
+        rows: int,
+        outputs: tuple[str, ...],
+        deadline: float,
+        shadow: bool = False,
+    ) -> None:
+        """`infer` for somebody who is told. What is refused at once is raised, and not told."""
         now = self._now()
         if not self._batchable:
             rows = 1
@@ -154,7 +169,6 @@ class Batcher:
             self._make_room_for_shadow()
         elif self._crowded(rows, deadline - now):
             self._admit(rows, deadline, now)
-        waiter: asyncio.Future[Inference] = self._loop.create_future()
         self._sequence += 1
         outputs = outputs or self._all_outputs
         one = Waiting(deadline, self._sequence, waiter, feed, rows, outputs, now, shadow)
@@ -169,7 +183,6 @@ class Batcher:
         elif not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._flush)
-        return waiter
 
     def _crowded(self, rows: int, remaining: float) -> bool:
         """Whether a request finds so many before it that its wait must be estimated.

@@ -1,18 +1,18 @@
 """Who waits for a session, and who goes into the next run. Decides; resolves nobody itself."""
 
-import asyncio
 import math
 from collections.abc import Callable, Sequence
 from heapq import heapify, heappop, heappush
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 from numpy.typing import NDArray
 
+from serving.errors import ServingError
 from serving.models.batch import Feed, key
 from serving.models.timing import RunTimes
 
-__all__ = ["SHARE", "DeadlineQueue", "Inference", "Waiting"]
+__all__ = ["SHARE", "DeadlineQueue", "Inference", "Waiter", "Waiting"]
 
 SHARE: Final = 0.6
 """Part of the remaining time that waiting and running may be expected to take. In simulation
@@ -39,12 +39,32 @@ class Inference(msgspec.Struct, gc=False):
     batch_rows: int
 
 
+class Waiter(Protocol):
+    """Who is told what came of a request, once: a future, or somebody who is called at once.
+
+    It may ask for the next inference while it is given its result, but must not while it is given
+    an error: that may be in the middle of the queue.
+    """
+
+    def done(self) -> bool:
+        """Whether it has been told, or has left."""
+        ...
+
+    def set_result(self, result: Inference, /) -> None:
+        """Give it its answer."""
+        ...
+
+    def set_exception(self, exception: ServingError, /) -> None:
+        """Tell it why there is none."""
+        ...
+
+
 class Waiting(msgspec.Struct, order=True):
     """A request in the queue, ordered by deadline, then by arrival (`sequence` is unique)."""
 
     deadline: float
     sequence: int
-    waiter: "asyncio.Future[Inference]"
+    waiter: Waiter
     feed: Feed
     rows: int
     outputs: tuple[str, ...]

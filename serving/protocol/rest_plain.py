@@ -2,11 +2,14 @@
 
 Most requests are such. What is odd in any way, right or wrong, is left to `rest_request`,
 which accepts exactly the same and says what is wrong; this module only knows when it need
-not be asked. A 1x30 body takes about half the time this way.
+not be asked. A 1x30 body takes about half the time this way, and half of that again where it
+differs from the one before in nothing but its numbers (`Envelope`).
 """
 
+import re
 import struct
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -16,11 +19,12 @@ from serving.protocol.elements import CODES
 from serving.protocol.shapes import MAX_NAME_BYTES, TensorLimits, element_count
 from serving.types import NUMPY_OF, InferRequest, Tensor
 
-__all__ = ["decode"]
+__all__ = ["Envelope", "decode"]
 
 _MAX_BYTES: Final = 64 * 1024
 _KEYS_OF_INPUT: Final = 4
 _SHORT: Final = MAX_NAME_BYTES // 4  # characters that fit whatever their encoding
+_DATA: Final = re.compile(rb'"data"\s*:\s*(\[[^\[\]]*\])')
 
 
 class _Input(msgspec.Struct, gc=False):
@@ -88,3 +92,81 @@ def _tensor(entry: _Input, limits: TensorLimits) -> Tensor:
         else struct.pack(f"<{count}{CODES[datatype]}", *values)
     )
     return Tensor(name, datatype, np.ndarray(shape, NUMPY_OF[datatype], packed))
+
+
+class _Slot(msgspec.Struct, frozen=True, gc=False):
+    """The place of one tensor's numbers: what stands before them, and how they are read."""
+
+    before: bytes
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    read: Callable[[bytes], list[Any]]
+    pack: Callable[..., bytes]
+
+
+class Envelope:
+    """A plain body without its numbers, as it will come again with others.
+
+    A client sends the same names, types and shapes on every request. If everything around the
+    numbers is the same to the byte and they are lists of numbers as long as before, then the
+    whole means the same as before but for them, and the rest need not be parsed again.
+    """
+
+    __slots__ = ("_after", "_id", "_slots", "model", "version")
+
+    def __init__(self, request: InferRequest, slots: list[_Slot], after: bytes) -> None:
+        self.model = request.model
+        self.version = request.version
+        self._id = request.id
+        self._slots = slots
+        self._after = after
+
+    @classmethod
+    def of(cls, body: bytes, model: str, version: str, limits: TensorLimits) -> "Envelope | None":
+        """The envelope of a plain body; None for any other, and for one with odd strings."""
+        request = decode(body, model, version, limits)
+        found = list(_DATA.finditer(body))
+        # In a plain body no string holds a colon, and without a backslash a quote is a quote:
+        # `"data":` is then that key of an input, each of which has it once.
+        if request is None or b"\\" in body or len(found) != len(request.inputs):
+            return None
+        slots = []
+        position = 0
+        for match, tensor in zip(found, request.inputs, strict=True):
+            datatype = tensor.datatype
+            slots.append(
+                _Slot(
+                    body[position : match.start(1)],
+                    tensor.name,
+                    datatype,
+                    tensor.data.shape,
+                    tensor.data.dtype,
+                    _DECODERS[datatype].decode,
+                    struct.Struct(f"<{tensor.data.size}{CODES[datatype]}").pack,
+                )
+            )
+            position = match.end(1)
+        return cls(request, slots, body[position:])
+
+    def decode(self, body: bytes) -> InferRequest | None:
+        """Read a body; None if more than its numbers is different, or they are odd."""
+        position = 0
+        tensors = []
+        try:
+            for slot in self._slots:
+                before = slot.before
+                if not body.startswith(before, position):
+                    return None
+                start = position + len(before)
+                position = body.index(b"]", start) + 1
+                packed = slot.pack(*slot.read(body[start:position]))
+                tensors.append(
+                    Tensor(slot.name, slot.datatype, np.ndarray(slot.shape, slot.dtype, packed))
+                )
+        except _ODD:
+            return None
+        if body[position:] != self._after:
+            return None
+        return InferRequest(self.model, self.version, tensors, self._id)

@@ -113,6 +113,11 @@ class ModelRoute:
         """Whether any request's way depends on a key or on chance."""
         return self.weighs or self.copies
 
+    @property
+    def falls_back(self) -> bool:
+        """Whether production is asked what the canary did not answer."""
+        return self._fallback is not None
+
     def _decide(self, canary: bool, reason: Reason, mask: int) -> Decision:
         """Find or make the one Decision for an outcome; there are few, so all are shared."""
         decision = self._decisions.get((canary, reason, mask))

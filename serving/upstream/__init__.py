@@ -1,14 +1,14 @@
 """How a version is reached: one interface, wherever the version runs."""
 
 import asyncio
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
-from serving.models.waiting import Inference
+from serving.models.waiting import Inference, Waiter
 from serving.types import Signature
 
-__all__ = ["Inference", "Upstream"]
+__all__ = ["Direct", "Inference", "Upstream", "Waiter"]
 
 
 class Upstream(Protocol):
@@ -61,4 +61,21 @@ class Upstream(Protocol):
 
     async def close(self) -> None:
         """Refuse new requests and finish those in flight. Cancelling the wait ends them."""
+        ...
+
+
+@runtime_checkable
+class Direct(Protocol):
+    """An upstream that can tell somebody the answer, without the event loop between them."""
+
+    def answer(
+        self,
+        waiter: Waiter,
+        feed: dict[str, NDArray[Any]],
+        *,
+        rows: int,
+        outputs: tuple[str, ...],
+        deadline: float,
+    ) -> None:
+        """As `Upstream.infer`; the waiter, if it is not refused at once, is told."""
         ...

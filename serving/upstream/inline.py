@@ -13,7 +13,7 @@ from serving.errors import ModelNotReady, SluiceError
 from serving.metrics import MetricsFile
 from serving.models.batcher import Batcher
 from serving.models.session import Session
-from serving.models.waiting import Inference
+from serving.models.waiting import Inference, Waiter
 from serving.quarantine.marks import Mark, Marks
 from serving.types import Signature
 
@@ -126,6 +126,21 @@ class InlineUpstream:
         if batcher is None or self._closed:
             raise self._not_ready()
         return batcher.infer(feed, rows=rows, outputs=outputs, deadline=deadline, shadow=shadow)
+
+    def answer(
+        self,
+        waiter: Waiter,
+        feed: dict[str, NDArray[Any]],
+        *,
+        rows: int,
+        outputs: tuple[str, ...],
+        deadline: float,
+    ) -> None:
+        """Answer one request to somebody who is told; see `Direct` and `Batcher.answer`."""
+        batcher = self._batcher
+        if batcher is None or self._closed:
+            raise self._not_ready()
+        batcher.answer(waiter, feed, rows=rows, outputs=outputs, deadline=deadline)
 
     async def close(self) -> None:
         """Finish what is in flight, then let go of the session."""

@@ -4,9 +4,11 @@ A request's way, in order; `pipeline.py` is the file to read first:
 
     http*.py arrival.py   HTTP/1.1: bytes to a call (`http_connection.py` first), and back
     grpc*.py              gRPC, natively or over grpc.aio (`grpc_inference.py` first)
-    plane.py gateway.py   what listeners call, and what answers them
+    plane.py gateway.py reply.py
+                          what listeners call, what answers them, and how they are told
     admission.py          who is calling, by when, and is there room
-    pipeline.py trip.py   the stations, and where a request is among them
+    pipeline.py trip.py outcomes.py
+                          the stations, where a request is among them, and what is kept of it
     table.py lane.py      what is served: every version with all that a request needs, resolved
     join*.py features.py  what the model takes, from what was sent and what the store has
     upstreams.py          how each version is reached (`serving.upstream`)

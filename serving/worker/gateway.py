@@ -54,6 +54,7 @@ class Gateway:
         self._trace_rate = trace_rate
         # Bound once, not wrapped: these are called for every request.
         self.infer = pipeline.infer
+        self.begin = pipeline.begin
         self.authorize = pipeline.admission.authorize
 
     def live(self) -> bool:

@@ -20,13 +20,14 @@ from serving.types import (
     VersionConfig,
 )
 from serving.upstream import Upstream
+from serving.worker.reply import InTasks
 
 __all__ = ["HostPlane"]
 
 _ANYBODY = Principal("gateway", frozenset({"infer"}))
 
 
-class HostPlane:
+class HostPlane(InTasks):
     """Implements `serving.worker.plane.Plane` for one version. Who can open its socket may ask."""
 
     def __init__(self, spec: HostSpec, upstream: Upstream, clock: Clock) -> None:

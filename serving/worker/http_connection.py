@@ -26,7 +26,7 @@ from serving.protocol import rest, status
 from serving.types import Principal
 from serving.worker.http_flow import Flow
 from serving.worker.http_framing import ChunkedBody, HeadReader, Refusal
-from serving.worker.http_inference import compressed, decode, inflated
+from serving.worker.http_inference import Exchange
 from serving.worker.http_request import Pattern, Prepared, prepare
 from serving.worker.http_responses import CONTINUE, JSON, OCTET_STREAM, error_headers
 from serving.worker.http_state import ListenerState
@@ -53,6 +53,7 @@ class Connection(asyncio.Protocol):
         "_arrived",
         "_chunked",
         "_current",
+        "_exchange",
         "_flow",
         "_known",
         "_misses",
@@ -64,7 +65,6 @@ class Connection(asyncio.Protocol):
         "_principal",
         "_reader",
         "_shared",
-        "_task",
         "_transport",
         "deadline",
     )
@@ -76,6 +76,7 @@ class Connection(asyncio.Protocol):
         self._phase = IDLE
         self._known: Pattern | None = None
         self._misses = 0
+        self._exchange = Exchange(shared, self)
         self._current: Prepared | None = None
         self._reader: HeadReader | None = None
         self._chunked: ChunkedBody | None = None
@@ -83,7 +84,6 @@ class Connection(asyncio.Protocol):
         self._missing = 0
         self._pending = bytearray()
         self._pending_at = self._arrived = 0.0
-        self._task: asyncio.Task[None] | None = None
         self._principal: Principal | None = None
         self.deadline = _NEVER
         """When `expire` is due, in monotonic seconds."""
@@ -125,10 +125,10 @@ class Connection(asyncio.Protocol):
                     self._misses = 0
                     self._current = prepared
                     error = self._unauthorized(prepared)
-                    if error is None:
-                        self._start(prepared, body)
+                    if error is None:  # only heads of inferences are known
+                        self._infer(prepared, body)
                     else:
-                        self._fail(error, prepared)
+                        self.fail(error, prepared)
                     return
             self._advance(data)
         elif phase in (HEAD, BODY):
@@ -153,8 +153,7 @@ class Connection(asyncio.Protocol):
         del exc
         self._phase = CLOSED
         self._shared.closed(self)
-        if self._task is not None:
-            self._task.cancel()
+        self._exchange.give_up()
 
     def pause_writing(self) -> None:
         """The client does not read its answers: take no more of its requests."""
@@ -251,7 +250,7 @@ class Connection(asyncio.Protocol):
         arriving = head.chunked or len(data) - position < head.content_length
         if error is not None and arriving:
             # The answer is known; what is still on its way is not worth waiting for.
-            self._fail(error, prepared, close=True)
+            self.fail(error, prepared, close=True)
             return position
         prepared.error = error
         self._missing = head.content_length
@@ -305,7 +304,7 @@ class Connection(asyncio.Protocol):
         if prepared.error is None:
             self._start(prepared, body)
         else:
-            self._fail(prepared.error, prepared)
+            self.fail(prepared.error, prepared)
 
     def _start(self, prepared: Prepared, body: bytes) -> None:
         """Work on a request that is whole and allowed."""
@@ -313,9 +312,7 @@ class Connection(asyncio.Protocol):
         route = prepared.route
         assert route is not None
         if route.answer is None:
-            self._phase = RUNNING
-            self.deadline = _NEVER
-            self._task = shared.loop.create_task(self._infer(prepared, body))
+            self._infer(prepared, body)
             return
         try:
             if prepared.encoding is not None:
@@ -324,55 +321,24 @@ class Connection(asyncio.Protocol):
                 )
             code, payload = route.answer(shared.plane, route, body)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is answered
-            self._fail(error, prepared)
+            self.fail(error, prepared)
         else:
             self._send(code, payload, prepared)
 
-    async def _infer(self, prepared: Prepared, body: bytes) -> None:
-        shared = self._shared
-        reached = False
-        error: Exception
-        try:
-            if prepared.encoding is not None:
-                body = await inflated(shared, body, prepared.encoding)
-            request = decode(shared, prepared, body)
-            call = prepared.call(self._arrived, shared.now())
-            call.principal = self._principal
-            reached = True
-            response = await shared.infer(request, call)
-            payload, json_length = rest.encode_infer(request, response)
-            encoding = prepared.accept_encoding
-            if encoding is not None:
-                payload, encoding = await compressed(shared, payload, encoding)
-        except asyncio.CancelledError as cancelled:
-            if self._phase == CLOSED:
-                shared.disconnected += 1
-                return
-            # Not ours: something that the plane waited for was cancelled under it.
-            error = RuntimeError("an inference was cancelled from inside")
-            error.__cause__ = cancelled
-        except Exception as failure:  # noqa: BLE001 - whatever it is, it is answered
-            error = failure
+    def _infer(self, prepared: Prepared, body: bytes) -> None:
+        self._phase = RUNNING
+        self.deadline = _NEVER
+        if prepared.encoding is None:
+            self._exchange.ask(prepared, body, self._arrived, self._principal)
         else:
-            if self._phase == RUNNING:
-                self._task = None
-                self._answer(prepared, payload, json_length, encoding, call.traceresponse)
-                self._turn()
-            return
-        if self._phase == RUNNING:
-            self._task = None
-            self._fail(error, prepared, count=not reached)
-            self._turn()
-        # Its traceback holds this frame: a thousand refusals a second would be left to the garbage
-        # collector, which then holds everybody up for tens of milliseconds.
-        del error
+            self._exchange.inflate(prepared, body, self._arrived, self._principal)
 
-    def _turn(self) -> None:
-        """Turn to what came while a request ran."""
+    def turn(self) -> None:
+        """Turn to what came while a request ran; for whoever is not called from reading."""
         if (self._pending or self._flow.ended) and self._phase == IDLE:
             self._resume()
 
-    def _answer(
+    def answer(
         self,
         prepared: Prepared,
         payload: bytes,
@@ -382,16 +348,20 @@ class Connection(asyncio.Protocol):
     ) -> None:
         """Send a successful inference."""
         shared = self._shared
-        usual = json_length is None and encoding is None and trace is None
-        if usual and prepared.plain and not shared.draining:
-            heads = shared.heads
-            if len(payload) < _JOIN_BYTES:
-                self._transport.write(b"%b%d\r\n\r\n%b" % (heads.json_ok, len(payload), payload))
+        if (
+            json_length is None
+            and encoding is None
+            and trace is None
+            and prepared.plain
+            and not shared.draining
+        ):
+            start, size = shared.heads.json_ok, len(payload)
+            if size < _JOIN_BYTES:
+                self._transport.write(b"%b%d\r\n\r\n%b" % (start, size, payload))
             else:
-                self._transport.writelines(
-                    (b"%b%d\r\n\r\n" % (heads.json_ok, len(payload)), payload)
-                )
-            self._remember(prepared)
+                self._transport.writelines((b"%b%d\r\n\r\n" % (start, size), payload))
+            if self._known is None or prepared is not self._known.prepared:
+                self._remember(prepared)
             self._next(close=False)
             return
         extra = b""
@@ -409,7 +379,7 @@ class Connection(asyncio.Protocol):
             content_type=JSON if json_length is None else OCTET_STREAM,
         )
 
-    def _fail(
+    def fail(
         self, error: Exception, prepared: Prepared, *, close: bool = False, count: bool = True
     ) -> None:
         """Send an error."""
@@ -501,9 +471,9 @@ class Connection(asyncio.Protocol):
         self._flow.finish()
 
     def abandon(self) -> "asyncio.Task[None] | None":
-        """Drop the connection now; returns the task that is given up with it."""
+        """Drop the connection now; returns what still has to end with it, if anything has."""
         self._transport.abort()
-        return self._task
+        return self._exchange.give_up()
 
     def _ended(self) -> None:
         """The client ended its direction, and no request of its runs."""

@@ -23,6 +23,7 @@ _DIGITS: Final = re.compile(rb"[0-9]{1,12}")
 _LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)\r\n", re.IGNORECASE)
 _LENGTH_DIGITS: Final = 12
 _PATTERN_BYTES: Final = 4096
+_SEEN: Final = 32
 _NOTHING: Final[dict[str, str]] = {}
 
 
@@ -81,6 +82,8 @@ class Pattern(msgspec.Struct):
     prepared: Prepared
     before: bytes
     after: bytes
+    seen: dict[int, bytes] = {}
+    """Heads that have come, digits and all, by the length of head and body together."""
 
     @classmethod
     def of(cls, prepared: Prepared) -> "Pattern | None":
@@ -97,6 +100,9 @@ class Pattern(msgspec.Struct):
 
     def body_of(self, data: bytes, max_body: int) -> bytes | None:
         """The body, if `data` is this head and exactly one whole body; else None."""
+        whole = self.seen.get(len(data))
+        if whole is not None and data.startswith(whole):
+            return data[len(whole) :]
         if not data.startswith(self.before):
             return None
         start = len(self.before)
@@ -106,8 +112,12 @@ class Pattern(msgspec.Struct):
         if end < 0 or not digits.isdigit() or not data.startswith(self.after, end):
             return None
         position = end + len(self.after)
-        length = int(digits)
-        return data[position:] if len(data) - position == length <= max_body else None
+        if not len(data) - position == int(digits) <= max_body:
+            return None
+        if len(self.seen) >= _SEEN:
+            self.seen.clear()
+        self.seen[len(data)] = data[:position]
+        return data[position:]
 
 
 def prepare(head: Head, router: Router, wanted: WantedHeaders) -> Prepared:

@@ -57,6 +57,7 @@ class ListenerState:
         "_wanted",
         "arriving",
         "authorize",
+        "begin",
         "body_until",
         "connections",
         "disconnected",
@@ -66,7 +67,6 @@ class ListenerState:
         "header_until",
         "heads",
         "idle_until",
-        "infer",
         "interval",
         "linger_until",
         "loop",
@@ -94,7 +94,7 @@ class ListenerState:
         spread: Spread,
     ) -> None:
         self.plane = plane
-        self.infer = plane.infer
+        self.begin = plane.begin
         self.authorize = plane.authorize
         self.tensor_limits = tensor_limits
         self.max_body = int(limits.max_body)

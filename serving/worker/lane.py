@@ -7,7 +7,7 @@ from serving.config.snapshot import StagedVersion
 from serving.metrics import Counter, Histogram, MetricsFile
 from serving.recording.row_plan import RowPlan
 from serving.types import ModelMetadata, TensorMetadata, VersionConfig
-from serving.upstream import Upstream
+from serving.upstream import Direct, Upstream
 from serving.worker.join import JoinPlan
 from serving.worker.tally import Ledger, Phases, Tally
 
@@ -30,6 +30,7 @@ class Lane:
         "_wall",
         "config",
         "datatypes",
+        "direct",
         "join",
         "joining",
         "labels",
@@ -58,6 +59,8 @@ class Lane:
         self.version = version
         self.staged = staged
         self.upstream = upstream
+        self.direct = upstream if isinstance(upstream, Direct) else None
+        """The upstream, if it can tell an answer."""
         self.join = join
         self.rows = rows
         """What its rows in the prediction log look like."""
@@ -71,6 +74,11 @@ class Lane:
         self._wall = wall
         self._tallies: dict[tuple[str, str], Tally] = {}
         self._outcomes: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
+
+    @property
+    def waits(self) -> bool:
+        """Whether a request may have to wait for more than its inference."""
+        return self.direct is None or self.join.reads
 
     def tally(self, role: str, protocol: str) -> Tally:
         """Find where answers in this role over this protocol are counted."""

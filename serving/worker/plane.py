@@ -15,6 +15,7 @@ from serving.types import (
     ServerMetadata,
     VersionConfig,
 )
+from serving.worker.reply import Pending, Reply
 
 __all__ = ["Plane"]
 
@@ -76,4 +77,11 @@ class Plane(Protocol):
 
     def infer(self, request: InferRequest, call: Call) -> Awaitable[InferResponse]:
         """Answer one request through the seven stations. Cancel the awaiting task to give up."""
+        ...
+
+    def begin(self, request: InferRequest, call: Call, reply: Reply) -> Pending:
+        """`infer` for a caller without a task, who is told.
+
+        What can be refused at once is raised, and nobody is told of it.
+        """
         ...

@@ -42,6 +42,7 @@ class LiveModel:
         "_key_header",
         "config",
         "deadline",
+        "foregone",
         "lanes",
         "loaded",
         "name",
@@ -49,6 +50,7 @@ class LiveModel:
         "rollout",
         "route",
         "shut",
+        "waits",
         "watch",
     )
 
@@ -79,10 +81,15 @@ class LiveModel:
         self.places = route.weighs or (rollout is not None and rollout.counting)
         """Whether anybody wants to know where a key falls."""
 
+        self.waits = route.falls_back or any(lane.waits for lane in lanes.values())
+        """Whether a request may wait for more than one inference: features, a second try."""
+
         # A plan that draws no lots needs no key.
         needs_key = route.draws or route.overrides.by_key
         self._key = route.assignment.key if needs_key else None
         self._key_header = route.assignment.header if needs_key else None
+        self.foregone = None if needs_key or route.overrides else route.only
+        """What everybody gets who names no version, where that is settled before anybody asks."""
 
     def key_of(self, request: InferRequest, headers: Mapping[str, str]) -> bytes | None:
         """Read the assignment key: of a batch, the first row's. None if there is none."""

@@ -19,11 +19,12 @@ from serving.errors import (
 )
 from serving.recording.recorder import Entry
 from serving.traffic.table import Decision
-from serving.types import Call
+from serving.types import Call, InferRequest
 from serving.upstream import Inference
 from serving.worker.evidence_watch import Ticket, Watch
 from serving.worker.join import Joined
 from serving.worker.lane import Lane
+from serving.worker.tracing import Trace
 
 __all__ = ["Trip", "attributes", "reason_of", "spans"]
 
@@ -45,6 +46,12 @@ class Trip(msgspec.Struct, gc=False):
     """
 
     revision: int
+    request: InferRequest
+    call: Call
+    trace: Trace | None
+    entered: bool = False
+    """Whether it has a place among those in flight, to be given back."""
+
     lane: Lane | None = None
     decision: Decision | None = None
     place: int | None = None
@@ -78,9 +85,10 @@ def reason_of(error: BaseException) -> str | None:
     return next((_REASON[kind] for kind in type(error).__mro__ if kind in _REASON), None)
 
 
-def spans(call: Call, trip: Trip, answered: float) -> list[tuple[str, float, float]]:
+def spans(trip: Trip, answered: float) -> list[tuple[str, float, float]]:
     """The stations of an answered request: name, begin and end in monotonic seconds."""
     assert trip.inference is not None
+    call = trip.call
     decoded = call.decoded or call.arrived
     asked = trip.gave_up or trip.joined_at
     started = max(asked, trip.inferred - trip.inference.compute_seconds)

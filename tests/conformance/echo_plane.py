@@ -33,6 +33,7 @@ from serving.types import (
     TensorMetadata,
     VersionConfig,
 )
+from serving.worker.reply import InTasks
 
 __all__ = ["MODELS", "SECRET", "EchoPlane"]
 
@@ -50,7 +51,7 @@ MODELS: Final = (
 _INPUT: Final = TensorMetadata("X", "FP32", (-1, 3))
 
 
-class EchoPlane:
+class EchoPlane(InTasks):
     """Implements `serving.worker.plane.Plane` without a gateway.
 
     `tokens` maps an Authorization header value to roles; None is an open data plane.

@@ -33,6 +33,7 @@ from serving.types import (
     TensorMetadata,
     VersionConfig,
 )
+from serving.worker.reply import InTasks
 
 SECRET = "/srv/models/private.onnx"
 """Text of the unexpected error; it must never reach a client."""
@@ -58,7 +59,7 @@ def _pair() -> Tensors:
     )
 
 
-class TwinPlane:
+class TwinPlane(InTasks):
     """What a worker can be asked, without a worker. `tokens`: Authorization value -> roles."""
 
     def __init__(self, tokens: dict[str, frozenset[str]] | None = None) -> None:

@@ -172,6 +172,21 @@ def test_the_hop_is_what_worker_and_host_take_more() -> None:
     assert found["hop_us"] == [pytest.approx(there["worker"] + there["host"] - here["worker"])]
 
 
+def test_a_second_worker_is_worth_what_the_busiest_leaves() -> None:
+    """One round of `bench_scaling.py`: both gateways answer, and the ratio is of CPU times."""
+    command = [sys.executable, LOADTESTS / "bench_scaling.py", "--rounds", "1", "--seconds", "0.5"]
+    done = subprocess.run(
+        [*command, "--connections", "8", "--json"],
+        check=True,
+        capture_output=True,
+        timeout=110,
+    )
+    found = json.loads(done.stdout)
+
+    assert found["workers"] == 2
+    assert found["scaling"]["least"] > 0
+
+
 COMMANDS = [one for one in sorted(LOADTESTS.glob("bench*.py")) if "argparse" in one.read_text()]
 """Those that are run; the others are their parts."""
 

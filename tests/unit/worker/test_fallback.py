@@ -23,7 +23,7 @@ from serving.errors import (
 )
 from serving.recording.offer import Offer
 from serving.recording.record import PredictionRecord
-from serving.types import Call
+from serving.types import Call, InferRequest
 from serving.upstream import Inference
 from serving.worker.fallback import BURST, Budget, given_up_at
 from serving.worker.trip import Trip, spans
@@ -330,9 +330,12 @@ async def test_a_failure_holds_on_to_nothing(tmp_path: Path) -> None:
 def test_the_canarys_time_is_a_span_of_its_own() -> None:
     """A trace shows where the time went, without a gap between the stations."""
     inference = Inference([], 0.5, 1.0, 1)
-    trip = Trip(1, inference=inference, admitted=1, joined_at=2, gave_up=5, inferred=7)
+    call = Call(protocol="http", arrived=0.0)
+    trip = Trip(1, InferRequest("m", "", []), call, None)
+    trip.inference, trip.admitted, trip.joined_at = inference, 1, 2
+    trip.gave_up, trip.inferred = 5, 7
 
-    shown = spans(Call(protocol="http", arrived=0.0), trip, 8.0)
+    shown = spans(trip, 8.0)
 
     assert [name for name, *_ in shown] == [
         "decode", "admit", "join", "canary", "queue", "infer", "answer",
