@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from feature_cache.address import Address
-    from feature_cache.cache import Batch, FeatureCache, Reading
+    from feature_cache.cache import Batch, FeatureCache
     from feature_cache.errors import InvalidAddress, ReadOnly, StoreRefused, Unavailable
     from feature_cache.ingest import objects
     from feature_cache.inspection import explain
     from feature_cache.keys import InvalidEntity
     from feature_cache.memory import MemoryStore
     from feature_cache.plan import InputSpec, Plan
+    from feature_cache.reading import Reading
     from feature_cache.status import Status
     from feature_cache.store import RemoteStore
     from feature_cache.tables import TableFile
@@ -58,7 +59,7 @@ _HOME: Final = {
     "MemoryStore": "memory",
     "Plan": "plan",
     "ReadOnly": "errors",
-    "Reading": "assembly",
+    "Reading": "reading",
     "Receipt": "writing",
     "RemoteStore": "store",
     "Status": "status",

@@ -5,7 +5,6 @@ production saw.
 """
 
 import hashlib
-import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -17,30 +16,14 @@ from feature_cache.codec import TOMBSTONE, Corrupt, Layout, event_time, schema_o
 from feature_cache.feast_source import read_hash
 from feature_cache.near_cache import Entry
 from feature_cache.plan import Part, Plan, PlannedView, Row, read_row
-from feature_cache.reader import Found
+from feature_cache.reading import Reading
 from feature_cache.status import Status
+from feature_cache.straight import SKEW_MS
 
-__all__ = ["Assembler", "Batch", "Reading"]
-
-SKEW_MS: Final = 5000
-"""A row may be this far in the future: two machines' clocks are never quite the same."""
-
+__all__ = ["Assembler", "Batch"]
 
 _MANY: Final = 8
 """From so many rows on numpy's own cost is worth it."""
-
-
-class Reading(msgspec.Struct, gc=False):
-    """What the store said about every view of a plan, for `rows` entities, at `wall_ms`.
-
-    `first` is where each view's rows begin in `found`; a view that was not asked, because the
-    request brings its fields, is not in it.
-    """
-
-    rows: int
-    wall_ms: int
-    found: Found
-    first: dict[str, int]
 
 
 class Batch(msgspec.Struct, gc=False):
@@ -63,7 +46,10 @@ class Batch(msgspec.Struct, gc=False):
     refusal: str = ""
     unknown: tuple[str, ...] = ()
     fine: bool = False
-    """Every view gave a fresh value, whole; said only where that was cheap to see."""
+    """One entity of which every view gave a fresh value, whole; said only where that was cheap to
+    see. Then `oldest` is the greatest of its ages."""
+
+    oldest: int = -1
 
     @property
     def status(self) -> NDArray[np.uint8]:
@@ -166,7 +152,7 @@ class Assembler:
         start, size, offset, count = view.plain
         reading, batch, part = work.reading, work.batch, view.parts[0]
         found, rows = reading.found, reading.rows
-        blobs = [entry.value for entry in found.entries[first : first + rows]]
+        blobs = found.values[first : first + rows]
         good = [at for at, one in enumerate(blobs) if one and len(one) == size and one[:8] == start]
         # numpy wants room for the offset even where there is no row at all.
         whole = b"".join([blobs[at] for at in good]) or bytes(size)
@@ -290,41 +276,25 @@ def _taken(plan: Plan, reading: Reading) -> Batch | None:
     found, wall_ms = reading.found, reading.wall_ms
     made: _Made | None = found.made
     if made is None or made[0] != plan.shape or not made[1] <= wall_ms <= made[2]:
-        made = _cut(plan, found, wall_ms)
-        if made is None:
+        straight = plan.straight
+        cut = straight.cut(found.values, wall_ms) if straight is not None else None
+        if cut is None:
             return None
+        row, latest, until, times = cut
+        made = plan.shape, latest, until, {plan.inputs[0].name: row}, times
         if found.whole:
             found.made = made
-    _, _, _, values, times = made
-    ages = [[wall_ms - event_ms] for event_ms in times]
-    return Batch(values, plan.fine[found.whole], ages, plan.names, fine=True)
-
-
-def _cut(plan: Plan, found: Found, wall_ms: int) -> _Made | None:
-    """Take every view's values as they lie in its row; None if one is not fresh and whole."""
-    straight = plan.straight
-    if straight is None:
-        return None
-    try:
-        whole = b"".join([entry.value for entry in found.entries])
-        parts = straight.form.unpack(whole)
-    except (TypeError, struct.error):  # a row is not there, or of another length
-        return None
-    if parts[::3] != straight.starts:
-        return None
-    times = parts[1::3]
-    latest, until = max(times) - SKEW_MS, min(times) + straight.fresh_ms
-    if not latest <= wall_ms <= until:
-        return None
-    planned = plan.inputs[0]
-    if straight.numbers is not None:
-        row = np.array(straight.numbers(whole), planned.dtype)
-    else:
-        row = np.frombuffer(b"".join(parts[2::3]), planned.dtype)
-        if planned.order is not None:
-            row = row.take(planned.order)
-    row.flags.writeable = False
-    return plan.shape, latest, until, {planned.name: row[None]}, times
+    times = made[4]
+    return Batch(
+        made[3],
+        plan.fine[found.whole],
+        [[wall_ms - event_ms] for event_ms in times],
+        plan.names,
+        "",
+        (),
+        True,
+        wall_ms - min(times),
+    )
 
 
 _Decoded = tuple[tuple[Part, ...], list[Row], int, int]

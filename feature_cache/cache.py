@@ -6,20 +6,22 @@ sees the very bytes that production saw.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_cache.assembly import Assembler, Batch, Reading
+from feature_cache.assembly import Assembler, Batch
 from feature_cache.breaker import Breaker
 from feature_cache.feast_source import feast_places
 from feature_cache.keys import EntityValue, InvalidEntity
 from feature_cache.near_cache import NearCache
 from feature_cache.plan import InputSpec, Part, Plan, PlannedView, compile_plan
-from feature_cache.reader import Found, Reader
+from feature_cache.reader import Reader
+from feature_cache.reading import Reading
 from feature_cache.schemas import Schemas
+from feature_cache.single import Single
 from feature_cache.store import Store
 from feature_cache.views import FeatureView
 from feature_cache.writing import Receipt, Writer
@@ -38,8 +40,8 @@ class FeatureCache:
         max_local_age: seconds a kept row is good for if the store announces nothing.
         timeout: seconds a fetch may wait for the store; a shorter deadline wins.
         wall: seconds since 1970, for the age of values.
-        reader: one to share with other caches over the same store; the three options before
-            `wall` are then its own.
+        reader: one to share with other caches over the same store; the four options before
+            this one are then its own.
 
     Raises:
         ValueError: two features that Feast keeps under one name.
@@ -64,6 +66,7 @@ class FeatureCache:
             NearCache(near_cache_bytes, max_local_age),
             timeout=timeout,
             breaker=Breaker(),
+            wall=wall,
         )
         places = feast_places(views.values())
         self._views = {
@@ -75,13 +78,13 @@ class FeatureCache:
             self.reader.near.flush()
         self._parts: dict[tuple[Any, ...], Part] = {}
         self._keys: dict[tuple[Part, ...], tuple[Part, ...]] = {}
+        self._singles: dict[tuple[Any, ...], Single] = {}
         self._schemas = Schemas(store, self._views)
         self._assembler = Assembler(self._schemas.layouts)
         self.assemble = self._assembler.assemble
         """`assemble(plan, reading, request_values)`: a plan's inputs, from a reading of the same
         views. Pure but for counters."""
         self._writer = Writer(store, self._views, wall)
-        self._wall = wall
 
     def compile(self, inputs: Mapping[str, InputSpec]) -> Plan:
         """Resolve what one model version wants.
@@ -89,7 +92,11 @@ class FeatureCache:
         Raises:
             ValueError: a view or field that is not there, or one field name twice.
         """
-        return compile_plan(inputs, self._views, self._parts, self._keys)
+        plan = compile_plan(inputs, self._views, self._parts, self._keys)
+        if plan.single is not None:
+            # One for all plans over the same views: a read under way serves every version.
+            plan.single = self._singles.setdefault(plan.single.identity, plan.single)
+        return plan
 
     async def fetch(
         self,
@@ -110,47 +117,22 @@ class FeatureCache:
             InvalidEntity: a key is missing or cannot be a key of its view.
         """
         sent = request_values or {}
-        single = plan.single
-        value = single.value(entities) if single is not None and not sent else None
-        if single is not None and value is not None:
-            one = self.reader.local_one(single, value)
-            if one is None:
-                one = await self.reader.read_one(single, value, deadline)
-            reading = self._reading(1, one, plan.first_of_one)
-        else:
-            rows, keys, spans = _keys(plan, entities, sent)
-            found = self.reader.local(keys) or await self.reader.read(keys, deadline)
-            reading = self._reading(rows, found, spans)
+        reading = await self.read(plan, entities, sent, deadline)
         batch = self.assemble(plan, reading, sent)
         if batch.unknown and await self.learn(batch.unknown, deadline):
             batch = self.assemble(plan, reading, sent)
         return batch
 
-    def local(
-        self,
-        plan: Plan,
-        entities: Mapping[str, Sequence[EntityValue]],
-        sent: Mapping[str, Any],
-    ) -> Reading | None:
-        """`read`, if this process holds every row already; without waiting."""
-        single = plan.single
-        if single is not None and not sent:
-            value = single.value(entities)
-            if value is not None:
-                one = self.reader.local_one(single, value)
-                return None if one is None else self._reading(1, one, plan.first_of_one)
-        rows, keys, spans = _keys(plan, entities, sent)
-        found = self.reader.local(keys)
-        return None if found is None else self._reading(rows, found, spans)
-
-    async def read(
+    def ask(
         self,
         plan: Plan,
         entities: Mapping[str, Sequence[EntityValue]],
         sent: Mapping[str, Any],
         deadline: float,
-    ) -> Reading:
+    ) -> Reading | Awaitable[Reading]:
         """Bring the rows of every view that the request does not bring whole: one command.
+
+        What this process holds already is given at once; else a waiter, which may be cancelled.
 
         Raises:
             InvalidEntity: as `fetch`.
@@ -159,14 +141,23 @@ class FeatureCache:
         if single is not None and not sent:
             value = single.value(entities)
             if value is not None:
-                found = await self.reader.read_one(single, value, deadline)
-                return self._reading(1, found, plan.first_of_one)
+                return self.reader.one(single, value, deadline)
         rows, keys, spans = _keys(plan, entities, sent)
-        found = await self.reader.read(keys, deadline)
-        return self._reading(rows, found, spans)
+        found = self.reader.local(keys)
+        if found is not None:
+            return Reading(rows, self.reader.wall_ms(), found, spans)
+        return self.reader.several(rows, keys, spans, deadline)
 
-    def _reading(self, rows: int, found: Found, first: dict[str, int]) -> Reading:
-        return Reading(rows, int(self._wall() * 1e3), found, first)
+    async def read(
+        self,
+        plan: Plan,
+        entities: Mapping[str, Sequence[EntityValue]],
+        sent: Mapping[str, Any],
+        deadline: float,
+    ) -> Reading:
+        """`ask`, and wait. Raises InvalidEntity: as `fetch`."""
+        asked = self.ask(plan, entities, sent, deadline)
+        return asked if isinstance(asked, Reading) else await asked
 
     async def learn(self, views: Sequence[str], deadline: float = float("inf")) -> bool:
         """Look for field lists that are not known here, by `deadline`; true if any was found."""

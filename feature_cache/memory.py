@@ -9,6 +9,7 @@ from feature_cache.codec import HEADER_BYTES, TOMBSTONE
 from feature_cache.connection import Deliver
 from feature_cache.errors import Unavailable
 from feature_cache.keys import HashKey
+from feature_cache.single import Single
 from feature_cache.store import Invalidate, Write
 
 __all__ = ["MemoryStore"]
@@ -37,9 +38,12 @@ class MemoryStore:
         self._invalidate = invalidate
         connected()
 
-    def mget(self, keys: Sequence[bytes], deliver: Deliver, packed: bytes = b"") -> None:
+    def mget_one(self, single: Single, value: int, deliver: Deliver) -> None:
+        """See `Store.mget_one`."""
+        self.mget(single.keys(value), deliver)
+
+    def mget(self, keys: Sequence[bytes], deliver: Deliver) -> None:
         """See `Store.mget`. Answers in a later turn of the loop, as a server would."""
-        del packed
 
         def answer() -> None:
             if self.down:

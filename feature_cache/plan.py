@@ -4,22 +4,21 @@ A `Part` is the fields of one view that go into one input. It is the same object
 of a cache that wants the same, so what was decoded for production serves canary and shadow too.
 """
 
-import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
-from operator import itemgetter
 from typing import Any, Final
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_cache.codec import HEADER_BYTES, Corrupt, Extractor, Layout, plain_start
+from feature_cache.codec import Corrupt, Extractor, Layout, plain_start
 from feature_cache.durations import milliseconds
 from feature_cache.feast import FeastKeys, floats, scalar
 from feature_cache.keys import ENTITY_RANGES, KeySpace
 from feature_cache.single import Single
 from feature_cache.status import Status
+from feature_cache.straight import Straight
 from feature_cache.views import FeatureView
 
 __all__ = [
@@ -34,9 +33,6 @@ __all__ = [
     "read_row",
 ]
 
-
-_CODES: Final = {"float32": "f", "int32": "i", "int16": "h", "int8": "b", "bool": "?"}
-"""Types of which every value is a float64, and a float32 as numpy would round it."""
 
 _F4: Final = np.dtype("<f4")
 _OK, _CACHED = int(Status.OK), int(Status.CACHED)
@@ -196,20 +192,6 @@ class PlannedInput:
         self.place = {field: at for at, (_, field) in enumerate(spec.columns)}
 
 
-class Straight(msgspec.Struct, frozen=True):
-    """Rows of one entity that can be taken apart at once, joined in the order of the views.
-
-    `form` gives of each row its first 8 bytes, its event time and its values' bytes; the first
-    must be `starts`. `fresh_ms`: the shortest time that any of them is fresh. `numbers`, if it is
-    there, gives the input's numbers in order: their bytes alone would not do.
-    """
-
-    form: struct.Struct
-    starts: tuple[bytes, ...]
-    fresh_ms: int
-    numbers: "Callable[[bytes], Sequence[Any]] | None"
-
-
 class Plan:
     """Everything one model version asks of the store."""
 
@@ -231,7 +213,8 @@ class Plan:
         if native and len(alike) == 1 and spaces[0].number_affixes is not None:
             name = spaces[0].names[0]
             span = ENTITY_RANGES[spaces[0].entity[name]]
-            self.single = Single(name, span, [s.number_affixes or (b"", b"") for s in spaces])
+            affixes = [s.number_affixes or (b"", b"") for s in spaces]
+            self.single = Single(name, span, affixes, self.first_of_one)
         self.shape: Any = (
             tuple(view.key for view in views),
             tuple(
@@ -240,7 +223,7 @@ class Plan:
             ),
         )
         """Equal for plans that make the same of the same rows."""
-        self.straight = self._straight()
+        self.straight = Straight.of(views, inputs)
         """How to cut the values out of all views' rows at once, if they lie there as wanted."""
         count = len(views)
         self.fine: Final = ([[_OK]] * count, [[_OK | _CACHED]] * count)
@@ -251,56 +234,6 @@ class Plan:
         self.fields: Final = {
             field: (planned, planned.place[field]) for planned in inputs for field in planned.fields
         }
-
-    def _straight(self) -> "Straight | None":
-        if not self.side_by_side:
-            return None
-        if any(view.feast is not None for view in self.views):
-            return None
-        plain = all(view.plain is not None for view in self.views)
-        form = ">"
-        for view in self.views:
-            size = view.layout.size
-            start, length = HEADER_BYTES, 0
-            if view.plain is not None and plain:
-                _, _, start, count = view.plain
-                length = count * view.parts[0].dtype.itemsize
-            form += f"8sQ{start - HEADER_BYTES}x{length}s{size - start - length}x"
-        numbers = None
-        if not plain and (numbers := self._numbers()) is None:
-            return None
-        starts = tuple(plain_start(view.layout) for view in self.views)
-        fresh_ms = min(view.fresh_ms for view in self.views)
-        return Straight(struct.Struct(form), starts, fresh_ms, numbers)
-
-    def _numbers(self) -> "Callable[[bytes], Sequence[Any]] | None":
-        """Takes the input's numbers out of all rows, where no conversion can lose anything."""
-        places: dict[str, int] = {}
-        form = "<"
-        for view in self.views:
-            known = dict(view.layout.fields)
-            at = 0
-            for name, offset in sorted(view.layout.offsets.items(), key=lambda item: item[1]):
-                if name not in view.fields:
-                    continue
-                code = _CODES.get(known[name])
-                if code is None:
-                    return None
-                form += f"{offset - at}x{code}"
-                at = offset + struct.calcsize(code)
-                places[name] = len(places)
-            if view.layout.strings or not view.fields <= places.keys():
-                return None
-            form += f"{view.layout.size - at}x"
-        planned = self.inputs[0]
-        if planned.dtype.kind != "f":
-            return None
-        unpack = struct.Struct(form).unpack
-        wanted = [places[field] for field in planned.fields]
-        if len(wanted) == 1 or wanted == list(range(len(wanted))):
-            return unpack
-        order = itemgetter(*wanted)
-        return lambda whole: order(unpack(whole))
 
 
 def compile_plan(

@@ -5,8 +5,8 @@ alone: it still fills the near cache and answers whoever else waits for it.
 """
 
 import asyncio
-from collections import deque
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -15,35 +15,15 @@ import msgspec
 from feature_cache.breaker import Breaker
 from feature_cache.keys import HashKey
 from feature_cache.near_cache import Entry, HashRow, NearCache
+from feature_cache.patience import Patience
+from feature_cache.reading import FAILED, Found, Reading
 from feature_cache.single import Single
 from feature_cache.store import Store
 
-__all__ = ["Found", "Reader"]
+__all__ = ["Reader"]
 
 _FOUND_BYTES: Final = 1024
 """What is kept with a first row of several: lists, and a model's input of some hundred columns."""
-
-MISSING: Final = Entry(None, 0.0, 0)
-"""Stands where a row could not be read."""
-
-
-class Found(msgspec.Struct, gc=False):
-    """Rows in the order of the keys asked for.
-
-    `entries[i].value` is the row, None if there is none. `cached[i]`: it was in the near cache.
-    `failed[i]`: the store could not be asked in time, and the entry is `MISSING`.
-
-    `whole` says that all of them are one entity's and have one origin: all read just now (0) or
-    all cached (1); -1 where that is not known. Such a one is kept beside its rows, good until
-    `until` (monotonic), and `made` is what was made of it.
-    """
-
-    entries: list[Entry]
-    cached: list[bool]
-    failed: list[bool]
-    whole: int = -1
-    until: float = 0.0
-    made: Any = None
 
 
 class _Waiter:
@@ -60,49 +40,36 @@ class _Single(msgspec.Struct):
     """One entity's rows of all views of a plan, under way, and who waits for them."""
 
     reader: "Reader"
-    keys: list[bytes]
-    waiters: list["asyncio.Future[None]"] = []
-    found: Found | None = None
+    single: Single
+    value: int
+    waiters: list["asyncio.Future[Reading]"] = []
+    reading: Reading | None = None
 
     def landed(self, reply: Any) -> None:
         """A reply was parsed: keep the rows now, before anything behind it is looked at."""
-        reader, keys = self.reader, self.keys
-        singles = reader.singles
-        if singles.get(keys[0]) is self:
-            del singles[keys[0]]
-        count = len(keys)
-        if isinstance(reply, list) and len(reply) == count:
-            now, near, no = reader.now(), reader.near, reader.no[count]
+        reader, single = self.reader, self.single
+        single.flights.pop(self.value, None)
+        if isinstance(reply, list) and len(reply) == single.count:
+            near = reader.near
+            found = Found(reply, single.no, single.no, 0)
             if near.capacity:
-                put = near.put
-                entries = [
-                    put(key, value, len(value) if value is not None else 0, now)
-                    for key, value in zip(keys, reply, strict=True)
+                now = reader.now()
+                found.kept = [
+                    near.put(key, value, len(value) if value is not None else 0, now)
+                    for key, value in zip(single.keys(self.value), reply, strict=True)
                 ]
-            else:
-                entries = [Entry(value, now, 0) for value in reply]
-            self.found = Found(entries, no, no, 0)
+            reading = Reading(1, reader.wall_ms(), found, single.first)
         else:
             reader.complain(reply)
+            reading = single.failed
+        self.reading = reading
         in_time = False
         for waiter in self.waiters:
-            if not waiter.done():
+            if not waiter.done():  # its caller may have left, or run out of time
                 in_time = True
-                waiter.set_result(None)
-        if in_time and self.found is not None:
+                waiter.set_result(reading)
+        if in_time and reading is not single.failed:
             reader.breaker.succeeded()
-
-
-class _Flags(dict[int, list[bool]]):
-    """`flags[n]` is a list of n times the same flag; shared, so nobody changes it."""
-
-    def __init__(self, flag: bool) -> None:
-        super().__init__()
-        self._flag = flag
-
-    def __missing__(self, count: int) -> list[bool]:
-        made = self[count] = [self._flag] * count
-        return made
 
 
 class _Flight:
@@ -124,10 +91,17 @@ class Reader:
         near: rows this process has read.
         timeout: seconds a read may take; the reader's own deadline may shorten it.
         breaker: remembers whether asking has been any use lately.
+        wall: seconds since 1970.
     """
 
     def __init__(
-        self, store: Store, near: NearCache, *, timeout: float = 0.005, breaker: Breaker
+        self,
+        store: Store,
+        near: NearCache,
+        *,
+        timeout: float = 0.005,
+        breaker: Breaker,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self.near = near
@@ -135,11 +109,9 @@ class Reader:
         self.timeout = timeout
         self._loop = asyncio.get_running_loop()
         self.now = self._loop.time
-        self.no, self.yes = _Flags(False), _Flags(True)
-        self.singles: dict[bytes, _Single] = {}
+        self._wall = wall
+        self._patience = Patience(timeout, self._gave_up)
         self._flights: dict[bytes, _Flight] = {}
-        self._due: deque[tuple[float, asyncio.Future[None]]] = deque()
-        self._timer: asyncio.TimerHandle | None = None
         self.hashes = False
         """Whether some keys may be those of hashes (`keys.HashKey`)."""
         self.hits = 0
@@ -158,6 +130,70 @@ class Reader:
             for key in keys:
                 self.near.drop(key)
 
+    def wall_ms(self) -> int:
+        """Milliseconds since 1970."""
+        return int(self._wall() * 1e3)
+
+    # --- one entity by its number ---------------------------------------------------------
+
+    def one(self, single: Single, value: int, deadline: float) -> "Reading | Awaitable[Reading]":
+        """Read every view of one entity, by `deadline` (loop seconds) or the reader's timeout.
+
+        What this process holds is given at once. Else it is one command, formatted whole, and one
+        flight for all views; its waiter may be cancelled. Raises nothing.
+        """
+        now = self._loop.time()
+        if self.near.capacity:
+            found = self._kept(single, value, now)
+            if isinstance(found, Found):
+                return Reading(1, self.wall_ms(), found, single.first)
+            if found is not None:
+                return self.several(1, found, single.first, deadline)
+        flight: _Single | None = single.flights.get(value)
+        if flight is not None:
+            self.joined += single.count
+        elif self.breaker.allows(now):
+            self.misses += single.count
+            flight = single.flights[value] = _Single(self, single, value)
+            self._store.mget_one(single, value, flight.landed)
+            if flight.reading is not None:  # there was no connection
+                return flight.reading
+        else:
+            self.refused += 1
+            return single.failed
+        waiter: asyncio.Future[Reading] = self._loop.create_future()
+        flight.waiters.append(waiter)
+        self._patience.limit(waiter, now, deadline, single.failed)
+        return waiter
+
+    def _kept(self, single: Single, value: int, now: float) -> Found | list[bytes] | None:
+        """All rows of one entity, if they are kept; its keys, if only some are; else None.
+
+        What was found is kept with the first row.
+        """
+        near, first = self.near, single.key(value)
+        found: Found | None = near.founds.get(first)
+        if found is not None and now < found.until:
+            for entry in found.entries:
+                if not entry.alive:
+                    break
+                entry.used = True
+            else:
+                self.hits += single.count
+                return found
+        keys = single.keys(value)
+        kept = [near.get(key, now) for key in keys]
+        entries = [entry for entry in kept if entry is not None]
+        if len(entries) < len(kept):
+            return keys if entries else None
+        self.hits += single.count
+        found = Found([entry.value for entry in entries], single.yes, single.no, 1, entries)
+        found.until = near.max_age + min([entry.read_at for entry in entries])
+        near.keep(first, found, _FOUND_BYTES)
+        return found
+
+    # --- any rows -------------------------------------------------------------------------
+
     def local(self, keys: Sequence[bytes]) -> Found | None:
         """Answer from the near cache if it holds every row; no waiting."""
         now, near = self._loop.time(), self.near
@@ -169,61 +205,15 @@ class Reader:
             entries.append(entry)
         count = len(entries)
         self.hits += count
-        return Found(entries, [True] * count, [False] * count)
+        values = [entry.value for entry in entries]
+        return Found(values, [True] * count, [False] * count, -1, entries)
 
-    def local_one(self, single: Single, value: int) -> Found | None:
-        """`local` for one entity; what was found is kept with its first row."""
-        near = self.near
-        if not near.capacity:
-            return None
-        first = single.first(value)
-        found: Found | None = near.founds.get(first)
-        if found is not None and self._loop.time() < found.until:
-            for entry in found.entries:
-                if not entry.alive:
-                    break
-                entry.used = True
-            else:
-                self.hits += len(found.entries)
-                return found
-        found = self.local(single.keys(value))
-        if found is not None:
-            found.whole = 1
-            found.until = near.max_age + min(entry.read_at for entry in found.entries)
-            near.keep(first, found, _FOUND_BYTES)
-        return found
-
-    async def read_one(self, single: Single, value: int, deadline: float) -> Found:
-        """`read` for one entity: one command that is formatted whole, one flight for all views."""
-        keys, near = single.keys(value), self.near
-        now, first, count = self._loop.time(), keys[0], len(keys)
-        if near.capacity and any(near.get(key, now) is not None for key in keys):
-            return await self.read(keys, deadline)
-        singles = self.singles
-        flight = singles.get(first)
-        if flight is not None and flight.keys == keys:
-            self.joined += count
-        elif self.breaker.allows(now):
-            self.misses += count
-            flight = singles[first] = _Single(self, keys)
-            self._store.mget(keys, flight.landed, single.command(value))
-        else:
-            self.refused += 1
-            return self._failed(count)
-        if flight.found is None and singles.get(first) is flight:
-            waiter = self._loop.create_future()
-            flight.waiters.append(waiter)
-            self._limit(waiter, now, deadline)
-            await waiter
-        return flight.found or self._failed(count)
-
-    def _failed(self, count: int) -> Found:
-        return Found([MISSING] * count, self.no[count], self.yes[count])
-
-    def complain(self, reply: Any) -> None:
-        """Count what came instead of rows."""
-        self.errors += 1
-        self.last_error = str(reply)
+    async def several(
+        self, rows: int, keys: Sequence[bytes], first: Mapping[str, int], deadline: float
+    ) -> Reading:
+        """`read`, as what the store said about `rows` entities."""
+        found = await self.read(keys, deadline)
+        return Reading(rows, self.wall_ms(), found, first)
 
     async def read(self, keys: Sequence[bytes], deadline: float) -> Found:
         """Read rows, by `deadline` (loop seconds) or the reader's timeout, whichever is first.
@@ -232,7 +222,7 @@ class Reader:
         """
         now, get, flights = self._loop.time(), self.near.get, self._flights
         count = len(keys)
-        entries: list[Entry] = [MISSING] * count
+        entries: list[Entry] = [FAILED] * count
         cached, failed = [False] * count, [False] * count
         under_way: list[tuple[int, _Flight]] = []
         wanted: list[int] = []
@@ -257,7 +247,7 @@ class Reader:
                     failed[at] = True
                 else:
                     entries[at] = row
-        return Found(entries, cached, failed)
+        return Found([entry.value for entry in entries], cached, failed, -1, entries)
 
     def _ask(
         self,
@@ -341,47 +331,20 @@ class Reader:
         waiter = _Waiter(self._loop.create_future(), len(pending))
         for flight in pending:
             flight.waiters.append(waiter)
-        self._limit(waiter.future, now, deadline)
+        self._patience.limit(waiter.future, now, deadline, None)
         await waiter.future
 
-    def _limit(self, future: "asyncio.Future[None]", now: float, deadline: float) -> None:
-        """Have a wait end at `deadline` or after the reader's own timeout."""
-        usual = now + self.timeout
-        if deadline < usual:
-            handle = self._loop.call_at(deadline, self._give_up, future)
-            future.add_done_callback(lambda _: handle.cancel())
-            return
-        due = self._due
-        while due and due[0][1].done():  # or a long timeout would keep all futures until then
-            due.popleft()
-        due.append((usual, future))
-        if self._timer is None:
-            self._timer = self._loop.call_at(usual, self._overdue)
+    # --- what goes wrong ------------------------------------------------------------------
 
-    def _overdue(self) -> None:
-        """One timer for all: with one timeout, waiters run out in the order they came."""
-        now, due = self._loop.time(), self._due
-        self._timer = None
-        while due and (due[0][0] <= now or due[0][1].done()):
-            future = due.popleft()[1]
-            if not future.done():
-                # A busy loop is late everywhere: what has come meanwhile is read first.
-                self._loop.call_soon(self._give_up, future)
-        if due:
-            self._timer = self._loop.call_at(due[0][0], self._overdue)
+    def complain(self, reply: Any) -> None:
+        """Count what came instead of rows."""
+        self.errors += 1
+        self.last_error = str(reply)
 
-    def _give_up(self, future: "asyncio.Future[None]") -> None:
-        if not future.done():
-            self.timeouts += 1
-            self.breaker.failed(self._loop.time())
-            future.set_result(None)
+    def _gave_up(self, now: float) -> None:
+        self.timeouts += 1
+        self.breaker.failed(now)
 
     def close(self) -> None:
         """Let everybody go who still waits."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        while self._due:
-            future = self._due.popleft()[1]
-            if not future.done():
-                future.set_result(None)
+        self._patience.close()

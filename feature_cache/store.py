@@ -14,6 +14,7 @@ from feature_cache.connection import Deliver, command
 from feature_cache.errors import StoreRefused
 from feature_cache.keys import HashKey
 from feature_cache.link import Link
+from feature_cache.single import Single
 
 __all__ = ["RemoteStore", "Store", "Write"]
 
@@ -74,11 +75,12 @@ class Write(msgspec.Struct, frozen=True, gc=False):
 class Store(Protocol):
     """Rows by key. Reading is by callback, so that a reply can be kept while it is parsed."""
 
-    def mget(self, keys: Sequence[bytes], deliver: Deliver, packed: bytes = b"") -> None:
-        """Read rows; `deliver` gets a list (None where there is no row) or an exception.
+    def mget(self, keys: Sequence[bytes], deliver: Deliver) -> None:
+        """Read rows; `deliver` gets a list (None where there is no row) or an exception."""
+        ...
 
-        `packed` is the same as RESP bytes, if somebody has them.
-        """
+    def mget_one(self, single: Single, value: int, deliver: Deliver) -> None:
+        """`mget` of `single.keys(value)`."""
         ...
 
     def hmget(self, key: HashKey, deliver: Deliver) -> None:
@@ -142,9 +144,13 @@ class RemoteStore:
         """See `Store.watch`."""
         self._invalidate, self._connected = invalidate, connected
 
-    def mget(self, keys: Sequence[bytes], deliver: Deliver, packed: bytes = b"") -> None:
+    def mget(self, keys: Sequence[bytes], deliver: Deliver) -> None:
         """See `Store.mget`. One command, whatever the number of keys."""
-        self.link.submit(packed or command(b"MGET", *keys), deliver)
+        self.link.submit(command(b"MGET", *keys), deliver)
+
+    def mget_one(self, single: Single, value: int, deliver: Deliver) -> None:
+        """See `Store.mget_one`."""
+        self.link.submit(single.command(value), deliver)
 
     def hmget(self, key: HashKey, deliver: Deliver) -> None:
         """See `Store.hmget`."""

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -45,7 +46,8 @@ class Workload(NamedTuple):
 
     `http` are JSON bodies, `grpc` serialised `ModelInferRequest`s with raw contents;
     `expected[i]` are the probabilities, shape [2], that request i must be answered with.
-    `floor` are JSON bodies for the floor, where it cannot be asked the same.
+    `floor` are JSON bodies for the floor, where it cannot be asked the same. `near_cache` is what
+    the gateway may keep of what it reads from the store, None for a payload that reads nothing.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Workload(NamedTuple):
     grpc: list[bytes]
     expected: list[list[float]]
     floor: tuple[bytes, ...] = ()
+    near_cache: str | None = None
 
 
 def open_session(artifact: Path) -> onnxruntime.InferenceSession:
@@ -81,15 +84,17 @@ def gateway_directory(workload: Workload, folder: Path, *, record: bool = False)
     }
     model: dict[str, Any] = {"schema_version": 1, "model": workload.model}
     gateway: dict[str, Any] = {"schema_version": 1, "listen": FREE_PORTS}
-    if workload.name in ("demo", "join"):
+    if workload.model == "employment":
         shutil.copytree(DEMO / "features", folder / "features", dirs_exist_ok=True)
         (folder / "data").mkdir(exist_ok=True)
         shutil.copyfile(DEMO / "data" / "people.parquet", folder / "data" / "people.parquet")
-        # Every request reads the store, and a machine that stalls costs latency, not answers.
-        gateway["features"] = {"near_cache": "0B", "timeout": "5s"}
+        # A machine that stalls costs latency, not answers.
+        gateway["features"] = {"near_cache": workload.near_cache or "0B", "timeout": "5s"}
         model = yaml.safe_load((DEMO / "models" / "employment.yaml").read_text())
         for asks_for_more in ("rollout", "monitoring"):  # a second version, a reference
             del model[asks_for_more]
+        if workload.name.startswith("join3"):
+            model["inputs"]["X"]["features"] = _three_views(folder / "features")
     model |= {"versions": {"v1": source}, "traffic": {"production": "v1"}}
     if record:
         gateway["log"] = {}
@@ -141,7 +146,17 @@ def _demo(folder: Path) -> Workload:
     return _workload("demo", "employment", artifact, requests, rows)
 
 
-def _join(folder: Path) -> Workload:
+def _three_views(features: Path) -> list[str]:
+    """Split the demo's two views into three, of 8, 4 and 4 fields; say what a model takes."""
+    profile = yaml.safe_load((features / "person_profile.yaml").read_text())
+    senses = {name: profile["fields"].pop(name) for name in ("DIS", "DEAR", "DEYE", "DREM")}
+    third = {**profile, "view": "person_senses", "fields": senses}
+    for view in (profile, third):
+        (features / f"{view['view']}.yaml").write_text(yaml.safe_dump(view))
+    return ["person_profile.*", "person_senses.*", "person_household.*"]
+
+
+def _join(folder: Path, name: str = "join", near_cache: str = "0B") -> Workload:
     """The demo's v1 asked by `person_id` alone; the floor is sent that person's row, ready made."""
     del folder
     artifact = DEMO / "artifacts" / "employment-v1.onnx"
@@ -151,14 +166,23 @@ def _join(folder: Path) -> Workload:
     table = pq.read_table(DEMO / "data" / "people.parquet").slice(0, PEOPLE)
     rows = np.stack([table[name].to_numpy() for name in columns], 1).astype(np.float32)
     keys = [[("person_id", "INT64", np.array([one]))] for one in table["person_id"].to_pylist()]
-    made = _workload("join", "employment", artifact, keys, rows)
+    made = _workload(name, "employment", artifact, keys, rows)
     whole = [
         [(name, "FP32", row[at : at + 1, None]) for at, name in enumerate(columns)] for row in rows
     ]
-    return made._replace(floor=tuple(_json(tensors) for tensors in whole))
+    return made._replace(floor=tuple(_json(tensors) for tensors in whole), near_cache=near_cache)
 
 
-PAYLOADS: Final = {"1x30": _trees_1x30, "demo": _demo, "join": _join}
+PAYLOADS: Final = {
+    "1x30": _trees_1x30,
+    "demo": _demo,
+    "join": _join,
+    # Three views. Without a near cache; with one that is too small for people asked in turn, so
+    # that every row is missed, kept and driven out; and with one that holds them all.
+    "join3": partial(_join, name="join3"),
+    "join3-missed": partial(_join, name="join3-missed", near_cache="256KiB"),
+    "join3-hit": partial(_join, name="join3-hit", near_cache="64MiB"),
+}
 
 
 def build(name: str, folder: Path) -> Workload:

@@ -51,6 +51,9 @@ PAGE: Final = DOCS / "performance.md"
 DATA: Final = DOCS / "performance.json"
 CHART: Final = DOCS / "performance.svg"
 
+SETTLE_SECONDS: Final = 1.0
+"""Servers still start and end things for a moment after their first answer; that is not idling."""
+
 Say = Callable[[str], None]
 
 
@@ -133,10 +136,9 @@ class Comparison:
             server.group == "floor" and workload.floor) else workload  # fmt: skip
         try:
             with server.start(asked, folder) as started:
-                # Servers still start and end things for a moment after their first answer: the
-                # floor's run comes first, and only then is it looked at what this one does idle.
-                floor_us = floor_cpu_us(floor, workload, self._settings)
+                time.sleep(SETTLE_SECONDS)
                 idle = idle_cores(started)
+                floor_us = floor_cpu_us(floor, workload, self._settings)
                 for row in self._rows(server):
                     report = self.reports[row.name]
                     if report.trouble:

@@ -52,7 +52,10 @@ FACTORS: Final = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
 SPIKE: Final = 4.0
 SPIKE_SECONDS: Final = 3.0
 CONNECTIONS: Final = 1000
-"""Below the 1,024 requests that Sluice takes at once, so that its deadline and not that sheds."""
+"""Below the 1,024 requests that Sluice takes at once, so that its deadline and not that sheds. No
+more than can be in use: one on which nothing comes for some seconds is closed, by any server."""
+
+SPARE_CONNECTIONS: Final = 32
 
 CAPACITY_CONNECTIONS: Final = 16
 CAPACITY_SECONDS: Final = 1.5
@@ -73,7 +76,6 @@ class Bench:
         self._options = options
         self._first = 0.0
         self._limits: dict[str, Any] = {
-            "connections": CONNECTIONS,
             "deadline": Seconds(options.deadline_ms / 1e3),
             "timeout": Seconds(options.patience),
             "seed": options.seed,
@@ -97,7 +99,7 @@ class Bench:
                 self._bodies,
                 rate=factor * before,
                 seconds=self._options.seconds,
-                limits=self._limits,
+                limits=self._limits_at(factor * before),
             )
             result = self._ran(scenario)
             after = self._capacity()
@@ -111,9 +113,14 @@ class Bench:
             capacity=before,
             factor=SPIKE,
             seconds=SPIKE_SECONDS,
-            limits=self._limits,
+            limits=self._limits_at(SPIKE * before),
         )
         return msgspec.structs.replace(found, recovery=recovery(self._ran(scenario), SPIKE))
+
+    def _limits_at(self, rate: float) -> dict[str, Any]:
+        """With as many connections as clients wait at most, if nobody is answered."""
+        waiting = int(rate * self._options.patience * 1.25)
+        return {**self._limits, "connections": min(waiting + SPARE_CONNECTIONS, CONNECTIONS)}
 
     def _ran(self, scenario: Scenario) -> Result:
         return asyncio.run(run(scenario, self._folder))
@@ -174,7 +181,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--run-ms", type=float, default=2.5, help="what a run takes (2.5)")
     parser.add_argument("--deadline-ms", type=float, default=100.0, help="of a request (100)")
     parser.add_argument("--patience", type=float, default=0.5, help="seconds, of a client (0.5)")
-    parser.add_argument("--factors", help="loads by comma, in capacities (0.5 to 4)")
+    parser.add_argument(
+        "--factors", help="loads by comma, in capacities; none for the spike alone (0.5 to 4)"
+    )
     parser.add_argument("--seed", type=int, default=1, help="of the arrivals (1)")
     parser.add_argument("--save", type=Path, help="add the figures to this JSON file")
     parser.add_argument("--render", type=Path, help="measure nothing; take this file's figures")
@@ -183,9 +192,12 @@ def _options() -> argparse.Namespace:
     options.server = list(SERVERS) if options.server == "all" else options.server.split(",")
     if unknown := set(options.server) - set(SERVERS):
         parser.error(f"--server takes {', '.join(SERVERS)}, all; not {', '.join(unknown)}")
-    options.factors = (
-        [float(one) for one in options.factors.split(",")] if options.factors else FACTORS
-    )
+    if options.factors == "none":
+        options.factors = []
+    else:
+        options.factors = (
+            [float(one) for one in options.factors.split(",")] if options.factors else FACTORS
+        )
     return options
 
 

@@ -22,7 +22,8 @@ BASE: Final = 0.5
 """Of capacity, before and after the spike."""
 
 BACK: Final = 0.9
-"""Share of a bin's requests that are answered in time once a server has recovered."""
+"""Share of a second's requests that are answered in time once a server has recovered. Of a tenth's
+it would say less: there are a dozen, and a machine that is not ours alone costs two at any time."""
 
 _REFUSALS: Final = ("429", "503")
 MAX_LAG: Final = 0.02
@@ -83,13 +84,16 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
     """What a spike leaves behind."""
 
     factor: float
+    offered: float = 0.0
+    """During the spike, requests a second; 0.0 in figures from before this was kept."""
+
     lasted: float
     goodput: float
     """During the spike, requests a second."""
 
     seconds: float | None
-    """From the end of the spike until 90 % of what is due in each tenth of a second is answered in
-    time, for good; None if that was not seen."""
+    """From the end of the spike until the beginning of the first second of which 90 % are answered
+    in time, in tenths of a second; None if there was none."""
 
     lag_p99: float
 
@@ -201,6 +205,7 @@ def recovery(result: Result, factor: float) -> Recovery:
     during = phases["spike"]
     return Recovery(
         factor=factor,
+        offered=during.counts.scheduled / during.seconds,
         lasted=during.seconds,
         goodput=during.counts.good / during.seconds,
         seconds=_until_back(after),
@@ -209,8 +214,13 @@ def recovery(result: Result, factor: float) -> Recovery:
 
 
 def _until_back(bins: Sequence[Counts]) -> float | None:
-    """The end of the last bin that was not as it should be."""
-    bad = [number for number, one in enumerate(bins) if one.good < BACK * one.scheduled]
-    if not bad:
-        return 0.0
-    return None if bad[-1] == len(bins) - 1 else (bad[-1] + 1) * BIN_SECONDS
+    """When the first good second begins, and its first tenth is good too."""
+    second = round(1 / BIN_SECONDS)
+    for number in range(len(bins) - second + 1):
+        if _is_back(bins[number : number + 1]) and _is_back(bins[number : number + second]):
+            return number * BIN_SECONDS
+    return None
+
+
+def _is_back(bins: Sequence[Counts]) -> bool:
+    return sum(one.good for one in bins) >= BACK * sum(one.scheduled for one in bins)

@@ -39,8 +39,15 @@ class Found(msgspec.Struct, kw_only=True):
     servers: list[Server] = []
 
     def joined(self, newer: "Found") -> "Found":
-        """These figures and newer ones; a server measured again is replaced."""
-        servers = {one.name: one for one in [*self.servers, *newer.servers]}
+        """These figures and newer ones; a server measured again is replaced.
+
+        If only its spike was, only that.
+        """
+        servers = {one.name: one for one in self.servers}
+        for one in newer.servers:
+            before = servers.get(one.name)
+            points = one.points or (before.points if before else [])
+            servers[one.name] = msgspec.structs.replace(one, points=points)
         return msgspec.structs.replace(newer, servers=list(servers.values()))
 
 
@@ -92,7 +99,8 @@ def _spike(one: Recovery) -> str:
         if one.seconds == 0
         else f"back {one.seconds:.1f} s after its end"
     )
-    return f"{one.factor:g}x for {one.lasted:g} s: {one.goodput:.0f}/s in time, {back}"
+    offered = f" ({one.offered:.0f}/s)" if one.offered else ""
+    return f"{one.factor:g}x{offered} for {one.lasted:g} s: {one.goodput:.0f}/s in time, {back}"
 
 
 def page(text: str, found: Found) -> str:

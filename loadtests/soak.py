@@ -11,21 +11,23 @@ models, callers that hang up in the middle. Shadow copies, the prediction log, a
 and a trace collector are on. Meanwhile the configuration changes: new releases, rollouts that
 begin and end, shadow shares, feature views; a model is unloaded and loaded again.
 
-It goes in rounds: some to warm up, then those that count, every second of them with changes. After
-each one, every process is asked what it holds. At the end each must have at most `--bound` more
-resident memory than when it was warm. Beside that stands what a request and a change leave behind
-in use, counted in blocks and bytes: that tells a leak from a heap that has become crumbly.
+It goes in rounds: some to warm up, then those that count, the second half of them with changes.
+After each one, every process is asked what it holds. At the end each must have at most `--bound`
+more resident memory than when it was warm. Beside that stands what a request and a change leave
+behind in use, counted in blocks and bytes: that tells a leak from a heap that has become crumbly.
 
 Exit 1: a process grew by more, an answer was wrong, or the time was over before the counts.
 """
 
 import argparse
 import contextlib
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -38,9 +40,9 @@ from soak_memory import look
 from soak_traffic import Done, Orders
 from soak_verdict import Sample
 
-__all__ = ["Plan", "Seen", "soak"]
+__all__ = ["Plan", "Seen", "is_busy", "soak"]
 
-SETTLE_SECONDS: Final = 1.5
+SETTLE_SECONDS: Final = 1.2
 """After a round, before memory is looked at: the prediction log and metrics are written by then."""
 
 _PROBLEMS: Final = 5
@@ -92,19 +94,22 @@ class _Run:
         self._directory = directory
         self._traffic = traffic
         self._began = time.monotonic()
-        self._requests = self._changes = self._loads = 0
+        self._requests = self._changes = self._loads = self._busy = 0
         self._answered: Counter[str] = Counter()
         self._changed: Counter[str] = Counter()
 
     def round(self, number: int) -> None:
-        """Round `number`, from 0 on: requests, changes meanwhile if it is an odd one, a look."""
+        """Round `number`, from 0 on: requests, changes meanwhile if it is a busy one, a look."""
         plan = self._plan
         warming = number < plan.warm_up
-        busy = number % 2 == 1
+        busy = is_busy(plan, number)
         self._send(plan.requests // plan.rounds)
         if busy:
             turns = plan.rounds // 2
-            self._change(plan.changes // turns, _part(plan.loads, turns, number // 2))
+            self._change(
+                _part(plan.changes, turns, self._busy), _part(plan.loads, turns, self._busy)
+            )
+            self._busy += 1
         self._collect()
         time.sleep(SETTLE_SECONDS)
         phase = "busy" if busy else "plain"
@@ -196,13 +201,24 @@ class _Run:
             self.seen.problems.append(words)
 
 
+def is_busy(plan: Plan, number: int) -> bool:
+    """Whether the configuration changes in a round, from 0 on.
+
+    In the second half of those that count: the first half says what requests alone leave behind.
+    In every second one of the warm-up, but not in its last two, as a rollout goes on for a while.
+    """
+    if number < plan.warm_up:
+        return number % 2 == 1 and number < plan.warm_up - 2
+    return number >= plan.warm_up + plan.rounds - plan.rounds // 2
+
+
 def _part(whole: int, turns: int, turn: int) -> int:
     """What falls to one of several turns, so that all of them get the whole."""
     return whole * (turn % turns + 1) // turns - whole * (turn % turns) // turns
 
 
-def soak(plan: Plan, folder: Path) -> Seen:
-    """Run it all in a folder; prints progress to standard error."""
+def soak(plan: Plan, folder: Path, tell: Callable[[list[Sample]], None] = lambda _: None) -> Seen:
+    """Run it all in a folder; `tell` is shown all samples after each round."""
     with collector() as spans, contextlib.ExitStack() as stack:
         directory = Directory(folder / "conf", workers=plan.workers, otlp=spans.address)
         gateway = stack.enter_context(running(directory.folder, folder / "data"))
@@ -219,7 +235,7 @@ def soak(plan: Plan, folder: Path) -> Seen:
                 )
                 break
             run.round(number)
-            print(soak_report.progress(run.seen.samples), file=sys.stderr, flush=True)
+            tell(run.seen.samples)
         seen = run.finish()
         seen.spans = spans.count
         return seen
@@ -257,7 +273,7 @@ def main() -> None:
     number("--bound", type=float, default=0.05, help="growth that is allowed [%(default)s]")
     number("--even", action="store_true", help="as many requests of each kind, however rare")
     number("--json", action="store_true", help="print everything that was seen as JSON")
-    number("--csv", type=Path, help="write every sample to this file")
+    number("--csv", type=Path, help="keep every sample in this file")
     options = parser.parse_args()
     plan = Plan(
         requests=options.requests,
@@ -269,10 +285,15 @@ def main() -> None:
         seconds=options.minutes * 60,
         even=options.even,
     )
+
+    def tell(samples: list[Sample]) -> None:
+        print(soak_report.progress(samples), file=sys.stderr, flush=True)
+        if options.csv:
+            options.csv.write_text(soak_report.csv(samples))
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # and tidied up
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
-        seen = soak(plan, Path(folder))
-    if options.csv:
-        options.csv.write_text(soak_report.csv(seen.samples))
+        seen = soak(plan, Path(folder), tell)
     verdict = soak_report.verdict(seen.samples, seen.wrong, seen.problems, options.bound)
     if options.json:
         print(msgspec.json.encode({"seen": seen, "verdict": verdict}).decode())

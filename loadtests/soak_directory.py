@@ -17,7 +17,7 @@ from bench_workloads import DEMO, FREE_PORTS, build
 
 __all__ = ["Directory"]
 
-_KINDS: Final = ("release", "rollout", "shadow", "view")
+_KINDS: Final = ("view", "release", "rollout", "shadow")
 _STEADY: Final = {"errors", "slow", "missing"}
 """Rules of the demo's rollout that keep it going: its versions differ in their scores."""
 
@@ -45,8 +45,8 @@ class Directory:
                 "listen": FREE_PORTS,
                 "engine": {"kind": "local", "workers": workers},
                 # As small as the keys that are asked for overflow soon: a full cache is a warm one.
-                "features": {"near_cache": "1MiB", "timeout": "5s"},
-                "limits": {"default_deadline": "10s"},
+                "features": {"near_cache": "1MiB", "timeout": "20s"},
+                "limits": {"default_deadline": "60s"},
                 "log": {
                     "path": "predictions",
                     "retention": "1d",
@@ -106,7 +106,7 @@ class Directory:
             self._artifacts / "employment-reference.json",
         )
         model = yaml.safe_load((DEMO / "models" / "employment.yaml").read_text())
-        model["serve"]["deadline"] = "10s"
+        model["serve"]["deadline"] = "60s"
         model["traffic"].pop("overrides")
         plan = model["rollout"]
         plan["steps"] = [{"weight": 10, "bake": {"min": "1d", "max": "7d"}}, {"weight": 100}]
@@ -152,7 +152,7 @@ class Directory:
             "schema_version": 1,
             "model": name,
             "versions": sources,
-            "serve": {"deadline": "10s"},
+            "serve": {"deadline": "60s"},
             "traffic": traffic,
             **more,
         }

@@ -85,6 +85,8 @@ def running(directory: Path, data: Path) -> Iterator[SoakGateway]:
                 **os.environ,
                 "PYTHONPATH": os.pathsep.join(path for path in paths if path),
                 "SLUICE_SOAK_PROBE": str(probe),
+                # Milliseconds, not five seconds: a span that waits to be exported is no leak.
+                "OTEL_BSP_SCHEDULE_DELAY": "500",
             },
         )
     assert process.stdout is not None

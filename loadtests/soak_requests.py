@@ -14,10 +14,14 @@ import orjson
 
 from serving.protocol._generated import inference_pb2 as pb
 
-__all__ = ["GRPC", "GRPC_FAILED", "GRPC_OK", "HTTP", "Kind", "Request", "draw"]
+__all__ = ["GRPC", "GRPC_FAILED", "GRPC_OK", "HTTP", "POOL", "Kind", "Request", "draw"]
 
 PEOPLE: Final = 4096
 STRANGERS: Final = 1 << 20
+POOL: Final = 2048
+_COMMON: Final = 10.0
+"""From this share on a kind has a pool."""
+
 COLUMNS: Final = 30
 _OK: Final = frozenset({200})
 GRPC_OK: Final = 0
@@ -49,12 +53,26 @@ class Kind(msgspec.Struct, frozen=True):
 
 
 def draw(kinds: tuple[Kind, ...], seed: int, *, even: bool) -> Iterator[Request]:
-    """Requests for ever, by share. The same seed gives the same ones."""
+    """Requests for ever, by share. The same seed gives the same ones.
+
+    Of common kinds `POOL` different ones come again and again, because making a request costs the
+    generator as much as sending it; of rare kinds, and with `even`, every one is new.
+    """
     lottery = random.Random(seed)
     shares = [1.0 if even else kind.share for kind in kinds]
+    pools: dict[str, list[Request]] = {
+        kind.name: [] for kind in kinds if kind.share >= _COMMON and not even
+    }
     while True:
         for kind in lottery.choices(kinds, shares, k=256):
-            yield kind.make(lottery)
+            pool = pools.get(kind.name)
+            if pool is None:
+                yield kind.make(lottery)
+            elif len(pool) < POOL:
+                pool.append(kind.make(lottery))
+                yield pool[-1]
+            else:
+                yield lottery.choice(pool)
 
 
 # --- HTTP --------------------------------------------------------------------------------------

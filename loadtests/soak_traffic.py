@@ -24,7 +24,7 @@ __all__ = ["Done", "Orders"]
 LIFE: Final = 200
 """Requests of one connection."""
 
-PATIENCE_SECONDS: Final = 60.0
+PATIENCE_SECONDS: Final = 90.0
 AGAIN_SECONDS: Final = 0.05
 
 

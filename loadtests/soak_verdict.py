@@ -69,8 +69,8 @@ def growths(samples: Sequence[Sample]) -> list[Growth]:
 def leaks(samples: Sequence[Sample]) -> list[Leak]:
     """Of every process with a probe, from the differences between one sample and the next.
 
-    Rounds without changes say what a request leaves behind; what rounds with changes leave
-    beyond that is the changes'.
+    Rounds without changes (`plain`) say what a request leaves behind; what rounds with changes
+    (`busy`) leave beyond that is the changes'.
     """
     at = next(index for index, one in enumerate(samples) if one.phase != "warm-up")
     pairs = list(zip(samples[at - 1 :], samples[at:], strict=False))

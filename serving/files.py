@@ -1,5 +1,6 @@
 """Files that are whole or not there, also when the power goes; and files that are held."""
 
+import errno
 import fcntl
 import os
 import secrets
@@ -63,7 +64,7 @@ def append_line(path: Path, line: bytes, *, mode: int = 0o600) -> None:
         torn = size > 0 and os.pread(file.fileno(), 1, size - 1) != b"\n"
         written = file.write((b"\n" if torn else b"") + line + b"\n")
         if written != len(line) + 1 + torn:
-            raise OSError("the disk took only a part of a line")
+            raise OSError(errno.ENOSPC, "the disk took only a part of a line")
         os.fsync(file.fileno())
     if new:
         sync_folder(path.parent)

@@ -12,6 +12,7 @@ from serving.config.schema import Configuration, GatewayConfig, ModelConfig, Rol
 from serving.config.snapshot import RolloutTraffic, Snapshot, StagedVersion
 from serving.config.snapshot_codec import dec_hook
 from serving.control.audit import AuditLog
+from serving.control.ballast import Ballast
 from serving.control.compile import Compiled
 from serving.control.journal import Journal
 from serving.control.publisher import Publisher
@@ -98,6 +99,7 @@ class Home:
             observer=self.observer,
             quarantined=lambda: self.quarantined,
             announcer=Announcer(AuditLog(self.folder / "journal", self.clock)),
+            ballast=Ballast(self.folder / "ballast", size=64 << 10),
             clock=self.clock,
         )
         self.publisher.live = self._live

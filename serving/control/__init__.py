@@ -29,7 +29,7 @@ The admin port:
 
 What is seen:
 
-    rollouts.py rollout_*.py traffic_seen.py
+    rollouts.py rollout_*.py traffic_seen.py ballast.py
                           moves traffic (`rollouts.py` first; decisions are `serving.rollout`)
     evidence_*.py redis_evidence.py
                           what workers counted, from the store

@@ -13,6 +13,7 @@ from serving.config.keys import WorkerReport, node_name
 from serving.config.schema import GatewayConfig, ModelConfig
 from serving.config.snapshot import Snapshot
 from serving.control.audit import AuditLog
+from serving.control.ballast import Ballast
 from serving.control.deliveries import Courier
 from serving.control.drift import DriftMonitor
 from serving.control.drift_families import drift_families
@@ -147,6 +148,7 @@ class ControlPlane:
             observer=observer,
             quarantined=lambda: self.quarantine.entries,
             announcer=Announcer(audit),
+            ballast=Ballast(data / "ballast"),
             clock=clock,
         )
         publisher.live = self._live

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from msgspec.structs import replace
@@ -18,6 +19,7 @@ from msgspec.structs import replace
 from serving.clock import Clock
 from serving.config.schema import ModelConfig, RolloutConfig
 from serving.config.snapshot import RolloutTraffic, Snapshot
+from serving.control.ballast import Ballast
 from serving.control.publisher import Publisher
 from serving.control.rollout_announcer import Announcer, Tell
 from serving.control.rollout_facts import Heard, facts_of, is_everywhere
@@ -51,6 +53,7 @@ class Rollouts:
         observer: of what they count, and what that proves.
         quarantined: versions that crashed workers.
         announcer: told of every event.
+        ballast: given up where a full disk would keep traffic at a version that is being aborted.
         clock: the time.
     """
 
@@ -63,9 +66,11 @@ class Rollouts:
         observer: Observer,
         quarantined: Callable[[], list[Quarantined]],
         announcer: Announcer,
+        ballast: Ballast,
         clock: Clock,
     ) -> None:
         self.log = log
+        self._ballast = ballast
         self._announcer = announcer
         self.one_at_a_time = asyncio.Lock()
         self._publisher = publisher
@@ -162,6 +167,7 @@ class Rollouts:
             with suppress(StoreUnavailable):
                 await self.log.reconcile()
             self._reconcile_at = now + _RECONCILE_SECONDS
+            await self._ballast.hold()
         if not self._restored:
             last = [told for model in self.log.models if (told := self.log.last(model))]
             self._untold += await self._announcer.unannounced(last)
@@ -336,6 +342,8 @@ class Rollouts:
         """
         if event.kind == "started":
             new = await self.log.begin(state.id, state.model, event)
+        elif event.kind == "aborting":
+            new = await self._ballast.make_room(partial(self.log.append, state.id, event))
         else:
             new = await self.log.append(state.id, event)
         self._untold.append((new, event))
@@ -352,9 +360,9 @@ class Rollouts:
         said = [f"{state.id} {event.kind}: {event.reason}" for state, event in self._untold]
         author = self._untold[-1][1].who if self._untold else CONTROLLER
         try:
-            await self._publisher.set_rollouts(
-                self._wanted, author=author, reason="; ".join(said) or "as the events say"
-            )
+            publish = partial(self._publisher.set_rollouts, self._wanted)
+            why = "; ".join(said) or "as the events say"
+            await self._ballast.make_room(partial(publish, author=author, reason=why))
         finally:
             untold, self._untold = self._untold, []
             for state, event in untold:

@@ -43,7 +43,7 @@ def encode_infer(request: InferRequest, response: InferResponse) -> bytes:
     if identifier:
         parts.append(text_field(_ID, identifier))
     for key, value in response.parameters.items():
-        parts.append(_parameter(key, value))
+        parts.append(_constant(key, value) if key in _CONSTANT else _parameter(key, value))
     contents: list[bytes | memoryview] = []
     for tensor in _classified(request, response) if request.outputs else response.outputs:
         content = _raw(tensor)
@@ -87,6 +87,11 @@ def _parameter(key: str, value: ParameterValue) -> bytes:
         if len(start) + size < _SHORT:
             # Three nested fields of less than 128 bytes, in one step.
             return b"\x22%c%b\x12%c\x1a%c%b" % (len(start) + size + 4, start, size + 2, size, text)
+    elif type(value) is int and 0 <= value <= _INT64_MAX:
+        start, number = _key(key), varint(value)
+        size = len(number) + 1
+        if len(start) + size < _SHORT:
+            return b"\x22%c%b\x12%c\x10%b" % (len(start) + size + 2, start, size, number)
     if isinstance(value, bool):
         choice = varint_field(_BOOL, value)
     elif isinstance(value, int) and _INT64_MIN <= value <= _INT64_MAX:
@@ -101,6 +106,11 @@ def _parameter(key: str, value: ParameterValue) -> bytes:
 def _key(key: str) -> bytes:
     return bytes_field(_KEY, key.encode())
 
+
+_CONSTANT: Final = frozenset({"model_role", "feature_status", "fallback"})
+"""Parameters that have few different values."""
+
+_constant = lru_cache(maxsize=256, typed=True)(_parameter)
 
 _FINAL: Final = _parameter("triton_final_response", value=True)
 

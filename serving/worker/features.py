@@ -33,15 +33,32 @@ class FeatureTally:
         self._rows: dict[tuple[str, int], Counter] = {}
         self._ages: dict[str, Histogram] = {}
         self._waiting: list[tuple[tuple[str, ...], list[list[int]], list[list[int]]]] = []
+        self._fine: dict[tuple[tuple[str, ...], int], list[list[list[int]]]] = {}
+        """By views and the bits that all of them had: the ages of `Batch.fine` ones."""
 
     def count(self, batch: Batch) -> None:
         """Take down what one request was given."""
+        if batch.fine:
+            alike = batch.views, batch.bits[0][0]
+            seen = self._fine.get(alike)
+            if seen is None:
+                seen = self._fine[alike] = []
+            seen.append(batch.ages)
+            if len(seen) >= _COUNTED_AT_ONCE:
+                self.publish()
+            return
         self._waiting.append((batch.views, batch.bits, batch.ages))
         if len(self._waiting) >= _COUNTED_AT_ONCE:
             self.publish()
 
     def publish(self) -> None:
         """Bring the counters up to date; called from time to time."""
+        fine, self._fine = self._fine, {}
+        for (views, bit), all_of_one in fine.items():
+            for at, view in enumerate(views):
+                old = np.array([ages[at][0] for ages in all_of_one], np.float64)
+                self._counter(view, bit).inc(len(old))
+                self._histogram(view).observe_many(old[old >= 0] / 1e3)
         waiting, self._waiting = self._waiting, []
         seen: dict[str, tuple[list[int], list[int]]] = {}
         for views, all_bits, all_ages in waiting:
@@ -96,6 +113,7 @@ class Features:
             NearCache(kept, float(config.max_local_age)),
             timeout=float(config.timeout),
             breaker=Breaker(),
+            wall=clock.wall,
         )
         self._store.link.start()
         self._cache: FeatureCache | None = None
@@ -150,7 +168,14 @@ def summary(batch: Batch) -> dict[str, str | int]:
     `feature_status` is `OK` where every view gave a fresh value, from the store or this process;
     else the words of each view, such as `person_profile=DEFAULTED|NOT_FOUND`.
     """
-    if batch.fine or all(bit in _FINE for bits in batch.bits for bit in bits):
+    if batch.fine:
+        oldest = batch.oldest
+        return (
+            {"feature_status": "OK", "feature_age_ms": oldest}
+            if oldest >= 0
+            else {"feature_status": "OK"}
+        )
+    if all(bit in _FINE for bits in batch.bits for bit in bits):
         status = "OK"
     else:
         words = []

@@ -15,6 +15,7 @@ from serving.config.schema import Limits
 from serving.metrics import MetricsFile
 from serving.protocol.tensors import TensorLimits
 from serving.worker.grpc_call import CallReader, Edge, InFlight
+from serving.worker.grpc_exchange import Exchanges
 from serving.worker.grpc_health import HEALTH_SERVICE, Health
 from serving.worker.grpc_inference import INFERENCE_SERVICE, Inference
 from serving.worker.grpc_native import NativeServer, native_module
@@ -106,5 +107,6 @@ class GrpcListener:
             native = prefers_native(host) and native_module() is not None
         if native and credentials is None:
             self._edge.pushback = False
-            return NativeServer(services, self._limits, self._in_flight)
+            exchanges = Exchanges(self._inference.begin, self._edge, self._in_flight)
+            return NativeServer(services, self._limits, self._in_flight, exchanges)
         return AioServer(services, self._limits, self._in_flight)

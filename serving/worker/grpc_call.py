@@ -8,7 +8,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, Protocol, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -24,6 +24,7 @@ __all__ = [
     "Context",
     "Edge",
     "InFlight",
+    "Trailing",
     "echo_request_id",
     "failure_of",
     "log_unexpected",
@@ -45,6 +46,18 @@ _MAX_ID: Final = 128
 _PUSHBACK: Final = "grpc-retry-pushback-ms"
 
 _log = logging.getLogger(__name__)
+
+
+class Trailing(Protocol):
+    """A call whose trailing metadata can still be set."""
+
+    def trailing_metadata(self) -> Any:
+        """What goes back with the status."""
+        ...
+
+    def set_trailing_metadata(self, trailing_metadata: Any) -> None:
+        """Replace it."""
+        ...
 
 
 class CallReader:
@@ -93,7 +106,7 @@ def echo_request_id(call: Call, context: Context) -> None:
         context.set_trailing_metadata((("x-request-id", identifier),))
 
 
-def tell_trace(traceresponse: str, context: Context) -> None:
+def tell_trace(traceresponse: str, context: Trailing) -> None:
     """Say with the status which span a sampled request became."""
     context.set_trailing_metadata((*context.trailing_metadata(), ("traceresponse", traceresponse)))
 
@@ -135,6 +148,10 @@ class Edge:
 
     async def refuse(self, context: Context, error: Exception) -> NoReturn:
         """End a call with an error's status."""
+        await context.abort(*self.refusal(context, error))
+
+    def refusal(self, context: Trailing, error: Exception) -> tuple[grpc.StatusCode, str]:
+        """Status and words that an error is answered with; its metadata is set."""
         log_unexpected(error)
         if isinstance(error, Overloaded):
             seconds = error.retry_after_seconds
@@ -143,8 +160,7 @@ class Edge:
                 # Clients with a retry policy wait this long instead of their own back-off.
                 trailing.append((_PUSHBACK, str(math.ceil(seconds * 1e3))))
             context.set_trailing_metadata(tuple(trailing))
-        code = grpc.StatusCode[status.grpc_code(error)]
-        await context.abort(code, status.public_message(error))
+        return grpc.StatusCode[status.grpc_code(error)], status.public_message(error)
 
 
 def failure_of(error: BaseException) -> Exception:

@@ -37,10 +37,12 @@ from serving.worker.grpc_call import (
 )
 from serving.worker.grpc_stream import InferenceStreams
 from serving.worker.plane import Plane
+from serving.worker.reply import Pending, Reply
 
-__all__ = ["INFERENCE_SERVICE", "Inference"]
+__all__ = ["INFERENCE_SERVICE", "MODEL_INFER", "Inference"]
 
 INFERENCE_SERVICE: Final = "inference.GRPCInferenceService"
+MODEL_INFER: Final = f"/{INFERENCE_SERVICE}/ModelInfer"
 
 Method = Callable[[bytes, Context], Coroutine[Any, Any, bytes]]
 Query = tuple[Callable[[], Any], bool, Callable[[Plane, Any], Message]]
@@ -173,6 +175,16 @@ class Inference:
             return await self._edge.refuse(context, failure_of(error))
         finally:
             self._in_flight.leave()
+
+    def begin(self, message: bytes, context: Context, reply: Reply) -> Pending:
+        """ModelInfer for a caller without a task, who counts it as in flight and is told.
+
+        What is refused at once is raised.
+        """
+        call = self._calls.read(context)
+        if call.request_id:
+            echo_request_id(call, context)
+        return self._plane.begin(self._admit(message, call), call, reply)
 
     async def stream(self, messages: AsyncIterator[bytes], context: Context) -> None:
         """ModelStreamInfer. The credential is checked before the first request is read."""

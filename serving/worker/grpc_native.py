@@ -4,7 +4,8 @@ The package's `aio.Server` would do, for half as much again: it builds a call ob
 servicer context for every request. This sits on its documented lower layer, `NativeGrpcFront`.
 A thread of Rust does HTTP/2, framing, deadlines and cancellation, and queues calls. One thread
 of ours waits for that queue and hands the loop all that has come, so that calls share wake-ups.
-Each call is one task, which ends in `respond` or `fail`.
+An inference is begun at once and answered by a call (`grpc_exchange`); every other method is a
+task, which ends in `respond` or `fail`.
 
 The front has no client streams. ModelStreamInfer is served by a grpc.aio server on a private
 Unix socket, to which the front passes every method that it has not got, unknown ones too.
@@ -18,14 +19,17 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import grpc
 
 from serving.config.schema import Limits
 from serving.errors import EngineError
 from serving.worker.grpc_call import InFlight, log_unexpected
+from serving.worker.grpc_exchange import GOING, UNAVAILABLE, Exchanges
 from serving.worker.grpc_goaway import Farewell
+from serving.worker.grpc_inference import MODEL_INFER
+from serving.worker.grpc_native_call import Details, NativeCall
 from serving.worker.grpc_server import (
     KEEPALIVE_MS,
     KEEPALIVE_TIMEOUT_MS,
@@ -50,17 +54,11 @@ _JOIN_SECONDS: Final = 5.0
 
 _RESOURCE_EXHAUSTED: Final[int] = grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
 _INTERNAL: Final[int] = grpc.StatusCode.INTERNAL.value[0]
-_UNAVAILABLE: Final[int] = grpc.StatusCode.UNAVAILABLE.value[0]
-_GOING: Final = "the server is shutting down"
 
-_Metadata = Sequence[tuple[str, str | bytes]]
-_Details = tuple[_Metadata, str, float | None]
-"""Metadata, peer, seconds to the deadline."""
-
-_Held = tuple[int, int, bytes, _Details]
+_Held = tuple[int, int, bytes, Details]
 """The call's number, the method's, the message."""
 
-_Event = tuple[int, int, int, bytes, object, _Details]
+_Event = tuple[int, int, int, bytes, object, Details]
 """0 for a call and 1 for its cancellation; the call's number; the method's; message; peer."""
 
 
@@ -72,69 +70,6 @@ def native_module() -> Any | None:
         return None
 
 
-def _stream_full() -> int:
-    full: int = importlib.import_module("pygrpc_native").STREAM_FULL
-    return full
-
-
-class NativeCall:
-    """A call as our methods see it: the part of grpc.aio's servicer context that they use."""
-
-    __slots__ = ("_details", "_front", "_trailing", "number")
-
-    def __init__(self, front: Any, number: int, details: _Details) -> None:
-        self.number = number
-        self._front = front
-        self._details = details
-        self._trailing: _Metadata = ()
-
-    def invocation_metadata(self) -> _Metadata:
-        """What the client sent, in order."""
-        return self._details[0]
-
-    def time_remaining(self) -> float | None:
-        """Seconds to the deadline when the call arrived; None if it has none."""
-        return self._details[2]
-
-    def trailing_metadata(self) -> _Metadata:
-        """What goes back with the status."""
-        return self._trailing
-
-    def set_trailing_metadata(self, trailing_metadata: _Metadata) -> None:
-        """Replace what goes back with the status."""
-        self._trailing = trailing_metadata
-
-    async def abort(self, code: grpc.StatusCode, details: str = "") -> NoReturn:
-        """End the call with a status that is not OK."""
-        self.fail(code.value[0], details)
-        raise grpc.aio.AbortError
-
-    async def write(self, message: bytes) -> None:
-        """Send one message of a stream; wait while the client is behind.
-
-        Nothing happens if the client has gone: the front has the call cancelled then.
-        """
-        front = self._front
-        if front.stream_try_send(self.number, message) == _stream_full():
-            loop = asyncio.get_running_loop()
-            await loop.run_in_executor(None, front.stream_send, self.number, message)
-
-    def respond(self, message: bytes) -> None:
-        """Send the only message of a unary call, and the status OK."""
-        if self._trailing:
-            self._front.respond(self.number, message, None, self._trailing)
-        else:
-            self._front.respond(self.number, message)
-
-    def end(self) -> None:
-        """Send a stream's status OK."""
-        self._front.stream_end(self.number, self._trailing)
-
-    def fail(self, code: int, details: str) -> None:
-        """End the call with a status that is not OK; nothing happens if it has ended."""
-        self._front.fail(self.number, code, details, self._trailing)
-
-
 _Answer = Callable[[bytes, NativeCall], Coroutine[Any, Any, None]]
 
 
@@ -143,7 +78,9 @@ class NativeServer:
 
     kind = "pygrpc_native"
 
-    def __init__(self, services: Services, limits: Limits, in_flight: InFlight) -> None:
+    def __init__(
+        self, services: Services, limits: Limits, in_flight: InFlight, exchanges: Exchanges
+    ) -> None:
         module = native_module()
         if module is None:
             raise EngineError(
@@ -154,6 +91,7 @@ class NativeServer:
         self._limits = limits
         self._max_message = int(limits.max_body)
         self._in_flight = in_flight
+        self._exchanges = exchanges
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._paths: list[tuple[str, bool]] = []
         self._answers: list[_Answer] = []
@@ -167,6 +105,9 @@ class NativeServer:
                         if streams
                         else self._unary(method.unary_unary)
                     )
+        paths = [path for path, _ in self._paths]
+        self._direct = paths.index(MODEL_INFER) if MODEL_INFER in paths else -1
+        """The method that is answered without a task."""
         self._client_streams = _ClientStreams(services, limits)
         self._front: Any = None
         self._receiver: threading.Thread | None = None
@@ -242,6 +183,7 @@ class NativeServer:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._exchanges.cut()
         await streams
         # Closing drops what the front's own thread has not written yet, and nothing tells when
         # it has: without this pause the very last answer is sometimes lost on a busy machine.
@@ -254,15 +196,31 @@ class NativeServer:
             self._port,
             hold=lambda peer: self._held.update({peer: self._held.get(peer, [])}),
             release=self._release,
-            busy=lambda: {task.get_name() for task in self._tasks.values()},
+            busy=lambda: (
+                self._exchanges.peers() | {task.get_name() for task in self._tasks.values()}
+            ),
         )
 
     def _release(self, peer: str) -> None:
         """Begin the calls that were held back."""
         loop = asyncio.get_running_loop()
-        for number, method, message, details in self._held.pop(peer, []):
-            answer = self._answers[method](message, NativeCall(self._front, number, details))
-            self._tasks[number] = loop.create_task(answer, name=peer)
+        for held in self._held.pop(peer, []):
+            self._begin(loop, *held)
+
+    def _begin(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        number: int,
+        method: int,
+        message: bytes,
+        details: Details,
+    ) -> None:
+        if method == self._direct:
+            self._exchanges.start(self._front, number, message, details)
+            return
+        answer = self._answers[method](message, NativeCall(self._front, number, details))
+        # Named after its peer, which costs less than the name it would be given.
+        self._tasks[number] = loop.create_task(answer, name=details[1])
 
     def _close(self) -> None:
         if self._front is not None:
@@ -282,25 +240,25 @@ class NativeServer:
 
     def _take(self, loop: asyncio.AbstractEventLoop, events: Sequence[_Event]) -> None:
         """Begin calls and cancel those whose client left or whose deadline passed."""
-        front, tasks, answers, held = self._front, self._tasks, self._answers, self._held
+        front, tasks, held = self._front, self._tasks, self._held
         for cancelled, number, method, message, _, details in events:
             if cancelled:
                 # Forgotten here as well: a task that has not begun never gets to do it.
                 task = tasks.pop(number, None)
                 if task is not None:
                     task.cancel()
+                else:
+                    self._exchanges.cancel(number)
             elif len(message) > self._max_message or self._stopping:
                 self._refuse(NativeCall(front, number, details), message)
             elif held and details[1] in held:
                 held[details[1]].append((number, method, message, details))
             else:
-                answer = answers[method](message, NativeCall(front, number, details))
-                # Named after its peer, which costs less than the name it would be given.
-                tasks[number] = loop.create_task(answer, name=details[1])
+                self._begin(loop, number, method, message, details)
 
     def _refuse(self, call: NativeCall, message: bytes) -> None:
         if self._stopping:
-            call.fail(_UNAVAILABLE, _GOING)
+            call.fail(UNAVAILABLE, GOING)
         else:
             call.fail(
                 _RESOURCE_EXHAUSTED,
@@ -345,7 +303,7 @@ def _failed(call: NativeCall, error: BaseException) -> None:
         call.fail(_INTERNAL, "internal error")
         return
     # A client that left hears nothing; one that is cut off because time is up does.
-    call.fail(_UNAVAILABLE, _GOING)
+    call.fail(UNAVAILABLE, GOING)
     raise error
 
 

@@ -10,8 +10,7 @@ costs a few dictionary look-ups. Three kinds of input are told apart:
   by which features that were not sent are looked up.
 """
 
-import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -157,9 +156,11 @@ class JoinPlan:
         if len(inputs) == 1:  # the key and nothing else
             [tensor] = inputs
             _check_column(tensor, self.entity[tensor.name])
-            if not len(tensor.data):
+            data = tensor.data
+            if not len(data):
                 self._rows(inputs)
-            return Wanted({tensor.name: tensor.data.reshape(-1).tolist()}, {})
+            values = data.tolist() if data.ndim == 1 else data.reshape(-1).tolist()
+            return Wanted({tensor.name: values}, {})
         return self._sorted(inputs, plan)
 
     def _sorted(self, inputs: list[Tensor], plan: Plan) -> Wanted:
@@ -189,17 +190,18 @@ class JoinPlan:
             )
         )
 
-    async def read(self, wanted: Wanted, seconds: float) -> Reading:
-        """Have the store asked, for at most `seconds`. Raises InvalidRequest: an unusable key."""
+    def ask(self, wanted: Wanted, seconds: float) -> Reading | Awaitable[Reading]:
+        """Have the store asked, for at most `seconds`; at once what this process holds.
+
+        Raises:
+            InvalidRequest: an unusable key.
+        """
         features, plan = self.features, self._plan
         assert features is not None
         assert plan is not None
         try:
-            reading = features.local(plan, wanted.entities, wanted.sent)
-            if reading is not None:
-                return reading
-            deadline = asyncio.get_running_loop().time() + seconds
-            return await features.read(plan, wanted.entities, wanted.sent, deadline)
+            deadline = features.reader.now() + seconds
+            return features.ask(plan, wanted.entities, wanted.sent, deadline)
         except InvalidEntity as error:
             raise InvalidRequest(str(error)) from None
 
@@ -219,6 +221,11 @@ class JoinPlan:
             features.look(batch.unknown)
         if batch.refusal:
             raise FeaturesUnavailable(batch.refusal)
+        if (
+            len(request.inputs) == len(wanted.entities)
+            and batch.values.keys() == self.inputs.keys()
+        ):
+            return Joined(batch.values, reading.rows, outputs, batch)
         direct = {tensor.name: tensor.data for tensor in request.inputs}
         feed = {}
         for name, spec in self.inputs.items():

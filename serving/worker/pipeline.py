@@ -249,9 +249,12 @@ class Pipeline:
                 self.admission.leave()
 
     async def _read(self, lane: Lane, wanted: Wanted, deadline: float) -> Reading:
+        asked = lane.join.ask(wanted, deadline - self._now())
+        if isinstance(asked, Reading):
+            return asked
         lane.joining += 1
         try:
-            return await lane.join.read(wanted, deadline - self._now())
+            return await asked
         finally:
             lane.joining -= 1
 

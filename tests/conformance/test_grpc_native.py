@@ -11,12 +11,18 @@ import pytest
 
 from serving.config.schema import Limits
 from serving.config.units import ByteSize
-from serving.worker.grpc_call import InFlight
+from serving.worker.grpc_call import Edge, InFlight
+from serving.worker.grpc_exchange import Exchanges
 from serving.worker.grpc_native import NativeServer
+from serving.worker.reply import Pending, Reply
 
 BOUND = 20.0
 Code = grpc.StatusCode
 Method = Callable[[bytes, Any], Coroutine[Any, Any, Any]]
+
+
+def _no_inference(message: bytes, context: Any, reply: Reply) -> Pending:
+    raise AssertionError((message, context, reply))
 
 
 @asynccontextmanager
@@ -28,7 +34,10 @@ async def serving(
         served = grpc.unary_stream_rpc_method_handler(method)
     else:
         served = grpc.unary_unary_rpc_method_handler(method)
-    server = NativeServer({"t.T": {"M": served}}, Limits(max_body=ByteSize(max_body)), InFlight())
+    in_flight = InFlight()
+    nobody = Exchanges(_no_inference, Edge(), in_flight)
+    limits = Limits(max_body=ByteSize(max_body))
+    server = NativeServer({"t.T": {"M": served}}, limits, in_flight, nobody)
     port = await server.start("127.0.0.1", 0, None)
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

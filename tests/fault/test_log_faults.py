@@ -5,12 +5,12 @@ logged + sampled out + dropped by reason = served
 
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import disk_kit
 import gateway_kit
 import load_kit
 import log_kit
@@ -111,21 +111,8 @@ def test_kill_9_costs_a_second_at_most_and_it_is_counted(
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A real disk of one megabyte."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)],
-        check=False,
-        capture_output=True,
-    )
-    if made.returncode:
-        if os.environ.get("CI"):
-            pytest.fail(f"no tmpfs can be mounted: {made.stderr.decode()}")
-        pytest.skip("mounting a tmpfs takes root")
-    try:
+    with disk_kit.small_disk(tmp_path / "disk") as place:
         yield place
-    finally:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
 def test_a_full_disk_costs_rows_and_no_request(

@@ -110,3 +110,14 @@ def test_numbers_are_written_as_the_library_writes_them(number: int) -> None:
     expected = pb.InferParameter(int64_param=number).SerializeToString()
 
     assert grpc_wire.varint_field(2, number) == expected
+
+
+@pytest.mark.parametrize("letters", range(96, 136, 3))
+@pytest.mark.parametrize("value", [0, 127, 128, 2**14, 2**21, 2**35, 2**62, -1, "x", "x" * 30])
+def test_a_length_that_takes_a_second_byte_is_written_so(letters: int, value: int | str) -> None:
+    """The short ways of writing a parameter end where one byte no longer says how long it is."""
+    response = InferResponse("m", "v1", [], "", {"k" * letters: value})
+
+    encoded = grpc.encode_infer(InferRequest("m", "", []), response)
+
+    assert encoded == by_the_library(response).SerializeToString()
