@@ -35,10 +35,10 @@ from serving.traffic.table import Decision
 from serving.types import Call, InferRequest, Signature, Tensor, TensorMetadata
 from serving.upstream import Inference
 from serving.worker.admission import Admission
-from serving.worker.evidence_outbox import Outbox
-from serving.worker.evidence_sender import Account, Sender
-from serving.worker.evidence_watch import Watch
-from serving.worker.in_flight import Owner
+from serving.worker.evidence.in_flight import Owner
+from serving.worker.evidence.outbox import Outbox
+from serving.worker.evidence.sender import Account, Sender
+from serving.worker.evidence.watch import Watch
 from serving.worker.join import Joined
 from serving.worker.life import settle_memory
 from serving.worker.mirror import Mirror

@@ -24,13 +24,13 @@ from serving.recording.recorder import Recorder
 from serving.upstream import Upstream
 from serving.upstream.inline import InlineUpstream
 from serving.worker.admission import Admission
-from serving.worker.evidence import Evidence
-from serving.worker.evidence_watch import Watch
+from serving.worker.evidence.reporter import Evidence
+from serving.worker.evidence.watch import Watch
 from serving.worker.features import Features
 from serving.worker.gateway import Gateway
-from serving.worker.grpc_call import CallReader, Edge, InFlight
-from serving.worker.grpc_inference import Inference
-from serving.worker.http import HttpListener
+from serving.worker.grpc.call import CallReader, Edge, InFlight
+from serving.worker.grpc.inference import Inference
+from serving.worker.http.listener import HttpListener
 from serving.worker.mirror import Mirror
 from serving.worker.pipeline import Pipeline
 from serving.worker.settings import load_settings

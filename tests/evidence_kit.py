@@ -12,8 +12,8 @@ from serving.config.schema import ModelConfig, MonitoringConfig, RolloutConfig
 from serving.config.snapshot import RolloutTraffic, Snapshot
 from serving.config.snapshot_codec import dec_hook
 from serving.rollout.wire import Batch, Cells, cell_of, scramble_of
-from serving.worker.evidence_watch import Watch
-from serving.worker.in_flight import Owner
+from serving.worker.evidence.in_flight import Owner
+from serving.worker.evidence.watch import Watch
 
 RULES: list[dict[str, Any]] = [
     {"name": "errors", "metric": "error_rate"},

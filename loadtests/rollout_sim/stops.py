@@ -11,7 +11,7 @@ import numpy as np
 
 from serving.config.schema import HardStops
 from serving.rollout.simulate.scenarios import INCIDENT_SECONDS
-from serving.worker.hard_stop import HardStop
+from serving.worker.evidence.hard_stop import HardStop
 
 __all__ = ["Incident", "incidents"]
 

@@ -21,7 +21,7 @@ _TENTHS: Final = 10
 _FAULTS: Final = frozenset(
     {"INTERNAL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "UNKNOWN"}
 )
-"""Codes that count against a version in a rollout (`serving.worker.evidence_faults`), nearly: why a
+"""Codes that count against a version in a rollout (`serving.worker.evidence.faults`), nearly: why a
 request ended so is not in its code."""
 
 _Share = Annotated[float, Meta(ge=0, le=1)]

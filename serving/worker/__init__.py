@@ -2,8 +2,8 @@
 
 A request's way, in order; `pipeline.py` is the file to read first:
 
-    http*.py arrival.py   HTTP/1.1: bytes to a call (`http_connection.py` first), and back
-    grpc*.py              gRPC, natively or over grpc.aio (`grpc_inference.py` first)
+    http/                 HTTP/1.1: bytes to a call (`connection.py` first), and back
+    grpc/                 gRPC, natively or over grpc.aio (`inference.py` first)
     plane.py gateway.py reply.py
                           what listeners call, what answers them, and how they are told
     admission.py          who is calling, by when, and is there room
@@ -18,9 +18,7 @@ A request's way, in order; `pipeline.py` is the file to read first:
 
 What a rollout is told:
 
-    evidence.py evidence_*.py in_flight.py
-                          who met which version and what came of it (`evidence_watch.py` first)
-    hard_stop.py          a canary that plainly fails is stopped here and at once
+    evidence/             who met which version and what came of it (`watch.py` first)
 
 The process:
 

@@ -15,7 +15,7 @@ from typing import Final
 
 from serving.files import try_lock
 from serving.unix_http import ask
-from serving.worker.grpc_sockets import listening_sockets
+from serving.worker.grpc.sockets import listening_sockets
 from serving.worker.steering import Steering
 
 __all__ = ["RELEASE", "Departure"]

@@ -30,7 +30,7 @@ from serving.tasks import end
 from serving.unix_socket import bound_for_owner
 from serving.upstream.inline import InlineUpstream
 from serving.worker.host_plane import HostPlane
-from serving.worker.http import HttpListener
+from serving.worker.http.listener import HttpListener
 from serving.worker.life import Pulse, exit_now, live, settle_memory
 from serving.worker.model_files import at_hand
 from serving.worker.private import PrivateSocket

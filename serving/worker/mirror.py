@@ -25,7 +25,7 @@ from serving.tasks import end
 from serving.types import InferRequest
 from serving.upstream import Inference
 from serving.worker.admission import Admission
-from serving.worker.evidence_watch import Watch
+from serving.worker.evidence.watch import Watch
 from serving.worker.first_tries import FirstTries, Freely
 from serving.worker.join import Joined
 from serving.worker.lane import Lane

@@ -24,8 +24,8 @@ from serving.recording.recorder import Entry, Recorder
 from serving.recording.row_plan import RowPlan
 from serving.traffic.table import Decision
 from serving.types import Call, InferResponse, ParameterValue, Tensor
-from serving.worker.evidence_faults import fault_of
-from serving.worker.evidence_watch import Watch
+from serving.worker.evidence.faults import fault_of
+from serving.worker.evidence.watch import Watch
 from serving.worker.fallback import Fallback
 from serving.worker.features import FeatureTally, summary
 from serving.worker.lane import Lane

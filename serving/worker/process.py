@@ -33,12 +33,12 @@ from serving.upstream.inline import InlineUpstream
 from serving.worker.admission import Admission
 from serving.worker.command_line import parse_arguments, shared_socket
 from serving.worker.departure import RELEASE, Departure
-from serving.worker.evidence import Evidence
+from serving.worker.evidence.reporter import Evidence
 from serving.worker.features import Features
 from serving.worker.first_tries import FirstTries
 from serving.worker.gateway import Gateway
-from serving.worker.grpc import GrpcListener
-from serving.worker.http import HttpListener
+from serving.worker.grpc.listener import GrpcListener
+from serving.worker.http.listener import HttpListener
 from serving.worker.life import Pulse, exit_now, live, resident_bytes, settle_memory
 from serving.worker.mirror import Mirror
 from serving.worker.model_files import at_hand

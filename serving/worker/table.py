@@ -21,7 +21,7 @@ from serving.traffic.rolled import effective
 from serving.traffic.table import Decision, ModelRoute, RouteTable
 from serving.types import InferRequest
 from serving.upstream import Upstream
-from serving.worker.evidence_watch import Watch
+from serving.worker.evidence.watch import Watch
 from serving.worker.join_compiler import compile_join
 from serving.worker.lane import Lane
 from serving.worker.quarantine import Shut, nobody

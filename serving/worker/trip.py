@@ -21,7 +21,7 @@ from serving.recording.recorder import Entry
 from serving.traffic.table import Decision
 from serving.types import Call, InferRequest
 from serving.upstream import Inference
-from serving.worker.evidence_watch import Ticket, Watch
+from serving.worker.evidence.watch import Ticket, Watch
 from serving.worker.join import Joined
 from serving.worker.lane import Lane
 from serving.worker.tracing import Trace

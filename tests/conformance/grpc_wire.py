@@ -18,7 +18,7 @@ from serving.metrics import MetricsFile, read
 from serving.protocol._generated import inference_pb2 as pb
 from serving.protocol._generated import inference_pb2_grpc as pb_grpc
 from serving.protocol.tensors import TensorLimits
-from serving.worker.grpc import GrpcListener
+from serving.worker.grpc.listener import GrpcListener
 
 MAX_BODY = 1 << 20
 

@@ -18,7 +18,7 @@ from serving.clock import Clock, SystemClock
 from serving.config.schema import Limits
 from serving.metrics import MetricsFile
 from serving.protocol.tensors import TensorLimits
-from serving.worker.http import HttpListener
+from serving.worker.http.listener import HttpListener
 from serving.worker.spread import Spreading
 
 __all__ = ["BOUND_SECONDS", "Client", "HttpRig", "Response", "eventually", "infer", "request"]

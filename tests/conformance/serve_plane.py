@@ -22,8 +22,8 @@ from serving.clock import SystemClock
 from serving.config.schema import Limits
 from serving.metrics import MetricsFile
 from serving.protocol.tensors import TensorLimits
-from serving.worker.grpc import GrpcListener
-from serving.worker.http import HttpListener
+from serving.worker.grpc.listener import GrpcListener
+from serving.worker.http.listener import HttpListener
 
 
 async def serve(arguments: argparse.Namespace, folder: Path) -> None:

@@ -11,9 +11,9 @@ import pytest
 
 from serving.config.schema import Limits
 from serving.config.units import ByteSize
-from serving.worker.grpc_call import Edge, InFlight
-from serving.worker.grpc_exchange import Exchanges
-from serving.worker.grpc_native import NativeServer
+from serving.worker.grpc.call import Edge, InFlight
+from serving.worker.grpc.exchange import Exchanges
+from serving.worker.grpc.native import NativeServer
 from serving.worker.reply import Pending, Reply
 
 BOUND = 20.0

@@ -22,8 +22,8 @@ from serving.metrics import MetricsFile
 from serving.protocol._generated import inference_pb2 as pb
 from serving.protocol._generated import inference_pb2_grpc as pb_grpc
 from serving.protocol.tensors import TensorLimits
-from serving.worker.grpc import GrpcListener
-from serving.worker.grpc_sockets import listening_sockets
+from serving.worker.grpc.listener import GrpcListener
+from serving.worker.grpc.sockets import listening_sockets
 
 BOUND = 20.0
 GOAWAY = 7

@@ -9,7 +9,7 @@ import pytest
 from conformance.grpc_wire import Wire, infer_request, wire
 
 from serving.protocol._generated import inference_pb2 as pb
-from serving.worker.grpc_stream import STREAM_IN_FLIGHT
+from serving.worker.grpc.stream import STREAM_IN_FLIGHT
 
 Stream = grpc.aio.StreamStreamCall
 BOUND = 20.0

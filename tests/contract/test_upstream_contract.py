@@ -29,7 +29,7 @@ from serving.upstream.inline import InlineUpstream
 from serving.upstream.memory import MemoryUpstream
 from serving.upstream.remote import Manner, RemoteUpstream
 from serving.worker.host_plane import HostPlane
-from serving.worker.http import HttpListener
+from serving.worker.http.listener import HttpListener
 
 BOUND = 30.0
 ROWS = 4

@@ -16,13 +16,13 @@ from store_kit import ValkeyServer
 
 from serving.errors import InferenceFailed
 from serving.rollout.wire import Batch, Unfolded, decode_unfolded, evidence_key, folded_key
-from serving.worker.evidence import Evidence
+from serving.worker.evidence.reporter import Evidence
 
 BOUND = 30.0
 CHILD = """
 import sys
 from pathlib import Path
-from serving.worker.in_flight import InFlight, Owner, Word
+from serving.worker.evidence.in_flight import InFlight, Owner, Word
 owner = Owner(worker="n/w", incarnation="n/dead", model="m", rollout=sys.argv[2],
               signals=["errors", "slow"], step=2)
 flight = InFlight(Path(sys.argv[1]), owner, 8)

@@ -9,11 +9,11 @@ import numpy as np
 from evidence_kit import model_of, told, traffic_of
 
 from serving.rollout.wire import cell_of, scramble_of
-from serving.worker.evidence_counting import Counting
-from serving.worker.evidence_faults import CLIENT_DEADLINE, CLIENT_GONE, ERROR
-from serving.worker.evidence_notes import DEFAULTED, FAULTY, KEYLESS, UNWELL, Notes
-from serving.worker.evidence_rules import compile_plan
-from serving.worker.evidence_signals import Told
+from serving.worker.evidence.counting import Counting
+from serving.worker.evidence.faults import CLIENT_DEADLINE, CLIENT_GONE, ERROR
+from serving.worker.evidence.notes import DEFAULTED, FAULTY, KEYLESS, UNWELL, Notes
+from serving.worker.evidence.rules import compile_plan
+from serving.worker.evidence.signals import Told
 
 SCRAMBLE = scramble_of("m-r1")
 ARMS = ("canary", "production")

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from serving import errors
-from serving.worker.evidence_faults import fault_of
+from serving.worker.evidence.faults import fault_of
 
 ERRORS: list[tuple[BaseException, str]] = [
     (errors.InferenceFailed("x"), ""),

@@ -3,8 +3,8 @@
 import pytest
 
 from serving.rollout.wire import Arms, Batch, Cells, Share, decode_unfolded
-from serving.worker import evidence_outbox
-from serving.worker.evidence_outbox import LONGEST_SECONDS, Outbox
+from serving.worker.evidence import outbox as evidence_outbox
+from serving.worker.evidence.outbox import LONGEST_SECONDS, Outbox
 
 
 def batch(number: int, size: int = 0) -> Batch:

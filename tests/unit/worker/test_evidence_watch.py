@@ -12,7 +12,7 @@ from pipeline_kit import row
 
 from serving.errors import InferenceFailed, InvalidRequest, ModelNotReady, ServingError
 from serving.rollout.wire import Batch
-from serving.worker.in_flight import Word
+from serving.worker.evidence.in_flight import Word
 
 
 @pytest.fixture

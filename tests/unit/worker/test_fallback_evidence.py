@@ -12,8 +12,8 @@ from serving.config.schema import Guardrails, RolloutConfig, Rule, Step
 from serving.config.snapshot import RolloutTraffic
 from serving.errors import InferenceFailed
 from serving.rollout.wire import Share
-from serving.worker.evidence_watch import Watch
-from serving.worker.in_flight import Owner
+from serving.worker.evidence.in_flight import Owner
+from serving.worker.evidence.watch import Watch
 
 PLAN = RolloutConfig(
     canary="v2",

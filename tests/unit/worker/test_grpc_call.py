@@ -11,8 +11,8 @@ import pytest
 from serving.clock import ManualClock
 from serving.errors import InvalidRequest, ModelNotFound, Overloaded, Unauthenticated
 from serving.protocol._generated import inference_pb2 as pb
-from serving.worker.grpc_call import CallReader, Edge, InFlight, echo_request_id, parse
-from serving.worker.grpc_server import prefers_native
+from serving.worker.grpc.call import CallReader, Edge, InFlight, echo_request_id, parse
+from serving.worker.grpc.server import prefers_native
 
 Metadata = Sequence[tuple[str, str | bytes]]
 

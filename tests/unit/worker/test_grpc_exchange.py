@@ -9,8 +9,8 @@ import pytest
 from serving.errors import InvalidRequest, Overloaded
 from serving.protocol._generated import inference_pb2 as pb
 from serving.types import Call, InferRequest, InferResponse
-from serving.worker.grpc_call import Edge, InFlight
-from serving.worker.grpc_exchange import UNAVAILABLE, Exchanges
+from serving.worker.grpc.call import Edge, InFlight
+from serving.worker.grpc.exchange import UNAVAILABLE, Exchanges
 from serving.worker.reply import Reply
 
 PEER = "ipv4:127.0.0.1:4711"

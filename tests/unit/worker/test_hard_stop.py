@@ -7,7 +7,7 @@ import pytest
 
 from serving.config.schema import HardStops
 from serving.config.snapshot_codec import dec_hook
-from serving.worker.hard_stop import HardStop
+from serving.worker.evidence.hard_stop import HardStop
 
 
 def stop(**fields: Any) -> HardStop:

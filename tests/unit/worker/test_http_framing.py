@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.worker.http_framing import ChunkedBody, Head, HeadReader, Refusal, WantedHeaders
+from serving.worker.http.framing import ChunkedBody, Head, HeadReader, Refusal, WantedHeaders
 
 WANTED = WantedHeaders.of(frozenset({"x-cohort"}))
 HEAD = (

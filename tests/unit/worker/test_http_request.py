@@ -10,10 +10,10 @@ from serving.errors import (
     Unauthenticated,
     UnsupportedEncoding,
 )
-from serving.worker.http_framing import HeadReader, WantedHeaders
-from serving.worker.http_request import Pattern, Prepared, prepare
-from serving.worker.http_responses import ResponseHeads, error_headers
-from serving.worker.http_routes import Router
+from serving.worker.http.framing import HeadReader, WantedHeaders
+from serving.worker.http.request import Pattern, Prepared, prepare
+from serving.worker.http.responses import ResponseHeads, error_headers
+from serving.worker.http.routes import Router
 
 TARGET = "/v2/models/m/infer"
 MAX_BODY = 1000

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from serving.worker.in_flight import Entry, InFlight, Owner, Word, find
+from serving.worker.evidence.in_flight import Entry, InFlight, Owner, Word, find
 
 OWNER = Owner(worker="n/w", incarnation="n/w:1", model="m", rollout="m-r1", signals=["errors"])
 CHILD = """
 import sys
 from pathlib import Path
-from serving.worker.in_flight import InFlight, Owner, Word
+from serving.worker.evidence.in_flight import InFlight, Owner, Word
 flight = InFlight(Path(sys.argv[1]), Owner(worker="n/w", incarnation="n/w:1", model="m",
                   rollout="m-r1", signals=["errors"]), 8)
 for place, rho, arm, keyed in ((7, 0.05, 0, True), (1 << 63, 0.25, 1, True), (0, 0.25, 0, False)):

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.rollout.wire import CELLS, Arms, Cells
-from serving.worker.evidence_notes import CANARY, PRODUCTION
+from serving.worker.evidence.notes import CANARY, PRODUCTION
 
 __all__ = ["NOBODY", "Signal", "Told"]
 

@@ -11,7 +11,7 @@ import grpc
 from grpc_health.v1 import health_pb2 as pb
 
 from serving.errors import NotFound, Overloaded
-from serving.worker.grpc_call import Context, Edge, parse
+from serving.worker.grpc.call import Context, Edge, parse
 from serving.worker.plane import Plane
 
 __all__ = ["HEALTH_SERVICE", "Health"]

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 
-from serving.worker.http_responses import CONTINUE
+from serving.worker.http.responses import CONTINUE
 
 __all__ = ["Flow"]
 

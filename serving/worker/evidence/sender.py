@@ -15,9 +15,9 @@ from redis.exceptions import RedisError
 from serving.clock import Clock
 from serving.metrics import MetricsFile
 from serving.rollout.wire import UNFOLDED_BYTES, evidence_key, folded_key
-from serving.worker.evidence_outbox import Outbox
-from serving.worker.evidence_watch import Watch
-from serving.worker.in_flight import Word
+from serving.worker.evidence.in_flight import Word
+from serving.worker.evidence.outbox import Outbox
+from serving.worker.evidence.watch import Watch
 
 __all__ = ["PERIOD_SECONDS", "Account", "Sender", "count_lost"]
 

@@ -1,7 +1,7 @@
 """The HTTP listener of the data port: sockets, the sweep, and the drain.
 
-Read on in `arrival` (before the first byte), `http_connection` (one client), `http_framing`
-(what is well-formed), `http_request` and `http_routes` (what is asked) and `http_responses`
+Read on in `arrival` (before the first byte), `connection` (one client), `framing`
+(what is well-formed), `request` and `routes` (what is asked) and `responses`
 (how answers look).
 """
 
@@ -16,8 +16,8 @@ from serving.clock import Clock
 from serving.config.schema import Limits
 from serving.metrics import MetricsFile
 from serving.protocol.tensors import TensorLimits
-from serving.worker.arrival import Arrivals
-from serving.worker.http_state import ListenerState
+from serving.worker.http.arrival import Arrivals
+from serving.worker.http.state import ListenerState
 from serving.worker.plane import Plane
 from serving.worker.spread import Alone, Spread
 

@@ -11,8 +11,8 @@ import socket
 import ssl as tls
 from typing import cast
 
-from serving.worker.http_connection import Connection
-from serving.worker.http_state import ListenerState
+from serving.worker.http.connection import Connection
+from serving.worker.http.state import ListenerState
 
 __all__ = ["Arrivals"]
 

@@ -18,9 +18,11 @@ from serving.config.snapshot import RolloutTraffic
 from serving.rollout.wire import Batch, scramble_of
 from serving.traffic.table import Decision
 from serving.upstream import Inference
-from serving.worker.evidence_counting import Counting
-from serving.worker.evidence_faults import Fault
-from serving.worker.evidence_notes import (
+from serving.worker.evidence.counting import Counting
+from serving.worker.evidence.faults import Fault
+from serving.worker.evidence.hard_stop import HardStop
+from serving.worker.evidence.in_flight import SUFFIX, InFlight, Owner, Word
+from serving.worker.evidence.notes import (
     CANARY,
     DEFAULTED,
     FAULTY,
@@ -29,9 +31,7 @@ from serving.worker.evidence_notes import (
     UNWELL,
     Notes,
 )
-from serving.worker.evidence_rules import compile_plan
-from serving.worker.hard_stop import HardStop
-from serving.worker.in_flight import SUFFIX, InFlight, Owner, Word
+from serving.worker.evidence.rules import compile_plan
 from serving.worker.join import Joined
 
 __all__ = ["HARD_STOP", "Ticket", "Watch", "Way"]

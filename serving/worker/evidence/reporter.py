@@ -1,8 +1,8 @@
 """A worker's evidence of rollouts: who is watched, and that control hears of it.
 
-Read `evidence_watch` for what a request does, `evidence_notes` for what it leaves behind,
-`evidence_counting` and `evidence_signals` for what becomes of that,
-`evidence_sender` for how it travels, and `evidence_orphans` for workers that died.
+Read `watch` for what a request does, `notes` for what it leaves behind,
+`counting` and `signals` for what becomes of that,
+`sender` for how it travels, and `orphans` for workers that died.
 """
 
 import asyncio
@@ -19,11 +19,11 @@ from serving.clock import Clock
 from serving.config.keys import node_name
 from serving.config.snapshot import RolloutTraffic, Snapshot
 from serving.metrics import MetricsFile
-from serving.worker.evidence_orphans import KILLED, speak_for_the_dead
-from serving.worker.evidence_outbox import Outbox
-from serving.worker.evidence_sender import PERIOD_SECONDS, Account, Sender, count_lost
-from serving.worker.evidence_watch import Watch
-from serving.worker.in_flight import Owner, Word
+from serving.worker.evidence.in_flight import Owner, Word
+from serving.worker.evidence.orphans import KILLED, speak_for_the_dead
+from serving.worker.evidence.outbox import Outbox
+from serving.worker.evidence.sender import PERIOD_SECONDS, Account, Sender, count_lost
+from serving.worker.evidence.watch import Watch
 from serving.worker.snapshots import connect
 from serving.worker.table import LiveTable
 

@@ -11,9 +11,9 @@ from serving.errors import InvalidRequest
 from serving.protocol import rest
 from serving.protocol.rest_plain import Envelope
 from serving.types import Call, InferRequest, InferResponse, Principal, TensorMetadata
-from serving.worker.http_request import Prepared
-from serving.worker.http_routes import Route
-from serving.worker.http_state import ListenerState
+from serving.worker.http.request import Prepared
+from serving.worker.http.routes import Route
+from serving.worker.http.state import ListenerState
 from serving.worker.reply import Pending
 
 __all__ = ["Client", "Exchange"]

@@ -24,7 +24,7 @@ from serving.protocol import status
 from serving.protocol._generated import inference_pb2 as pb
 from serving.protocol.tensors import TensorLimits
 from serving.types import Call, InferRequest
-from serving.worker.grpc_call import (
+from serving.worker.grpc.call import (
     CallReader,
     Context,
     Edge,
@@ -35,7 +35,7 @@ from serving.worker.grpc_call import (
     parse,
     tell_trace,
 )
-from serving.worker.grpc_stream import InferenceStreams
+from serving.worker.grpc.stream import InferenceStreams
 from serving.worker.plane import Plane
 from serving.worker.reply import Pending, Reply
 

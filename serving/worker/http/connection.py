@@ -24,12 +24,12 @@ from typing import Final, cast
 from serving.errors import SluiceError
 from serving.protocol import rest, status
 from serving.types import Principal
-from serving.worker.http_flow import Flow
-from serving.worker.http_framing import ChunkedBody, HeadReader, Refusal
-from serving.worker.http_inference import Exchange
-from serving.worker.http_request import Pattern, Prepared, prepare
-from serving.worker.http_responses import CONTINUE, JSON, OCTET_STREAM, error_headers
-from serving.worker.http_state import ListenerState
+from serving.worker.http.flow import Flow
+from serving.worker.http.framing import ChunkedBody, HeadReader, Refusal
+from serving.worker.http.inference import Exchange
+from serving.worker.http.request import Pattern, Prepared, prepare
+from serving.worker.http.responses import CONTINUE, JSON, OCTET_STREAM, error_headers
+from serving.worker.http.state import ListenerState
 
 __all__ = ["Connection"]
 

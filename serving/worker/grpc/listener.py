@@ -1,6 +1,6 @@
 """The gRPC listener: one port, the inference and health services, a drain that finishes.
 
-Which server carries the services is decided at start (`grpc_server.py` says what differs):
+Which server carries the services is decided at start (`grpc/server.py` says what differs):
 TLS needs grpc.aio; plaintext on loopback takes the native front where it is installed.
 A process may hold one listener only: a second grpc.aio loop in a process wakes both for every
 event (grpc/grpc#25364).
@@ -14,12 +14,12 @@ from serving.clock import Clock
 from serving.config.schema import Limits
 from serving.metrics import MetricsFile
 from serving.protocol.tensors import TensorLimits
-from serving.worker.grpc_call import CallReader, Edge, InFlight
-from serving.worker.grpc_exchange import Exchanges
-from serving.worker.grpc_health import HEALTH_SERVICE, Health
-from serving.worker.grpc_inference import INFERENCE_SERVICE, Inference
-from serving.worker.grpc_native import NativeServer, native_module
-from serving.worker.grpc_server import AioServer, Server, prefers_native
+from serving.worker.grpc.call import CallReader, Edge, InFlight
+from serving.worker.grpc.exchange import Exchanges
+from serving.worker.grpc.health import HEALTH_SERVICE, Health
+from serving.worker.grpc.inference import INFERENCE_SERVICE, Inference
+from serving.worker.grpc.native import NativeServer, native_module
+from serving.worker.grpc.server import AioServer, Server, prefers_native
 from serving.worker.plane import Plane
 
 __all__ = ["GrpcListener"]

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.rollout.wire import CELLS, Batch, Share
-from serving.worker.evidence_faults import Fault
-from serving.worker.evidence_notes import (
+from serving.worker.evidence.faults import Fault
+from serving.worker.evidence.notes import (
     CANARY,
     DEFAULTED,
     FAULTY,
@@ -24,8 +24,8 @@ from serving.worker.evidence_notes import (
     UNWELL,
     Notes,
 )
-from serving.worker.evidence_rules import CountPlan, PredictionRule, label_of
-from serving.worker.evidence_signals import NOBODY, Signal, Told
+from serving.worker.evidence.rules import CountPlan, PredictionRule, label_of
+from serving.worker.evidence.signals import NOBODY, Signal, Told
 
 __all__ = ["Counting"]
 

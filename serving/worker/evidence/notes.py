@@ -1,13 +1,13 @@
 """What a request leaves behind for evidence, until it is counted.
 
-Written by `evidence_watch` for every request, counted by `evidence_counting` some hundred at a
+Written by `watch` for every request, counted by `counting` some hundred at a
 time.
 """
 
 from array import array
 from typing import Any, Final
 
-from serving.worker.evidence_faults import Fault
+from serving.worker.evidence.faults import Fault
 
 __all__ = ["CANARY", "DEFAULTED", "FAULTY", "KEYLESS", "PRODUCTION", "UNWELL", "Notes"]
 

@@ -12,7 +12,7 @@ __all__ = ["LONGEST_SECONDS", "MOST_BYTES", "Outbox"]
 MOST_BYTES: Final = 64 << 20
 LONGEST_SECONDS: Final = 3600.0
 _SPARE_BYTES: Final = 1 << 20
-"""Left for what a sibling adds who speaks for this worker (`evidence_orphans`)."""
+"""Left for what a sibling adds who speaks for this worker (`orphans`)."""
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _TOO_MANY: Final = "too_many"

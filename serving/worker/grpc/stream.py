@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Final
 
 from serving.errors import ModelNotReady
-from serving.worker.grpc_call import Context
+from serving.worker.grpc.call import Context
 
 __all__ = ["STREAM_IN_FLIGHT", "InferenceStreams"]
 

@@ -1,4 +1,4 @@
-"""What can carry our services: grpc.aio here, the native front in `grpc_native.py`.
+"""What can carry our services: grpc.aio here, the native front in `grpc/native.py`.
 
 Both take the same registered methods. What differs, as measured with pygrpc-native 0.5 and
 grpcio 1.85 (tests/conformance/test_grpc_servers.py holds what can be held):
@@ -25,7 +25,7 @@ import grpc
 
 from serving.config.schema import Limits
 from serving.errors import EngineError
-from serving.worker.grpc_call import InFlight
+from serving.worker.grpc.call import InFlight
 
 __all__ = [
     "KEEPALIVE_MS",

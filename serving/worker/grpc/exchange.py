@@ -12,8 +12,8 @@ import grpc
 
 from serving.protocol import grpc as codec
 from serving.types import Call, InferRequest, InferResponse
-from serving.worker.grpc_call import Edge, InFlight, tell_trace
-from serving.worker.grpc_native_call import Details, NativeCall
+from serving.worker.grpc.call import Edge, InFlight, tell_trace
+from serving.worker.grpc.native_call import Details, NativeCall
 from serving.worker.reply import Pending, Reply
 
 __all__ = ["GOING", "UNAVAILABLE", "Begin", "Exchanges"]

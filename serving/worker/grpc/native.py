@@ -4,7 +4,7 @@ The package's `aio.Server` would do, for half as much again: it builds a call ob
 servicer context for every request. This sits on its documented lower layer, `NativeGrpcFront`.
 A thread of Rust does HTTP/2, framing, deadlines and cancellation, and queues calls. One thread
 of ours waits for that queue and hands the loop all that has come, so that calls share wake-ups.
-An inference is begun at once and answered by a call (`grpc_exchange`); every other method is a
+An inference is begun at once and answered by a call (`exchange`); every other method is a
 task, which ends in `respond` or `fail`.
 
 The front has no client streams. ModelStreamInfer is served by a grpc.aio server on a private
@@ -25,12 +25,12 @@ import grpc
 
 from serving.config.schema import Limits
 from serving.errors import EngineError
-from serving.worker.grpc_call import InFlight, log_unexpected
-from serving.worker.grpc_exchange import GOING, UNAVAILABLE, Exchanges
-from serving.worker.grpc_goaway import Farewell
-from serving.worker.grpc_inference import MODEL_INFER
-from serving.worker.grpc_native_call import Details, NativeCall
-from serving.worker.grpc_server import (
+from serving.worker.grpc.call import InFlight, log_unexpected
+from serving.worker.grpc.exchange import GOING, UNAVAILABLE, Exchanges
+from serving.worker.grpc.goaway import Farewell
+from serving.worker.grpc.inference import MODEL_INFER
+from serving.worker.grpc.native_call import Details, NativeCall
+from serving.worker.grpc.server import (
     KEEPALIVE_MS,
     KEEPALIVE_TIMEOUT_MS,
     MAX_STREAMS,
@@ -40,7 +40,7 @@ from serving.worker.grpc_server import (
     options_of,
     register,
 )
-from serving.worker.grpc_sockets import close_sockets, listening_sockets
+from serving.worker.grpc.sockets import close_sockets, listening_sockets
 
 __all__ = ["NativeServer", "native_module"]
 
@@ -74,7 +74,7 @@ _Answer = Callable[[bytes, NativeCall], Coroutine[Any, Any, None]]
 
 
 class NativeServer:
-    """pygrpc_native's front: plaintext, a fifth of grpc.aio's CPU; see `grpc_server`'s table."""
+    """pygrpc_native's front: plaintext, a fifth of grpc.aio's CPU; see `server`'s table."""
 
     kind = "pygrpc_native"
 

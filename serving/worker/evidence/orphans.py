@@ -26,8 +26,8 @@ from serving.rollout.wire import (
     folded_key,
     scramble_of,
 )
-from serving.worker.evidence_notes import CANARY, PRODUCTION
-from serving.worker.in_flight import SUFFIX, Found, Word, find
+from serving.worker.evidence.in_flight import SUFFIX, Found, Word, find
+from serving.worker.evidence.notes import CANARY, PRODUCTION
 
 __all__ = ["KILLED", "last_batch", "speak_for_the_dead"]
 

@@ -8,14 +8,14 @@ from serving.clock import Clock
 from serving.config.schema import Limits
 from serving.metrics import Counter, MetricsFile
 from serving.protocol.tensors import TensorLimits
-from serving.worker.http_framing import WantedHeaders
-from serving.worker.http_responses import ResponseHeads
-from serving.worker.http_routes import Router
+from serving.worker.http.framing import WantedHeaders
+from serving.worker.http.responses import ResponseHeads
+from serving.worker.http.routes import Router
 from serving.worker.plane import Plane
 from serving.worker.spread import Spread
 
 if TYPE_CHECKING:
-    from serving.worker.http_connection import Connection
+    from serving.worker.http.connection import Connection
 
 __all__ = ["ListenerState"]
 

@@ -13,8 +13,8 @@ from serving.errors import InvalidRequest, ServingError, UnsupportedEncoding
 from serving.protocol import rest
 from serving.protocol.timeouts import parse_request_timeout
 from serving.types import Call
-from serving.worker.http_framing import Head, WantedHeaders
-from serving.worker.http_routes import Route, Router
+from serving.worker.http.framing import Head, WantedHeaders
+from serving.worker.http.routes import Route, Router
 
 __all__ = ["Pattern", "Prepared", "prepare"]
 
