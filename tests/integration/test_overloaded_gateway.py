@@ -83,8 +83,11 @@ def test_four_times_too_much_costs_little_and_answers_everybody_once(
     everybody = [phase.counts for phase in result.phases]
     steady = everybody[1]
 
-    # Far less than is measured (docs/overload.md): tests share their machine.
-    assert steady.good > 0.5 * capacity * 4.0
+    # Far less than is measured (docs/overload.md): tests share their machine, and the generator
+    # takes from the model what the closed loop did not. A server without admission gets 0.
+    assert steady.good > 0.1 * capacity * 4.0
+    # No run is made for somebody who has gone.
+    assert steady.good > 0.8 * steady.ok
     # Refused before it waited, not dropped after.
     refused, dropped = steady.statuses.get("503", 0), steady.statuses.get("504", 0)
     assert refused > 10 * dropped
