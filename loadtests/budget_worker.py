@@ -156,6 +156,7 @@ class BareWorker:
         # A session times its first runs by the machine's clock, and under valgrind would find
         # them too long for the loop.
         session_module.perf_counter = clock.monotonic  # type: ignore[attr-defined]
+        session_module.thread_time = clock.thread_time  # type: ignore[attr-defined]
         worker = cls(config, folder, clock, tracing, logged=logged)
         table = await worker._loader.build(snapshot, LiveTable.empty())
         worker._evidence.follow(table)

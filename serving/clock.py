@@ -17,12 +17,17 @@ class Clock(Protocol):
         """Seconds since 1970-01-01 UTC."""
         ...
 
+    def thread_time(self) -> float:
+        """Seconds for which the calling thread had a core; costs a system call."""
+        ...
+
 
 class SystemClock:
     """The machine's clocks."""
 
     monotonic = staticmethod(time.monotonic)
     wall = staticmethod(time.time)
+    thread_time = staticmethod(time.thread_time)
 
 
 class ManualClock:
@@ -40,7 +45,11 @@ class ManualClock:
         """Seconds since 1970-01-01 UTC, as last set."""
         return self._wall
 
+    def thread_time(self) -> float:
+        """Like `monotonic`: whoever moves this clock pretends to work."""
+        return self._monotonic
+
     def advance(self, seconds: float) -> None:
-        """Move both clocks forward together."""
+        """Move all clocks forward together."""
         self._monotonic += seconds
         self._wall += seconds

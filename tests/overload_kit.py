@@ -125,6 +125,10 @@ class _Loop(asyncio.SelectorEventLoop):
         """The same."""
         return self.monotonic()
 
+    def thread_time(self) -> float:
+        """The same: nothing here waits for the interpreter."""
+        return self.monotonic()
+
     def spend(self, seconds: float) -> None:
         """Be busy."""
         if self.thread_now is None:

@@ -41,13 +41,14 @@ _NEVER: Final = float("inf")
 class _Run:
     """A batch in the thread."""
 
-    __slots__ = ("answers", "ended", "members", "rows", "started", "stop", "whole")
+    __slots__ = ("answers", "busy", "ended", "members", "rows", "started", "stop", "whole")
 
     def __init__(self, members: list[Waiting], rows: int, stop: Stop, now: float) -> None:
         self.members = members
         self.rows = rows
         self.stop = stop
         self.started = self.ended = now
+        self.busy = 0.0
         self.answers: list[Answer] = []
         self.whole = False
 
@@ -68,7 +69,7 @@ class Batcher:
             signature is not batchable: then every run is one request.
         max_queue_size: Most requests waiting, per class.
         metrics: Where runs are counted.
-        clock: Whose monotonic seconds deadlines are in.
+        clock: Whose monotonic seconds deadlines are in, and how busy a run kept its thread.
         lane: The thread for long runs; one of its own if none is given. Closed with the batcher.
     """
 
@@ -96,6 +97,7 @@ class Batcher:
         self._max_rows = max_batch_size if signature.batchable else 1
         self._max_queue = max_queue_size
         self._now = clock.monotonic
+        self._thread_time = clock.thread_time
         self._loop = asyncio.get_running_loop()
         self._meter = BatchMeter(metrics, model, version)
         self._backlog = Backlog()
@@ -306,8 +308,13 @@ class Batcher:
             if self._times.slow(rows):
                 self._hand_over(members, rows, now)
                 return
+            # Asking for CPU time is a system call; for most runs nobody needs to know.
+            busy = self._thread_time() if self._times.doubtful else None
             answers, whole = self._answer(members, None)
-            self._settle(members, rows, answers, now, self._now(), whole=whole)
+            ended = self._now()
+            if busy is not None:
+                busy = self._thread_time() - busy
+            self._settle(members, rows, answers, now, ended, busy, whole=whole)
         self._go_on()
 
     def _answer(self, members: Sequence[Waiting], stop: Stop | None) -> tuple[list[Answer], bool]:
@@ -330,6 +337,7 @@ class Batcher:
         answers: Sequence[Answer],
         started: float,
         ended: float,
+        busy: float | None,
         *,
         whole: bool,
     ) -> None:
@@ -345,7 +353,7 @@ class Batcher:
                 one.waiter.set_result(Inference(its, started - one.queued_at, seconds, together))
         self._backlog.finished(ended, seconds, more=self._queue.rows > 0)
         if whole:
-            self._times.observe(rows, seconds)
+            self._times.observe(rows, seconds, busy)
             most = min(self._times.preferred, self._max_rows)
             self._one_run = self._times.expect(most) * self._backlog.slowdown
             self._meter.ran(rows, seconds)
@@ -374,9 +382,11 @@ class Batcher:
         self._meter.waits(len(self._queue))
 
     def _run_in_thread(self, run: _Run) -> None:
+        busy = self._thread_time()
         run.started = self._now()
         run.answers, run.whole = self._answer(run.members, run.stop)
         run.ended = self._now()
+        run.busy = self._thread_time() - busy
         with suppress(RuntimeError):  # the loop has closed, nobody waits
             self._loop.call_soon_threadsafe(self._returned, run)
 
@@ -386,7 +396,9 @@ class Batcher:
         self._disarm()
         if run.stop.terminate:
             self._times.observe_stopped(run.rows, run.ended - run.started)
-        self._settle(run.members, run.rows, run.answers, run.started, run.ended, whole=run.whole)
+        self._settle(
+            run.members, run.rows, run.answers, run.started, run.ended, run.busy, whole=run.whole
+        )
         self._flush()
 
     # --- deadlines during a run: one timer, for the earliest ----------------------------

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 from threading import get_ident
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import Any, Final
 
 import numpy as np
@@ -122,11 +122,11 @@ class Session:
                 while True:
                     feed = probe.zeros(inputs, rows, free)
                     for attempt in range(_WARM_UP_RUNS):
-                        start = perf_counter()
+                        start, busy = perf_counter(), thread_time()
                         self._run(names, feed, None)
-                        now = perf_counter()
+                        now, busy = perf_counter(), thread_time() - busy
                         if attempt or now - start > _WARM_UP_SECONDS / 10:  # the first is cold
-                            self.times.observe(rows, now - start)
+                            self.times.observe(rows, now - start, busy)
                             if now - began > _WARM_UP_SECONDS / 2:
                                 return
                     if rows == limit:

@@ -1,6 +1,12 @@
 """How long a run takes, learned from runs: t(b), for batch sizes b in powers of two.
 
 Pure bookkeeping: the caller measures. Seconds everywhere.
+
+Two things are learned. How long callers wait for a run is wall time, whatever it was spent on.
+Whether a run belongs in a thread depends on how long it would keep the loop at work, and of that
+wall time says too much where another thread of this process works in Python too: a run lets go
+of the interpreter and may get it back a switch interval later, in a thread as on the loop. So a run
+that looks long counts as long only if its thread's CPU time says so.
 """
 
 from typing import Final
@@ -40,6 +46,7 @@ class RunTimes:
         self._pinned = always_slow
         buckets = _bucket(limit) + 1
         self._mean = [0.0] * buckets  # 0: not known
+        self._busy = [0.0] * buckets  # mean CPU time, at most wall time; 0: not known
         self._slow = [always_slow] * buckets
         self._seen = [0] * buckets  # the run at which this size was last measured
         self._runs = 0
@@ -48,53 +55,74 @@ class RunTimes:
 
         Larger ones are tried again once their last measurement is 512 runs old.
         """
+        self.doubtful = False
+        """Whether the last run on the loop looked long: the next should be given CPU time too."""
 
-    def observe(self, rows: int, seconds: float) -> None:
-        """Learn from one whole run."""
+    def observe(self, rows: int, seconds: float, busy: float | None = None) -> None:
+        """Learn from one whole run.
+
+        Args:
+            rows: How many it answered.
+            seconds: How long it took.
+            busy: CPU seconds of the thread that it ran in, if they were measured.
+        """
         i = (rows - 1).bit_length()
         mean = self._mean[i]
         mean = mean + _WEIGHT * (min(seconds, _OUTLIER * mean) - mean) if mean else seconds
         self._mean[i] = mean
         self._seen[i] = self._runs = self._runs + 1
+        if seconds > INLINE_SECONDS:
+            self.doubtful = True
+        elif self.doubtful:
+            self.doubtful = False
+        if seconds <= INLINE_SECONDS or busy is not None:
+            self._learn_busy(i, seconds if busy is None or seconds < busy else busy)
+        if not self._runs % _REVIEW:
+            self._review()
+
+    def _learn_busy(self, i: int, busy: float) -> None:
+        mean = self._busy[i]
+        mean = mean + _WEIGHT * (min(busy, _OUTLIER * mean) - mean) if mean else busy
+        self._busy[i] = mean
         if self._slow[i]:
             if mean < _TO_LOOP and not self._pinned:
                 self._slow[i] = False
         elif mean > _TO_THREAD:
             self._slow[i] = True
-        if not self._runs % _REVIEW:
-            self._review()
 
     def observe_stopped(self, rows: int, seconds: float) -> None:
         """Learn from a run that was ended before its time: it takes longer than this."""
         i = _bucket(rows)
         self._mean[i] = max(self._mean[i], 2.0 * seconds)
-        self._slow[i] = self._slow[i] or self._mean[i] > _TO_THREAD
+        self._busy[i] = max(self._busy[i], 2.0 * seconds)
+        self._slow[i] = self._slow[i] or self._busy[i] > _TO_THREAD
 
     def expect(self, rows: int) -> float:
         """Guess how long a run of this many rows takes; 0.0 when nothing was ever measured."""
         i = (rows - 1).bit_length()
         mean = self._mean[i]
         if not mean:
-            return self._guess(i)
+            return self._guess(self._mean, i)
         half = self._mean[i - 1] if i else 0.0
-        return mean if not half or mean <= _STEEPEST * half else self._guess(i)
+        return mean if not half or mean <= _STEEPEST * half else self._guess(self._mean, i)
 
-    def _guess(self, i: int) -> float:
+    @staticmethod
+    def _guess(means: list[float], i: int) -> float:
         """Derive one size from its neighbours: not above linear growth, not above a larger one."""
-        above = next((mean for mean in self._mean[i:] if mean), 0.0)
+        above = next((mean for mean in means[i:] if mean), 0.0)
         for j in range(i - 1, -1, -1):
-            if self._mean[j]:
+            if means[j]:
                 # A size that once looked far dearer than its half was disturbed, or stopped.
-                linear = self._mean[j] * 1.25 * (1 << (i - j))
+                linear = means[j] * 1.25 * (1 << (i - j))
                 return min(above, linear) if above else linear
         return above
 
     def slow(self, rows: int) -> bool:
         """Whether a run of this many rows belongs in a thread rather than on the loop."""
         i = (rows - 1).bit_length()
-        if self._mean[i] or self._pinned:
+        if self._busy[i] or self._pinned:
             return self._slow[i]
-        guess = self._guess(i)
+        guess = self._guess(self._busy, i)
         return not guess or guess > _TO_THREAD  # what was never measured may be endless
 
     def _review(self) -> None:
@@ -105,7 +133,7 @@ class RunTimes:
             if not mean:
                 continue
             if self._runs - self._seen[i] > _FORGET:
-                self._mean[i] = 0.0
+                self._mean[i] = self._busy[i] = 0.0
                 self._slow[i] = self._pinned
                 continue
             rows = min(1 << i, self._limit)

@@ -33,12 +33,12 @@ def test_crossing_the_limit_takes_more_than_reaching_it() -> None:
     times.observe(1, INLINE_SECONDS * 0.95)
     moves = []
     for seconds in [1.1, 0.9, 1.15, 0.9] * 50:
-        times.observe(1, INLINE_SECONDS * seconds)
+        times.observe(1, INLINE_SECONDS * seconds, INLINE_SECONDS * seconds)
         moves.append(times.slow(1))
     assert not any(moves)
 
     for _ in range(60):
-        times.observe(1, INLINE_SECONDS * 1.5)
+        times.observe(1, INLINE_SECONDS * 1.5, INLINE_SECONDS * 1.5)
     assert times.slow(1)
 
     for _ in range(10):
@@ -48,6 +48,44 @@ def test_crossing_the_limit_takes_more_than_reaching_it() -> None:
     for _ in range(60):
         times.observe(1, INLINE_SECONDS * 0.5)
     assert not times.slow(1)
+
+
+def test_runs_that_waited_for_the_interpreter_stay_on_the_loop() -> None:
+    """Each took 5 ms because another thread worked; a thread of its own would not spare it that."""
+    times = RunTimes(1)
+    times.observe(1, 20e-6)
+
+    for _ in range(100):
+        times.observe(1, 5e-3)
+        times.observe(1, 5e-3, 20e-6)
+
+    assert not times.slow(1)
+    assert times.expect(1) == pytest.approx(5e-3, rel=0.01)
+
+
+def test_runs_in_the_thread_come_back_when_they_are_found_to_be_short() -> None:
+    """They wait for the interpreter there too: what counts is how long they were at work."""
+    times = RunTimes(1)
+    times.observe(1, 1e-3, 1e-3)
+    assert times.slow(1)
+
+    for _ in range(60):
+        times.observe(1, 1e-3, 20e-6)
+
+    assert not times.slow(1)
+
+
+def test_a_run_that_looks_long_has_the_next_one_looked_at() -> None:
+    """And only as long as they look long: CPU time costs a system call."""
+    times = RunTimes(1)
+    times.observe(1, 20e-6)
+    assert not times.doubtful
+
+    times.observe(1, 5e-3)
+    assert times.doubtful
+
+    times.observe(1, 20e-6)
+    assert not times.doubtful
 
 
 def test_a_model_with_a_loop_is_never_short() -> None:
@@ -98,7 +136,7 @@ def test_a_larger_batch_is_tried_again_after_a_while() -> None:
 def test_a_stopped_run_teaches_that_its_size_takes_longer() -> None:
     """Next time such a batch is expected to take more than the time it was given."""
     times = RunTimes(4)
-    times.observe(1, 0.06)
+    times.observe(1, 0.06, 0.06)
     times.observe_stopped(4, 0.1)
 
     assert times.expect(4) == pytest.approx(0.2)
