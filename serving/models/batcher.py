@@ -330,7 +330,7 @@ class Batcher:
             stop,
         )
 
-    def _settle(
+    def _settle(  # noqa: PLR0917 - its two callers have just measured all of it
         self,
         members: Sequence[Waiting],
         rows: int,
