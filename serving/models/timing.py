@@ -23,6 +23,7 @@ _WEIGHT: Final = 0.1
 _IMPROVES: Final = 0.97
 _OUTLIER: Final = 4.0  # a run cut short by the kernel's scheduler counts for no more
 _OVERHEAD: Final = 10e-6  # seconds a run costs around itself, so that batches pay at all
+_TICK: Final = 1e-9  # the least that a clock tells, so that 0 can say: not known
 _REVIEW: Final = 64
 _FORGET: Final = 512
 _STEEPEST: Final = 2.5
@@ -81,6 +82,7 @@ class RunTimes:
             self._review()
 
     def _learn_busy(self, i: int, busy: float) -> None:
+        busy = max(busy, _TICK)
         mean = self._busy[i]
         mean = mean + _WEIGHT * (min(busy, _OUTLIER * mean) - mean) if mean else busy
         self._busy[i] = mean

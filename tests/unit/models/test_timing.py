@@ -75,6 +75,14 @@ def test_runs_in_the_thread_come_back_when_they_are_found_to_be_short() -> None:
     assert not times.slow(1)
 
 
+def test_a_run_too_short_for_the_clock_is_short() -> None:
+    """It is not taken for one that nobody has measured."""
+    times = RunTimes(1)
+    times.observe(1, 5e-6, 0.0)
+
+    assert not times.slow(1)
+
+
 def test_a_run_that_looks_long_has_the_next_one_looked_at() -> None:
     """And only as long as they look long: CPU time costs a system call."""
     times = RunTimes(1)
