@@ -86,14 +86,20 @@ def count(burden: float = 0.0) -> list[LoadCounts]:
             *(loads, output, result),
             f"--burden={burden}",
         ]
-        done = subprocess.run(
-            command,
-            env=_environment(),
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=_PATIENCE_SECONDS,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                command,
+                env=_environment(),
+                stderr=subprocess.PIPE,
+                text=True,
+                timeout=_PATIENCE_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise NothingCounted(
+                f"the counted program did not end in {_PATIENCE_SECONDS:.0f} s; it has one thread, "
+                "so look for something that now waits for another (a model run in a thread?)"
+            ) from error
         if done.returncode:
             raise NothingCounted(
                 f"the counted program ended with {done.returncode}:\n{done.stderr}"
