@@ -270,9 +270,9 @@ def test_a_log_keeps_nothing_of_a_plan_that_is_gone(tmp_path: Path) -> None:
         plan = log_kit.plan()
         gone.append(weakref.ref(plan))
         log.offer(log_kit.answer(plan, number))
-        log_kit.until(lambda: adds_up(log))
+        until(lambda: adds_up(log))
     del plan
-    log_kit.until(lambda: all(one() is None for one in gone))
+    until(lambda: all(one() is None for one in gone))
     log.close()
 
     assert log.counts()["logged"] == 3
