@@ -103,7 +103,7 @@ install-peers: install-dev  ## The servers that `make compare` compares with, in
 compare: install-dev  ## Every server side by side: CPU, latency, memory, start (docs/performance.md)
 	$(BIN)/python loadtests/compare.py $(ARGS)
 
-soak: install  ## A million requests, 200 changes, 50 loads: does memory stay where it is? (6 minutes)
+soak: install  ## A million requests, 200 changes, 50 loads: does memory stay where it is? (8 minutes)
 	$(BIN)/python loadtests/soak.py $(ARGS)
 
 budget: install-dev  ## Instructions per request against loadtests/budget.yaml (needs valgrind)

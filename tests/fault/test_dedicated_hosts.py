@@ -19,6 +19,7 @@ import pytest
 import yaml
 from load_kit import Load, load
 from ray_kit import ON_RAY, eventually, left_behind
+from waiting_kit import until
 
 from serving.engine.local import LocalEngine
 from serving.engine.programs import Options, Programs
@@ -87,7 +88,7 @@ def edited(gateway: gateway_kit.Running, model: str, **sections: Any) -> None:
 def test_answers_as_if_it_were_inline_and_counts_once(gateway: gateway_kit.Running) -> None:
     """Whoever asks notices nothing; the hosts' own numbers do not come on top."""
     eventually(lambda: len(hosts(gateway, "m/v1")) == 2, "two hosts")
-    before = _rows(gateway)
+    before = _rows_at_rest(gateway)
 
     answers = [answer(gateway) for _ in range(5)]
 
@@ -96,6 +97,18 @@ def test_answers_as_if_it_were_inline_and_counts_once(gateway: gateway_kit.Runni
     two = 'sluice_upstream_hosts{model="m",version="v1"} 2.0'
     eventually(lambda: two in _metrics(gateway), "the worker knows both")
     assert 'sluice_batch_rows_count{model="m",version="v1"' in _metrics(gateway)
+
+
+def _rows_at_rest(gateway: gateway_kit.Running) -> float:
+    """Rows counted, once the workers have told of all that earlier tests asked for."""
+    seen = [_rows(gateway)]
+
+    def at_rest() -> bool:
+        seen.append(_rows(gateway))
+        return seen[-1] == seen[-2]
+
+    until(at_rest, "rows are counted that nobody asks for", pause=1.0)
+    return seen[-1]
 
 
 def _metrics(gateway: gateway_kit.Running) -> str:
