@@ -22,11 +22,10 @@ import numpy as np
 import orjson
 import ray_serve_peer
 import uvicorn_peer
-import yaml
 from bench_load import TOLERANCE
 from bench_process import end
 from bench_ray_serve import process_names
-from bench_workloads import PAYLOADS, Workload, gateway_directory
+from bench_workloads import Workload, gateway_directory
 from peers.catalogue import PEERS, Peer, installed, python, version_of
 
 from serving import lifeline
@@ -51,7 +50,7 @@ WRONG_SECONDS: Final = 20.0
 SILENT: Final = "no answer"
 WRONG: Final = "WRONG"
 
-FEATURES: Final = "join3" if "join3" in PAYLOADS else "join"
+FEATURES: Final = "join3"
 LOOK_SECONDS: Final = 0.005
 
 
@@ -222,10 +221,7 @@ def _sluice(workload: Workload, folder: Path, *, record: bool) -> Iterator[Start
     """`sluice up` with the local engine and one worker, on an empty data directory."""
     name = f"sluice-{workload.name}-{record}"
     shutil.rmtree(folder / name, ignore_errors=True)
-    directory = gateway_directory(workload, folder / name / "configuration")
-    if record:
-        gateway = yaml.safe_load((directory / "gateway.yaml").read_text())
-        (directory / "gateway.yaml").write_text(yaml.safe_dump({**gateway, "log": {}}))
+    directory = gateway_directory(workload, folder / name / "configuration", record=record)
     data = folder / name / "data"
     sluice = shutil.which("sluice", path=str(Path(sys.executable).parent)) or "sluice"
     command = [sluice, "up", directory, "--data", data, "--engine", "local", "--workers", 1]
