@@ -106,9 +106,8 @@ def measure(
         BadAnswers: An answer was no success or not the expected numbers.
     """
     host, _, port = (server.http if protocol == "http" else server.grpc).rpartition(":")
-    messages = workload.http if protocol == "http" else workload.grpc
-    if name == "floor" and workload.floor:
-        messages = list(workload.floor)
+    asked = workload.ready_made if name == "floor" else workload
+    messages = asked.http if protocol == "http" else asked.grpc
     orders = bench_load.Orders(
         protocol=protocol,
         host=host,

@@ -166,7 +166,7 @@ def ray_serve(kind: str, workload: Workload, folder: Path) -> Iterator[Server]:
     [port] = ray_serve_peer.free_ports(1)
     script = [sys.executable, ray_serve_peer.__file__]
     command = [*script, kind, "--port", port, "--model", workload.artifact]
-    asked = workload._replace(http=list(workload.floor)) if workload.floor else workload
+    asked = workload.ready_made
     where = f"127.0.0.1:{port}"
     with answering(command, folder / f"{kind}.log", lambda: where, asked) as (pid, _):
         yield Server(kind, pid, where, {}, asked)

@@ -132,10 +132,8 @@ class Comparison:
         self, number: int, server: Server, workload: Workload, floor: Started, folder: Path
     ) -> None:
         """Start a server, measure its rows, end it. What goes wrong with it is noted."""
-        asked = workload._replace(http=list(workload.floor)) if (
-            server.group == "floor" and workload.floor) else workload  # fmt: skip
         try:
-            with server.start(asked, folder) as started:
+            with server.start(workload, folder) as started:
                 time.sleep(SETTLE_SECONDS)
                 idle = idle_cores(started)
                 floor_us = floor_cpu_us(floor, workload, self._settings)
@@ -145,7 +143,7 @@ class Comparison:
                         continue
                     try:
                         sample = measure(
-                            number, row, started, asked, self._settings,
+                            number, row, started, workload, self._settings,
                             floor_us=floor_us, idle=idle,
                         )  # fmt: skip
                         _check(row, sample)

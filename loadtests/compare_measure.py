@@ -175,8 +175,7 @@ def _closed(
 
 def floor_cpu_us(floor: Started, workload: Workload, settings: Settings) -> float:
     """CPU per request of the floor, now: asked for the same, or for rows made ready."""
-    asked = workload._replace(http=list(workload.floor)) if workload.floor else workload
-    with generator(orders("http", floor, asked)) as run:
+    with generator(orders("http", floor, workload.ready_made)) as run:
         run(Phase(WARM_SECONDS / 2, settings.connections))
         phase = Phase(settings.seconds, settings.connections)
         return sum(_closed(floor, run, phase, {})[1].values())

@@ -205,14 +205,13 @@ def _nameless() -> dict[int, str]:
 def start_floor(workload: Workload, folder: Path) -> Iterator[Started]:
     """The server of bench.py. Asked by `floor` messages where a workload has some."""
     log = folder / f"floor-{workload.name}.log"
-    asked = workload._replace(http=list(workload.floor)) if workload.floor else workload
 
     def address() -> str | None:
         said = log.read_text()
         return f"127.0.0.1:{said.strip()}" if said.endswith("\n") else None
 
     command = [sys.executable, bench.__file__, "--serve-floor", workload.artifact]
-    with running(command, log, address, asked) as (pid, where, seconds):
+    with running(command, log, address, workload.ready_made) as (pid, where, seconds):
         yield Started(pid, where, "", seconds, _nameless)
 
 
