@@ -3,7 +3,6 @@
 import base64
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,8 +11,8 @@ from typing import Final
 import compare_load
 import msgspec
 import orjson
-from bench import BadAnswers
-from bench_process import cpu_seconds, proportional_bytes, resident_bytes, tree
+from bench import PATIENCE_SECONDS, BadAnswers
+from bench_process import cpu_seconds, line, proportional_bytes, resident_bytes, tree
 from bench_workloads import Workload
 from compare_figures import AtRate, Sample, Settings
 from compare_load import Orders, Phase, Result
@@ -33,7 +32,6 @@ __all__ = [
 
 WARM_SECONDS: Final = 0.5
 QUIET_SECONDS: Final = 1.0
-PATIENCE_SECONDS: Final = 60.0
 SPARE: Final = 0.7
 """A rate is asked for only below this part of what closed loop reached: above it a queue grows,
 and its length is all that would be measured."""
@@ -93,21 +91,15 @@ def generator(asked: Orders) -> Iterator[Run]:
         [sys.executable, compare_load.__file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
 
-        def line() -> bytes:
-            assert process.stdout is not None
-            alarm = threading.Timer(PATIENCE_SECONDS, process.kill)
-            alarm.start()
-            try:
-                said = process.stdout.readline()
-            finally:
-                alarm.cancel()
+        def answer() -> bytes:
+            said = line(process, PATIENCE_SECONDS)
             if not said:
                 raise BadAnswers("the load generator ended early")
             return said
 
         def run(phase: Phase) -> Result:
             tell(phase)
-            result = msgspec.json.decode(line(), type=Result)
+            result = msgspec.json.decode(answer(), type=Result)
             if result.failed or not result.checked:
                 raise BadAnswers(f"{result.failed} bad answers: {result.problem or 'none at all'}")
             return result
@@ -119,7 +111,7 @@ def generator(asked: Orders) -> Iterator[Run]:
 
         try:
             tell(asked)
-            line()
+            answer()
             yield run
         finally:
             process.kill()
