@@ -40,7 +40,7 @@ import compare_page
 import msgspec
 from bench import BadAnswers
 from bench_ray_serve import insist_on_haproxy
-from bench_report import Run, machine
+from bench_report import machine
 from bench_workloads import Workload, build
 from compare_figures import Report, RowReport, Sample, Settings, failed
 from compare_measure import floor_cpu_us, idle_cores, measure
@@ -164,8 +164,7 @@ def _as_trouble(words: str) -> str:
 def _check(row: Row, sample: Sample) -> None:
     """Raise BadAnswers if Ray Serve's best mode was not at its best."""
     if row.name == "ray-best":
-        used = sample.parts_us
-        insist_on_haproxy(Run(row.name, "http", 1, sample.cpu_us, used, 1.0, 1.0, 1.0))
+        insist_on_haproxy(row.name, sample.parts_us)
 
 
 def _progress(row: Row, sample: Sample) -> str:

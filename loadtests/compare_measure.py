@@ -120,8 +120,15 @@ def generator(asked: Orders) -> Iterator[Run]:
 # --- CPU ---------------------------------------------------------------------------------------
 
 
-def _used(before: dict[int, float], after: dict[int, float]) -> dict[int, float]:
-    return {pid: after[pid] - before[pid] for pid in after.keys() & before.keys()}
+def _used(
+    names: dict[int, str], before: dict[int, float], after: dict[int, float]
+) -> dict[str, float]:
+    """CPU seconds between two readings by what a process does; of those that are in both."""
+    found: dict[str, float] = {}
+    for pid in after.keys() & before.keys():
+        name = names.get(pid, "server")
+        found[name] = found.get(name, 0.0) + after[pid] - before[pid]
+    return found
 
 
 def idle_cores(started: Started, seconds: float = QUIET_SECONDS) -> dict[str, float]:
@@ -130,11 +137,8 @@ def idle_cores(started: Started, seconds: float = QUIET_SECONDS) -> dict[str, fl
     before, start = cpu_seconds(pids), time.monotonic()
     time.sleep(seconds)
     passed = time.monotonic() - start
-    found: dict[str, float] = {}
-    for pid, used in _used(before, cpu_seconds(pids)).items():
-        name = names.get(pid, "server")
-        found[name] = found.get(name, 0.0) + used / passed
-    return found
+    used = _used(names, before, cpu_seconds(pids))
+    return {name: own / passed for name, own in used.items()}
 
 
 def net_us(
@@ -158,10 +162,7 @@ def _closed(
     names, pids = started.names(), tree(started.pid)
     before = cpu_seconds(pids)
     result = run(phase)
-    used: dict[str, float] = {}
-    for pid, seconds in _used(before, cpu_seconds(pids)).items():
-        name = names.get(pid, "server")
-        used[name] = used.get(name, 0.0) + seconds
+    used = _used(names, before, cpu_seconds(pids))
     return result, net_us(used, idle, seconds=result.seconds, requests=result.requests)
 
 
