@@ -10,8 +10,8 @@
 Every server serves the same file (100 trees, 30 columns) with one worker and one ONNX Runtime
 thread, and is asked the same row. In a round each is started on its own, asked, and ended, so that
 none has another's threads beside it; rounds follow each other, A B C … A B C …. Right before a
-server the floor is measured again (the least a Python server can do, loadtests/bench.py), and the
-ratio is to that.
+server the floor is measured again (the least a Python server can do, loadtests/bench_floor.py), and
+the ratio is to that.
 
 Measured for each row: CPU µs per request of the whole process tree in closed loop, without what the
 tree uses when idle; the median at one connection; p50 and p99 in open loop at fixed rates, counted

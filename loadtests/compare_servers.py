@@ -203,7 +203,7 @@ def _nameless() -> dict[int, str]:
 
 @contextmanager
 def start_floor(workload: Workload, folder: Path) -> Iterator[Started]:
-    """The server of bench.py. Asked by `floor` messages where a workload has some."""
+    """The server of bench_floor.py, asked for rows made ready where a workload has some."""
     log = folder / f"floor-{workload.name}.log"
 
     def address() -> str | None:
