@@ -27,8 +27,8 @@ _BUSY_SECONDS: Final = 2.0
 """Time constant of the share of a core that is shown to people."""
 
 _SWITCH_SECONDS: Final = 0.0005
-"""After which the event loop has the interpreter back from a thread that works in Python. A run of a
-model lets go of it, and the prediction log, say, would keep it for Python's own 5 ms."""
+"""After which the event loop has the interpreter back from a thread that works in Python. A run
+of a model lets go of it, and the prediction log, say, would keep it for Python's own 5 ms."""
 
 _PAGE: Final = os.sysconf("SC_PAGESIZE")
 
