@@ -165,9 +165,11 @@ def _arrays(outputs: list[Any], tail: memoryview) -> dict[str, NDArray[np.float6
 
 
 def _messages(answer: Any) -> dict[str, NDArray[np.float64]]:
-    raws = answer.raw_output_contents
+    raws, outputs = answer.raw_output_contents, answer.outputs
+    if raws and len(raws) != len(outputs):
+        raise ValueError(f"{len(raws)} raw contents for {len(outputs)} outputs")
     found: dict[str, NDArray[np.float64]] = {}
-    for place, one in enumerate(answer.outputs):
+    for place, one in enumerate(outputs):
         if raws:
             found[one.name] = _raw(one.datatype, raws[place])
         else:

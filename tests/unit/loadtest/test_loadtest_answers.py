@@ -124,6 +124,17 @@ def test_half_precision_of_the_brain_is_read_as_its_upper_half() -> None:
     assert read_grpc(message, SHARE, 2) == Wrong("wrong", "output `p` has 1.5, not from 0 to 1")
 
 
+def test_an_output_without_its_raw_content_is_unreadable() -> None:
+    """Raw contents are of all outputs or of none."""
+    message = pb.ModelInferResponse(model_name="m", raw_output_contents=[b"1234"])
+    for name in ("q", "p"):
+        message.outputs.add(name=name, datatype="FP32", shape=[1])
+
+    assert read_grpc(message, SHARE, 1) == Wrong(
+        "unreadable", "an output that cannot be read: 1 raw contents for 2 outputs"
+    )
+
+
 def test_a_raw_output_of_a_broken_size_is_unreadable() -> None:
     """Its bytes are no whole numbers."""
     message = pb.ModelInferResponse(model_name="m", raw_output_contents=[b"123"])
