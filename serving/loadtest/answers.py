@@ -136,6 +136,8 @@ def _within(limits: Mapping[str, Limits], arrays: Mapping[str, NDArray[np.float6
         if limit.at_least is None and limit.at_most is None:
             continue
         values = arrays[name]
+        if not len(values):
+            return f"output `{name}` has no numbers"
         low = -math.inf if limit.at_least is None else limit.at_least
         high = math.inf if limit.at_most is None else limit.at_most
         # NaN is within nothing: a comparison with it is false.

@@ -71,6 +71,13 @@ def test_a_number_out_of_range_is_wrong(way: str, values: list[float], said: str
 
 
 @pytest.mark.parametrize("way", WAYS)
+def test_no_numbers_are_within_no_bounds(way: str) -> None:
+    """A shape alone says nothing of them."""
+    assert read(way, []) == Wrong("wrong", "output `p` has no numbers")
+    assert isinstance(read(way, [], Expected(model="m", outputs={"p": Limits()})), Facts)
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_an_answer_of_another_model_or_version_is_wrong(way: str) -> None:
     """However well it is formed."""
     pinned = Expected(model="m", version="v2")
