@@ -104,7 +104,6 @@ class Features:
         self, config: FeaturesConfig, store: str, metrics: MetricsFile, clock: Clock
     ) -> None:
         self._config = config
-        self._wall = clock.wall
         self._metrics = metrics
         kept = int(config.near_cache)
         self._store = RemoteStore(Address.parse(config.store or store), tracking=kept > 0)
@@ -125,11 +124,7 @@ class Features:
         if self._cache is None or views != self._views:
             self._views = dict(views)
             self._cache = FeatureCache(
-                self._store,
-                views,
-                tenant=self._config.tenant,
-                wall=self._wall,
-                reader=self._reader,
+                self._store, views, tenant=self._config.tenant, reader=self._reader
             )
             if await self._store.link.ready(_FIRST_LOOK_SECONDS):
                 await self._cache.learn(list(views))
