@@ -164,25 +164,24 @@ def summary(batch: Batch) -> dict[str, str | int]:
     else the words of each view, such as `person_profile=DEFAULTED|NOT_FOUND`.
     """
     if batch.fine:
-        oldest = batch.oldest
-        return (
-            {"feature_status": "OK", "feature_age_ms": oldest}
-            if oldest >= 0
-            else {"feature_status": "OK"}
-        )
-    if all(bit in _FINE for bits in batch.bits for bit in bits):
-        status = "OK"
+        status, oldest = "OK", batch.oldest
     else:
-        words = []
-        for view, bits in zip(batch.views, batch.bits, strict=True):
-            every = 0
-            for bit in bits:
-                every |= bit
-            words.append(f"{view}={describe(every) or 'SENT'}")
-        status = ",".join(words)
-    oldest = max([max(ages) for ages in batch.ages], default=-1)
+        status = _status_words(batch)
+        oldest = max([max(ages) for ages in batch.ages], default=-1)
     return (
         {"feature_status": status}
         if oldest < 0
         else {"feature_status": status, "feature_age_ms": oldest}
     )
+
+
+def _status_words(batch: Batch) -> str:
+    if all(bit in _FINE for bits in batch.bits for bit in bits):
+        return "OK"
+    words = []
+    for view, bits in zip(batch.views, batch.bits, strict=True):
+        every = 0
+        for bit in bits:
+            every |= bit
+        words.append(f"{view}={describe(every) or 'SENT'}")
+    return ",".join(words)
