@@ -84,7 +84,7 @@ class FeatureCache:
         self.assemble = self._assembler.assemble
         """`assemble(plan, reading, request_values)`: a plan's inputs, from a reading of the same
         views. Pure but for counters."""
-        self._writer = Writer(store, self._views, wall)
+        self._writer = Writer(store, self._views, self.reader.wall)
 
     def compile(self, inputs: Mapping[str, InputSpec]) -> Plan:
         """Resolve what one model version wants.

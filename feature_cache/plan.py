@@ -223,7 +223,7 @@ class Plan:
             ),
         )
         """Equal for plans that make the same of the same rows."""
-        self.straight = Straight.of(views, inputs)
+        self.straight = Straight.of(views, inputs[0]) if self.side_by_side else None
         """How to cut the values out of all views' rows at once, if they lie there as wanted."""
         count = len(views)
         self.fine: Final = ([[_OK]] * count, [[_OK | _CACHED]] * count)

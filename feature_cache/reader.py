@@ -109,7 +109,7 @@ class Reader:
         self.timeout = timeout
         self._loop = asyncio.get_running_loop()
         self.now = self._loop.time
-        self._wall = wall
+        self.wall = wall
         self._patience = Patience(timeout, self._gave_up)
         self._flights: dict[bytes, _Flight] = {}
         self.hashes = False
@@ -132,7 +132,7 @@ class Reader:
 
     def wall_ms(self) -> int:
         """Milliseconds since 1970."""
-        return int(self._wall() * 1e3)
+        return int(self.wall() * 1e3)
 
     # --- one entity by its number ---------------------------------------------------------
 

@@ -64,18 +64,14 @@ class Straight:
         self._order = planned.order
 
     @classmethod
-    def of(
-        cls, views: "Sequence[PlannedView]", inputs: "Sequence[PlannedInput]"
-    ) -> "Straight | None":
-        """Compile it for a plan, if it fits one."""
-        if len(inputs) != 1 or any(view.feast is not None for view in views):
-            return None
-        if [[part] for part in inputs[0].parts] != [view.parts for view in views]:
+    def of(cls, views: "Sequence[PlannedView]", planned: "PlannedInput") -> "Straight | None":
+        """Compile it for views that stand side by side in an input, if their rows allow it."""
+        if any(view.feast is not None for view in views):
             return None
         if all(view.plain is not None for view in views):
-            return cls(views, inputs[0], None)
-        packed = _packed(views, inputs[0])
-        return None if packed is None else cls(views, inputs[0], packed)
+            return cls(views, planned, None)
+        packed = _packed(views, planned)
+        return None if packed is None else cls(views, planned, packed)
 
     def cut(self, rows: Sequence[Any], wall_ms: int) -> Cut | None:
         """Take every view's values as they lie in its row; None if one is not fresh and whole."""
@@ -106,6 +102,8 @@ def _packed(
 ) -> Callable[[bytes], bytes] | None:
     """What makes the input's row of all rows, where no conversion can lose anything."""
     code = _PACKED.get(planned.dtype)
+    if code is None:
+        return None
     places: dict[str, int] = {}
     form = "<"
     for view in views:
@@ -123,8 +121,6 @@ def _packed(
         if view.layout.strings or not view.fields <= places.keys():
             return None
         form += f"{view.layout.size - at}x"
-    if code is None:
-        return None
     wanted = [places[field] for field in planned.fields]
     unpack, pack = struct.Struct(form).unpack, struct.Struct(f"<{len(wanted)}{code}").pack
     if len(wanted) == 1 or wanted == list(range(len(wanted))):

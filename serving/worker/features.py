@@ -104,7 +104,6 @@ class Features:
         self, config: FeaturesConfig, store: str, metrics: MetricsFile, clock: Clock
     ) -> None:
         self._config = config
-        self._wall = clock.wall
         self._metrics = metrics
         kept = int(config.near_cache)
         self._store = RemoteStore(Address.parse(config.store or store), tracking=kept > 0)
@@ -125,11 +124,7 @@ class Features:
         if self._cache is None or views != self._views:
             self._views = dict(views)
             self._cache = FeatureCache(
-                self._store,
-                views,
-                tenant=self._config.tenant,
-                wall=self._wall,
-                reader=self._reader,
+                self._store, views, tenant=self._config.tenant, reader=self._reader
             )
             if await self._store.link.ready(_FIRST_LOOK_SECONDS):
                 await self._cache.learn(list(views))
@@ -169,25 +164,24 @@ def summary(batch: Batch) -> dict[str, str | int]:
     else the words of each view, such as `person_profile=DEFAULTED|NOT_FOUND`.
     """
     if batch.fine:
-        oldest = batch.oldest
-        return (
-            {"feature_status": "OK", "feature_age_ms": oldest}
-            if oldest >= 0
-            else {"feature_status": "OK"}
-        )
-    if all(bit in _FINE for bits in batch.bits for bit in bits):
-        status = "OK"
+        status, oldest = "OK", batch.oldest
     else:
-        words = []
-        for view, bits in zip(batch.views, batch.bits, strict=True):
-            every = 0
-            for bit in bits:
-                every |= bit
-            words.append(f"{view}={describe(every) or 'SENT'}")
-        status = ",".join(words)
-    oldest = max([max(ages) for ages in batch.ages], default=-1)
+        status = _status_words(batch)
+        oldest = max([max(ages) for ages in batch.ages], default=-1)
     return (
         {"feature_status": status}
         if oldest < 0
         else {"feature_status": status, "feature_age_ms": oldest}
     )
+
+
+def _status_words(batch: Batch) -> str:
+    if all(bit in _FINE for bits in batch.bits for bit in bits):
+        return "OK"
+    words = []
+    for view, bits in zip(batch.views, batch.bits, strict=True):
+        every = 0
+        for bit in bits:
+            every |= bit
+        words.append(f"{view}={describe(every) or 'SENT'}")
+    return ",".join(words)

@@ -28,8 +28,9 @@ from serving.config.snapshot import StagedVersion
 from serving.errors import FeaturesUnavailable, InvalidRequest
 from serving.recording.row_plan import RowPlan, plan_rows
 from serving.types import NUMPY_OF, InferRequest, RequestedOutput, Signature, Tensor, TensorMetadata
+from serving.worker.join_checks import check_column, check_whole, listed, missing_input
 
-__all__ = ["JoinColumn", "JoinPlan", "Joined", "Wanted", "listed", "shape_words"]
+__all__ = ["JoinColumn", "JoinPlan", "Joined", "Wanted"]
 
 _MAX_LAYOUTS: Final = 64
 
@@ -155,7 +156,7 @@ class JoinPlan:
             return None
         if len(inputs) == 1:  # the key and nothing else
             [tensor] = inputs
-            _check_column(tensor, self.entity[tensor.name])
+            check_column(tensor, self.entity[tensor.name])
             data = tensor.data
             if not len(data):
                 self._rows(inputs)
@@ -169,13 +170,13 @@ class JoinPlan:
         for tensor in inputs:
             name = tensor.name
             if name in plan.entity:
-                _check_column(tensor, self.entity[name])
+                check_column(tensor, self.entity[name])
                 wanted.entities[name] = tensor.data.reshape(-1).tolist()
             elif name in self._column_of:
-                _check_column(tensor, self._column_of[name].datatype)
+                check_column(tensor, self._column_of[name].datatype)
                 wanted.sent[name] = tensor.data.reshape(-1)
             elif name in self.inputs:
-                self._check_direct(tensor, self.inputs[name])
+                check_whole(tensor, self.inputs[name], self.model)
         self._rows(inputs)
         return wanted
 
@@ -237,10 +238,7 @@ class JoinPlan:
             elif name in batch.values:
                 feed[name] = batch.values[name]
             else:
-                raise InvalidRequest(
-                    f"missing input '{name}': model '{self.model}' takes it as "
-                    f"{spec.datatype} of shape {shape_words(spec.shape)}"
-                )
+                raise missing_input(spec, self.model)
         return Joined(feed, reading.rows, outputs, batch)
 
     def _columns_only(self, inputs: list[Tensor]) -> dict[str, NDArray[Any]] | None:
@@ -310,13 +308,13 @@ class JoinPlan:
         for tensor in inputs:
             name = tensor.name
             if name in self.inputs:
-                self._check_direct(tensor, self.inputs[name])
+                check_whole(tensor, self.inputs[name], self.model)
                 direct[name] = tensor.data
             elif name in self._column_of:
-                _check_column(tensor, self._column_of[name].datatype)
+                check_column(tensor, self._column_of[name].datatype)
                 features[name] = tensor
             elif name in self.entity:
-                _check_column(tensor, self.entity[name])
+                check_column(tensor, self.entity[name])
             else:
                 raise InvalidRequest(
                     f"unknown input '{name[:128]}': model '{self.model}' takes "
@@ -331,10 +329,7 @@ class JoinPlan:
             elif name in direct:
                 feed[name] = direct[name]
             else:
-                raise InvalidRequest(
-                    f"missing input '{name}': model '{self.model}' takes it as "
-                    f"{spec.datatype} of shape {shape_words(spec.shape)}"
-                )
+                raise missing_input(spec, self.model)
         return Joined(feed, rows, outputs)
 
     def _rows(self, inputs: list[Tensor]) -> int:
@@ -379,21 +374,6 @@ class JoinPlan:
         for column in sent:
             filled[:, column.index] = features[column.name].data.reshape(rows)
         return filled
-
-    def _check_direct(self, tensor: Tensor, spec: TensorMetadata) -> None:
-        if tensor.datatype != spec.datatype:
-            raise InvalidRequest(
-                f"input '{tensor.name}' has datatype {tensor.datatype}, "
-                f"but model '{self.model}' takes {spec.datatype}"
-            )
-        shape = tensor.data.shape
-        if len(shape) != len(spec.shape) or any(
-            expected not in (-1, given) for expected, given in zip(spec.shape, shape, strict=True)
-        ):
-            raise InvalidRequest(
-                f"input '{tensor.name}' has shape {shape_words(shape)}, "
-                f"but model '{self.model}' takes {shape_words(spec.shape)}"
-            )
 
     def row_plan(
         self,
@@ -442,28 +422,3 @@ class JoinPlan:
             for name, spec in self.inputs.items()
         ]
         return listed
-
-
-def _check_column(tensor: Tensor, datatype: str) -> None:
-    if tensor.datatype != datatype:
-        raise InvalidRequest(
-            f"input '{tensor.name}' has datatype {tensor.datatype}, but it is declared {datatype}"
-        )
-    shape = tensor.data.shape
-    if len(shape) != 1 and shape[1:] != (1,):
-        raise InvalidRequest(
-            f"input '{tensor.name}' has shape {shape_words(shape)}, but it takes one value a row: "
-            "[n] or [n, 1]"
-        )
-
-
-def shape_words(shape: tuple[int, ...]) -> str:
-    """A shape for people."""
-    return "[" + ", ".join(str(dimension) for dimension in shape) + "]"
-
-
-def listed(names: Any) -> str:
-    """Names for people, the first few."""
-    names = sorted(names)
-    shown = ", ".join(f"'{name}'" for name in names[:8])
-    return shown + (f" and {len(names) - 8} more" if len(names) > 8 else "")

@@ -13,7 +13,8 @@ from serving.config.columns import columns_of
 from serving.config.schema import ModelConfig
 from serving.errors import InvalidConfig
 from serving.types import NUMPY_OF, Signature
-from serving.worker.join import JoinColumn, JoinPlan, listed, shape_words
+from serving.worker.join import JoinColumn, JoinPlan
+from serving.worker.join_checks import listed, shape_words
 
 __all__ = ["compile_join"]
 

@@ -1,9 +1,12 @@
-"""Addresses that clients are tested against.
+"""Addresses that clients are tested against, and an HTTP listener in the test's own process.
 
 `gateways` starts each kind of server once per test process and gives its `Gateway`: the
 listeners over a plane in memory (`aio`, `native`, `guarded` with a token), `whole`, the programs
 of `sluice up` with ONNX models, and `ray`, the same kept by Ray Serve. A further kind is one more
 entry of `STARTERS`.
+
+`rig`, and a `client` of it: one listener for each test, whose time stands still; `ticking` is one
+whose time does not. A file whose tests want another names its own the same.
 """
 
 import contextlib
@@ -16,7 +19,10 @@ from pathlib import Path
 import msgspec
 import pytest
 from conformance.gateway_models import IDENTITY, running_gateway
+from http_rig import Client, HttpRig
 from ray_kit import ON_RAY, shared_gateway
+
+from serving.clock import ManualClock
 
 TOKEN = "let-me-in"
 _TWIN = [sys.executable, str(Path(__file__).with_name("serve_plane.py"))]
@@ -119,3 +125,30 @@ def http_address(gateway: Gateway) -> str:
 def grpc_address(gateway: Gateway) -> str:
     """`host:port` of a gRPC listener."""
     return gateway.grpc
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """Moves only when a test says so."""
+    return ManualClock()
+
+
+@pytest.fixture
+def rig(tmp_path: Path, clock: ManualClock) -> Iterator[HttpRig]:
+    """Default limits: 5 s for a head, 10 s for a body, 60 s idle; time stands still."""
+    with HttpRig(tmp_path, clock=clock) as rig:
+        yield rig
+
+
+@pytest.fixture
+def ticking(tmp_path: Path) -> Iterator[HttpRig]:
+    """The same on the machine's own clock."""
+    with HttpRig(tmp_path) as rig:
+        yield rig
+
+
+@pytest.fixture
+def client(rig: HttpRig) -> Iterator[Client]:
+    """One connection to it."""
+    with rig.connect() as client:
+        yield client

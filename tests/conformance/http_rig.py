@@ -21,7 +21,17 @@ from serving.protocol.tensors import TensorLimits
 from serving.worker.http.listener import HttpListener
 from serving.worker.spread import Spreading
 
-__all__ = ["BOUND_SECONDS", "Client", "HttpRig", "Response", "eventually", "infer", "request"]
+__all__ = [
+    "BOUND_SECONDS",
+    "Client",
+    "HttpRig",
+    "Response",
+    "busy",
+    "eventually",
+    "infer",
+    "request",
+    "swept",
+]
 
 BOUND_SECONDS = 20.0
 """No wait in these tests is longer; a wait that reaches it has failed."""

@@ -4,7 +4,6 @@ import json
 import resource
 import select
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -18,33 +17,6 @@ from serving.config.units import ByteSize
 from serving.metrics import read
 
 INFER = "/v2/models/echo/infer"
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    """Moves only when a test says so."""
-    return ManualClock()
-
-
-@pytest.fixture
-def rig(tmp_path: Path, clock: ManualClock) -> Iterator[HttpRig]:
-    """Default limits: 5 s for a head, 10 s for a body, 60 s idle; time stands still."""
-    with HttpRig(tmp_path, clock=clock) as rig:
-        yield rig
-
-
-@pytest.fixture
-def ticking(tmp_path: Path) -> Iterator[HttpRig]:
-    """The same on the machine's own clock."""
-    with HttpRig(tmp_path) as rig:
-        yield rig
-
-
-@pytest.fixture
-def client(rig: HttpRig) -> Iterator[Client]:
-    """One connection to it."""
-    with rig.connect() as client:
-        yield client
 
 
 # --- slow -----------------------------------------------------------------------------------

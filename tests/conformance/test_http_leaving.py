@@ -1,41 +1,11 @@
 """Clients that leave, and a listener that does: whom it answers still, and what is left behind."""
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from http_rig import BOUND_SECONDS, Client, HttpRig, busy, eventually, infer, swept
 
 from serving.clock import ManualClock
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    """Moves only when a test says so."""
-    return ManualClock()
-
-
-@pytest.fixture
-def rig(tmp_path: Path, clock: ManualClock) -> Iterator[HttpRig]:
-    """Default limits: 5 s for a head, 10 s for a body, 60 s idle; time stands still."""
-    with HttpRig(tmp_path, clock=clock) as rig:
-        yield rig
-
-
-@pytest.fixture
-def ticking(tmp_path: Path) -> Iterator[HttpRig]:
-    """The same on the machine's own clock."""
-    with HttpRig(tmp_path) as rig:
-        yield rig
-
-
-@pytest.fixture
-def client(rig: HttpRig) -> Iterator[Client]:
-    """One connection to it."""
-    with rig.connect() as client:
-        yield client
-
 
 # --- leaving ----------------------------------------------------------------------------------
 

@@ -20,13 +20,6 @@ def rig(tmp_path: Path) -> Iterator[HttpRig]:
         yield rig
 
 
-@pytest.fixture
-def client(rig: HttpRig) -> Iterator[Client]:
-    """One connection to it."""
-    with rig.connect() as client:
-        yield client
-
-
 @pytest.mark.parametrize(
     ("target", "expected"),
     [

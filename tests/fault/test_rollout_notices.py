@@ -14,7 +14,6 @@ import rollout_load_kit
 from monitoring_kit import Receiver
 from waiting_kit import until
 
-BOUND_SECONDS = 60.0
 STEPS = [{"weight": 5, "bake": {"min": "1h"}}, {"weight": 100}]
 
 

@@ -1,7 +1,6 @@
 """What a request leaves behind for evidence, until it is counted.
 
-Written by `watch` for every request, counted by `counting` some hundred at a
-time.
+Written by `watch` for every request, counted by `counting` some hundred at a time.
 """
 
 from array import array

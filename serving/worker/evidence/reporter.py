@@ -1,8 +1,7 @@
 """A worker's evidence of rollouts: who is watched, and that control hears of it.
 
-Read `watch` for what a request does, `notes` for what it leaves behind,
-`counting` and `signals` for what becomes of that,
-`sender` for how it travels, and `orphans` for workers that died.
+Read `watch` for what a request does, `notes` for what it leaves behind, `counting` and `signals`
+for what becomes of that, `sender` for how it travels, and `orphans` for workers that died.
 """
 
 import asyncio

@@ -176,4 +176,5 @@ async def test_rows_of_mixed_types_are_taken_apart_as_field_by_field(
         assert quick.values["X"].dtype == slow.values["X"].dtype
         np.testing.assert_array_equal(quick.values["X"], slow.values["X"])
         assert (quick.bits, quick.ages) == (slow.bits, slow.ages)
+        assert quick.oldest == max(max(ages) for ages in slow.ages)
     await cache.close()

@@ -113,7 +113,9 @@ def test_numbers_are_written_as_the_library_writes_them(number: int) -> None:
 
 
 @pytest.mark.parametrize("letters", range(96, 136, 3))
-@pytest.mark.parametrize("value", [0, 127, 128, 2**14, 2**21, 2**35, 2**62, -1, "x", "x" * 30])
+@pytest.mark.parametrize(
+    "value", [0, 127, 128, 2**14, 2**21, 2**28 - 1, 2**28, 2**35, 2**62, -1, "x", "x" * 30]
+)
 def test_a_length_that_takes_a_second_byte_is_written_so(letters: int, value: int | str) -> None:
     """The short ways of writing a parameter end where one byte no longer says how long it is."""
     response = InferResponse("m", "v1", [], "", {"k" * letters: value})
