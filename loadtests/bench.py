@@ -25,7 +25,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,7 +36,7 @@ import msgspec
 import uvloop
 from bench_floor import Floor
 from bench_gateway import Gateway
-from bench_process import cpu_seconds, tree
+from bench_process import cpu_seconds, line, tree
 from bench_report import HEADER, Run, describe, machine, ratios, row
 from bench_workloads import DEMO, PAYLOADS, Workload, build, gateway_directory, open_session
 
@@ -79,16 +78,10 @@ class BadAnswers(Exception):
 
 def _line(process: subprocess.Popen[bytes]) -> bytes:
     """One line of a child's output. A child that says nothing for a minute is killed."""
-    assert process.stdout is not None
-    alarm = threading.Timer(PATIENCE_SECONDS, process.kill)
-    alarm.start()
-    try:
-        line = process.stdout.readline()
-    finally:
-        alarm.cancel()
-    if not line:
+    said = line(process, PATIENCE_SECONDS)
+    if not said:
         sys.exit(f"a process of the benchmark ended early: {process.args!r}")
-    return line
+    return said
 
 
 def measure(
@@ -106,9 +99,8 @@ def measure(
         BadAnswers: An answer was no success or not the expected numbers.
     """
     host, _, port = (server.http if protocol == "http" else server.grpc).rpartition(":")
-    messages = workload.http if protocol == "http" else workload.grpc
-    if name == "floor" and workload.floor:
-        messages = list(workload.floor)
+    asked = workload.ready_made if name == "floor" else workload
+    messages = asked.http if protocol == "http" else asked.grpc
     orders = bench_load.Orders(
         protocol=protocol,
         host=host,

@@ -25,12 +25,14 @@ import uvloop
 
 from serving.protocol._generated import inference_pb2 as pb
 
-__all__ = ["Orders", "Result"]
+__all__ = ["Orders", "Result", "connect", "keep_busy"]
 
 CHECK_EVERY: Final = 16
 """Of this many replies of a connection one is decoded and compared; all must say success."""
 
 TOLERANCE: Final = 1e-5
+CONNECT_SECONDS: Final = 10.0
+GRACE_SECONDS: Final = 10.0
 
 
 class Orders(msgspec.Struct):
@@ -313,30 +315,47 @@ class GrpcConnection(Connection):
         self.answered()
 
 
-async def _run(orders: Orders, wait_for_go: Callable[[], None]) -> Result:
+async def connect(orders: Orders, make: Callable[[int], Connection], count: int) -> list[Any]:
+    """Open so many connections, each made from its number and ready to be sent on.
+
+    Raises:
+        OSError, TimeoutError: The server does not take one.
+    """
     loop = asyncio.get_running_loop()
-    tally = Tally(orders)
-    kind = {"http": HttpConnection, "grpc": GrpcConnection}[orders.protocol]
-    connections = []
-    for number in range(orders.connections):
+    made = []
+    for number in range(count):
         _, connection = await loop.create_connection(
-            lambda number=number: kind(tally, number), orders.host, orders.port
+            lambda number=number: make(number),  # type: ignore[misc]
+            orders.host,
+            orders.port,
         )
-        await asyncio.wait_for(connection.opened, 10)
-        connections.append(connection)
-    print("ready", flush=True)
-    wait_for_go()
+        await asyncio.wait_for(connection.opened, CONNECT_SECONDS)
+        made.append(connection)
+    return made
+
+
+async def keep_busy(tally: Tally, connections: list[Any], seconds: float) -> float:
+    """Keep a request in flight on each for so long; the seconds until the last answer."""
     start = time.perf_counter()
-    tally.stop_at = start + orders.seconds
+    tally.stop_at = start + seconds
     for connection in connections:
         connection.send()
-    # A server that stops answering must not hold the benchmark: ten seconds of grace, then
+    # A server that stops answering must not hold the benchmark: some seconds of grace, then
     # whoever is still waiting counts as failed.
-    everything = [connection.ended for connection in connections]
-    _, unanswered = await asyncio.wait(everything, timeout=orders.seconds + 10)
+    ended = [connection.ended for connection in connections]
+    _, unanswered = await asyncio.wait(ended, timeout=seconds + GRACE_SECONDS)
     for _ in unanswered:
-        tally.fail("no answer within 10 s")
-    seconds = time.perf_counter() - start
+        tally.fail(f"no answer within {GRACE_SECONDS:g} s")
+    return time.perf_counter() - start
+
+
+async def _run(orders: Orders, wait_for_go: Callable[[], None]) -> Result:
+    tally = Tally(orders)
+    kind = {"http": HttpConnection, "grpc": GrpcConnection}[orders.protocol]
+    connections = await connect(orders, lambda number: kind(tally, number), orders.connections)
+    print("ready", flush=True)
+    wait_for_go()
+    seconds = await keep_busy(tally, connections, orders.seconds)
     percentiles = np.percentile(tally.latencies or [float("nan")], (50, 99)) * 1e6
     p50, p99 = percentiles.tolist()
     return Result(

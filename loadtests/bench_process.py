@@ -1,15 +1,19 @@
-"""CPU time and memory of a process and everything it started, from /proc (proc_pid_stat(5))."""
+"""A process and everything it started: CPU time and memory from /proc, what it says, its end.
+
+For /proc see proc_pid_stat(5).
+"""
 
 import os
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from serving.engine.report import process_started
 
-__all__ = ["cpu_seconds", "end", "proportional_bytes", "resident_bytes", "tree"]
+__all__ = ["cpu_seconds", "end", "line", "proportional_bytes", "resident_bytes", "tree"]
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
@@ -59,8 +63,8 @@ def proportional_bytes(pid: int) -> int:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     except OSError:
         return 0
-    line = next((line for line in text.splitlines() if line.startswith("Pss:")), "Pss: 0 kB")
-    return int(line.split()[1]) * 1024
+    pss = next((one for one in text.splitlines() if one.startswith("Pss:")), "Pss: 0 kB")
+    return int(pss.split()[1]) * 1024
 
 
 def resident_bytes(pid: int) -> int:
@@ -69,8 +73,19 @@ def resident_bytes(pid: int) -> int:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return 0
-    line = next((line for line in status.splitlines() if line.startswith("VmRSS:")), "VmRSS: 0 kB")
-    return int(line.split()[1]) * 1024
+    rss = next((one for one in status.splitlines() if one.startswith("VmRSS:")), "VmRSS: 0 kB")
+    return int(rss.split()[1]) * 1024
+
+
+def line(process: "subprocess.Popen[bytes]", patience_seconds: float) -> bytes:
+    """The next line of a child's output; empty if it ended. One silent for so long is killed."""
+    assert process.stdout is not None
+    alarm = threading.Timer(patience_seconds, process.kill)
+    alarm.start()
+    try:
+        return process.stdout.readline()
+    finally:
+        alarm.cancel()
 
 
 def end(process: "subprocess.Popen[bytes]", patience_seconds: float) -> list[int]:

@@ -110,7 +110,7 @@ def _answers(address: str, workload: Workload) -> bool:
 
 
 @contextmanager
-def answering(
+def _running(
     command: list[Any], log: Path, address: Callable[[], str | None], workload: Workload
 ) -> Iterator[tuple[int, str]]:
     """A server that has answered once: its pid and `host:port`. Ended at the end, and looked after.
@@ -153,7 +153,7 @@ def _sluice(engine: str, workload: Workload, folder: Path) -> Iterator[Server]:
         report = read_report(data / "run" / "engine.json")
         return None if report is None else report.addresses.http
 
-    with answering(command, folder / f"{engine}.log", address, workload) as (pid, where):
+    with _running(command, folder / f"{engine}.log", address, workload) as (pid, where):
         report = read_report(data / "run" / "engine.json")
         assert report is not None
         named = {one.pid: one.name for one in report.processes if one.pid}
@@ -161,14 +161,14 @@ def _sluice(engine: str, workload: Workload, folder: Path) -> Iterator[Server]:
 
 
 @contextmanager
-def ray_serve(kind: str, workload: Workload, folder: Path) -> Iterator[Server]:
+def _serve(kind: str, workload: Workload, folder: Path) -> Iterator[Server]:
     """Ray Serve with one of the peer's applications."""
     [port] = ray_serve_peer.free_ports(1)
     script = [sys.executable, ray_serve_peer.__file__]
     command = [*script, kind, "--port", port, "--model", workload.artifact]
-    asked = workload._replace(http=list(workload.floor)) if workload.floor else workload
+    asked = workload.ready_made
     where = f"127.0.0.1:{port}"
-    with answering(command, folder / f"{kind}.log", lambda: where, asked) as (pid, _):
+    with _running(command, folder / f"{kind}.log", lambda: where, asked) as (pid, _):
         yield Server(kind, pid, where, {}, asked)
 
 
@@ -232,11 +232,18 @@ def _measured(server: Server, connections: int, seconds: float) -> Run:
     )
 
 
-def insist_on_haproxy(run: Run) -> None:
-    """Raise if Serve was not at its best: HAProxy falls back to Python without the replica."""
-    used = run.by_process_us
-    if "haproxy" not in used or used.get("proxy", 0.0) > FALLBACK_SHARE * run.cpu_us:
-        raise BadAnswers(f"{run.server} did not answer through HAProxy alone: {used}")
+def insist_on_haproxy(server: str, used: dict[str, float]) -> None:
+    """Raise if Serve was not at its best: HAProxy falls back to Python without the replica.
+
+    Args:
+        server: its name.
+        used: CPU time by what a process does.
+
+    Raises:
+        BadAnswers: More than a trifle of it is the Python proxy's.
+    """
+    if "haproxy" not in used or used.get("proxy", 0.0) > FALLBACK_SHARE * sum(used.values()):
+        raise BadAnswers(f"{server} did not answer through HAProxy alone: {used}")
 
 
 def compare(options: argparse.Namespace, say: Callable[[str], None]) -> list[list[Measured]]:
@@ -250,7 +257,7 @@ def compare(options: argparse.Namespace, say: Callable[[str], None]) -> list[lis
         workload = build(options.payload, folder)
         servers = [
             *(stack.enter_context(_sluice(one, workload, folder)) for one in ("local", "ray")),
-            *(stack.enter_context(ray_serve(one, workload, folder)) for one in options.peers),
+            *(stack.enter_context(_serve(one, workload, folder)) for one in options.peers),
         ]
         for server in servers:  # caches, branch predictors, lazy imports
             _measured(server, options.connections, 1)
@@ -264,7 +271,7 @@ def compare(options: argparse.Namespace, say: Callable[[str], None]) -> list[lis
             for server in servers if number % 2 else servers[::-1]:
                 run = _measured(server, options.connections, options.seconds)
                 if server.name in ("best", "guide"):
-                    insist_on_haproxy(run)
+                    insist_on_haproxy(server.name, run.by_process_us)
                 rounds[-1].append(_net(run, idle[server.name]))
                 say(_row(number, rounds[-1][-1]))
         return rounds

@@ -74,6 +74,11 @@ class Workload(NamedTuple):
     floor: tuple[bytes, ...] = ()
     near_cache: str | None = None
 
+    @property
+    def ready_made(self) -> "Workload":
+        """The same for a server without a store: rows are sent where keys would be."""
+        return self._replace(http=list(self.floor)) if self.floor else self
+
 
 def open_session(artifact: Path) -> onnxruntime.InferenceSession:
     """One thread, sequential, as the gateway runs it."""

@@ -10,8 +10,8 @@
 Every server serves the same file (100 trees, 30 columns) with one worker and one ONNX Runtime
 thread, and is asked the same row. In a round each is started on its own, asked, and ended, so that
 none has another's threads beside it; rounds follow each other, A B C … A B C …. Right before a
-server the floor is measured again (the least a Python server can do, loadtests/bench.py), and the
-ratio is to that.
+server the floor is measured again (the least a Python server can do, loadtests/bench_floor.py), and
+the ratio is to that.
 
 Measured for each row: CPU µs per request of the whole process tree in closed loop, without what the
 tree uses when idle; the median at one connection; p50 and p99 in open loop at fixed rates, counted
@@ -40,7 +40,7 @@ import compare_page
 import msgspec
 from bench import BadAnswers
 from bench_ray_serve import insist_on_haproxy
-from bench_report import Run, machine
+from bench_report import machine
 from bench_workloads import Workload, build
 from compare_figures import Report, RowReport, Sample, Settings, failed
 from compare_measure import floor_cpu_us, idle_cores, measure
@@ -132,10 +132,8 @@ class Comparison:
         self, number: int, server: Server, workload: Workload, floor: Started, folder: Path
     ) -> None:
         """Start a server, measure its rows, end it. What goes wrong with it is noted."""
-        asked = workload._replace(http=list(workload.floor)) if (
-            server.group == "floor" and workload.floor) else workload  # fmt: skip
         try:
-            with server.start(asked, folder) as started:
+            with server.start(workload, folder) as started:
                 time.sleep(SETTLE_SECONDS)
                 idle = idle_cores(started)
                 floor_us = floor_cpu_us(floor, workload, self._settings)
@@ -145,7 +143,7 @@ class Comparison:
                         continue
                     try:
                         sample = measure(
-                            number, row, started, asked, self._settings,
+                            number, row, started, workload, self._settings,
                             floor_us=floor_us, idle=idle,
                         )  # fmt: skip
                         _check(row, sample)
@@ -166,8 +164,7 @@ def _as_trouble(words: str) -> str:
 def _check(row: Row, sample: Sample) -> None:
     """Raise BadAnswers if Ray Serve's best mode was not at its best."""
     if row.name == "ray-best":
-        used = sample.parts_us
-        insist_on_haproxy(Run(row.name, "http", 1, sample.cpu_us, used, 1.0, 1.0, 1.0))
+        insist_on_haproxy(row.name, sample.parts_us)
 
 
 def _progress(row: Row, sample: Sample) -> str:

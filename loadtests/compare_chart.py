@@ -1,10 +1,11 @@
 """CPU per request as a drawing: one bar a row, logarithmic, no script and nothing loaded. Pure."""
 
 import math
-from html import escape
 from typing import Final
 
 from compare_figures import Report, over_floor
+
+from serving.report.svg import Scale, element, escaped, figure
 
 __all__ = ["chart"]
 
@@ -24,33 +25,33 @@ def chart(report: Report) -> str:
     rows = [(row, over_floor(row)) for row in report.rows if row.samples]
     rows.sort(key=lambda one: one[1].median)
     most = max([2.0, *(found.most for _, found in rows)])
+    scale = Scale(0.0, math.log(most), LABEL, LABEL + WIDTH)
 
     def x(ratio: float) -> float:
-        return LABEL + WIDTH * max(math.log(max(ratio, 1.0)) / math.log(most), 0.004)
+        return max(scale(math.log(max(ratio, 1.0))), LABEL + 2.0)
 
-    height = TOP + ROW * len(rows) + 24
+    width, height = LABEL + WIDTH + 90, TOP + ROW * len(rows) + 24
     title = f"CPU per request, times the floor's ({report.about['date']})"
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{LABEL + WIDTH + 90}" height="{height}">',
-        '<g font-family="sans-serif" font-size="12" fill="#444">',
-        '<rect width="100%" height="100%" fill="#fff"/>',
-        f'<text x="8" y="18" font-size="14">{escape(title)}</text>',
+        element("rect", width="100%", height="100%", fill="#fff"),
+        element("text", escaped(title), x=8, y=18, font_size=14),
     ]
     for tick in _ticks(most):
-        at = f"{x(tick):.1f}"
-        parts.append(f'<path d="M{at} {TOP - 4}V{height - 18}" stroke="#ddd"/>')
-        parts.append(f'<text x="{at}" y="{height - 6}" text-anchor="middle">{tick:g}</text>')
+        down = f"M{x(tick):.1f} {TOP - 4}V{height - 18}"
+        parts.append(element("path", d=down, stroke="#ddd"))
+        parts.append(element("text", f"{tick:g}", x=x(tick), y=height - 6, text_anchor="middle"))
     for place, (row, found) in enumerate(rows):
         y = TOP + ROW * place
         color = COLORS.get(row.group, OTHER)
-        end = x(found.median)
+        least, end, last = x(found.least), x(found.median), x(found.most)
         parts += [
-            f'<text x="{LABEL - 8}" y="{y + 13}" text-anchor="end">{escape(row.title)}</text>',
-            f'<rect x="{LABEL}" y="{y + 3}" width="{end - LABEL:.1f}" height="13" fill="{color}"/>',
-            f'<path d="M{x(found.least):.1f} {y + 9.5}H{x(found.most):.1f}" stroke="#222"/>',
-            f'<text x="{max(end, x(found.most)) + 6:.1f}" y="{y + 13}">{found.median:,.2f}</text>',
+            element("text", escaped(row.title), x=LABEL - 8, y=y + 13, text_anchor="end"),
+            element("rect", x=LABEL, y=y + 3, width=end - LABEL, height=13, fill=color),
+            element("path", d=f"M{least:.1f} {y + 9.5}H{last:.1f}", stroke="#222"),
+            element("text", f"{found.median:,.2f}", x=last + 6, y=y + 13),
         ]
-    return "\n".join([*parts, "</g>", "</svg>"]) + "\n"
+    group = element("g", *parts, font_family="sans-serif", font_size=12, fill="#444")
+    return figure(width, height, title, group) + "\n"
 
 
 def _ticks(most: float) -> list[float]:

@@ -146,13 +146,14 @@ class Verdict(msgspec.Struct):
 
 
 def _by_round(
-    row: RowReport, floor: RowReport, figure: Callable[[Sample], float | None]
+    row: RowReport, other: RowReport, figure: Callable[[Sample], float | None]
 ) -> Spread | None:
-    floors = {sample.round: figure(sample) for sample in floor.samples}
+    """A figure of one row over that of another in the same round; None if no round has both."""
+    others = {sample.round: figure(sample) for sample in other.samples}
     found = [
         own / under
         for sample in row.samples
-        if (own := figure(sample)) and (under := floors.get(sample.round))
+        if (own := figure(sample)) and (under := others.get(sample.round))
     ]
     return spread(found) if found else None
 
@@ -211,7 +212,4 @@ def _against(report: Report, left_out: Sequence[str]) -> Verdict:
         return Verdict(f"{FULLEST}, over the cheapest {kind}'s with neither", 1.0, None)
     cheapest = min(peers, key=lambda row: over_floor(row).median)
     words = f"{FULLEST}, over the cheapest {kind}'s with neither ({cheapest.title})"
-    by_round = {sample.round: sample.cpu_us for sample in cheapest.samples}
-    shared = [sample for sample in full.samples if sample.round in by_round]
-    ratios = [one.cpu_us / by_round[one.round] for one in shared]
-    return Verdict(words, 1.0, spread(ratios) if ratios else None)
+    return Verdict(words, 1.0, _by_round(full, cheapest, lambda sample: sample.cpu_us))

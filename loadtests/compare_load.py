@@ -12,7 +12,6 @@ loadtest`. Every answer must say success, and of every connection the first and 
 is decoded and compared with what the model says.
 """
 
-import asyncio
 import gc
 import sys
 import time
@@ -24,7 +23,7 @@ import msgspec
 import numpy as np
 import orjson
 import uvloop
-from bench_load import Connection, GrpcConnection, HttpConnection, Tally
+from bench_load import Connection, GrpcConnection, HttpConnection, Tally, connect, keep_busy
 
 from serving.loadtest.arrivals import Piece, arrivals
 from serving.loadtest.generator import Generator
@@ -37,7 +36,6 @@ OPEN_CONNECTIONS: Final = 64
 """Enough that a request finds one free: those that wait for an answer are far fewer."""
 
 TIMEOUT_SECONDS: Final = 10.0
-GRACE_SECONDS: Final = 10.0
 SEED: Final = 7
 
 
@@ -115,34 +113,10 @@ CLOSED: Final[dict[str, type[Connection]]] = {
 async def closed(orders: Orders, phase: Phase) -> Result:
     """Keep `phase.connections` requests in flight for `phase.seconds`."""
     tally = Tally(orders)
-    connections = await _connect(CLOSED[orders.protocol], tally, orders, phase.connections)
-    start = time.perf_counter()
-    tally.stop_at = start + phase.seconds
-    for connection in connections:
-        connection.send()
-    # A server that stops answering must not hold the comparison.
-    ended = [connection.ended for connection in connections]
-    _, unanswered = await asyncio.wait(ended, timeout=phase.seconds + GRACE_SECONDS)
-    for _ in unanswered:
-        tally.fail(f"no answer within {GRACE_SECONDS:g} s")
-    return _result(tally, np.array(tally.latencies), time.perf_counter() - start)
-
-
-async def _connect(
-    kind: type[Any], tally: Tally, orders: Orders, count: int, *more: Any
-) -> list[Any]:
-    """Open connections, each ready to be sent on. Raises OSError, TimeoutError."""
-    loop = asyncio.get_running_loop()
-    made = []
-    for number in range(count):
-        _, connection = await loop.create_connection(
-            lambda number=number: kind(*more, tally, number),  # type: ignore[misc]
-            orders.host,
-            orders.port,
-        )
-        await asyncio.wait_for(connection.opened, TIMEOUT_SECONDS)
-        made.append(connection)
-    return made
+    kind = CLOSED[orders.protocol]
+    connections = await connect(orders, lambda number: kind(tally, number), phase.connections)
+    seconds = await keep_busy(tally, connections, phase.seconds)
+    return _result(tally, np.array(tally.latencies), seconds)
 
 
 def _result(tally: Tally, latencies: Any, seconds: float, late: float = 0.0) -> Result:
@@ -170,7 +144,9 @@ class OpenClient:
     async def open(self) -> None:
         """Connect."""
         kind = OPEN[self._orders.protocol]
-        self._all = await _connect(kind, self._tally, self._orders, OPEN_CONNECTIONS, self)
+        self._all = await connect(
+            self._orders, lambda number: kind(self, self._tally, number), OPEN_CONNECTIONS
+        )
         self._idle.extend(self._all)
 
     def free(self) -> bool:

@@ -3,7 +3,6 @@
 import base64
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,8 +11,8 @@ from typing import Final
 import compare_load
 import msgspec
 import orjson
-from bench import BadAnswers
-from bench_process import cpu_seconds, proportional_bytes, resident_bytes, tree
+from bench import PATIENCE_SECONDS, BadAnswers
+from bench_process import cpu_seconds, line, proportional_bytes, resident_bytes, tree
 from bench_workloads import Workload
 from compare_figures import AtRate, Sample, Settings
 from compare_load import Orders, Phase, Result
@@ -33,7 +32,6 @@ __all__ = [
 
 WARM_SECONDS: Final = 0.5
 QUIET_SECONDS: Final = 1.0
-PATIENCE_SECONDS: Final = 60.0
 SPARE: Final = 0.7
 """A rate is asked for only below this part of what closed loop reached: above it a queue grows,
 and its length is all that would be measured."""
@@ -93,21 +91,15 @@ def generator(asked: Orders) -> Iterator[Run]:
         [sys.executable, compare_load.__file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
 
-        def line() -> bytes:
-            assert process.stdout is not None
-            alarm = threading.Timer(PATIENCE_SECONDS, process.kill)
-            alarm.start()
-            try:
-                said = process.stdout.readline()
-            finally:
-                alarm.cancel()
+        def answer() -> bytes:
+            said = line(process, PATIENCE_SECONDS)
             if not said:
                 raise BadAnswers("the load generator ended early")
             return said
 
         def run(phase: Phase) -> Result:
             tell(phase)
-            result = msgspec.json.decode(line(), type=Result)
+            result = msgspec.json.decode(answer(), type=Result)
             if result.failed or not result.checked:
                 raise BadAnswers(f"{result.failed} bad answers: {result.problem or 'none at all'}")
             return result
@@ -119,7 +111,7 @@ def generator(asked: Orders) -> Iterator[Run]:
 
         try:
             tell(asked)
-            line()
+            answer()
             yield run
         finally:
             process.kill()
@@ -128,8 +120,15 @@ def generator(asked: Orders) -> Iterator[Run]:
 # --- CPU ---------------------------------------------------------------------------------------
 
 
-def _used(before: dict[int, float], after: dict[int, float]) -> dict[int, float]:
-    return {pid: after[pid] - before[pid] for pid in after.keys() & before.keys()}
+def _used(
+    names: dict[int, str], before: dict[int, float], after: dict[int, float]
+) -> dict[str, float]:
+    """CPU seconds between two readings by what a process does; of those that are in both."""
+    found: dict[str, float] = {}
+    for pid in after.keys() & before.keys():
+        name = names.get(pid, "server")
+        found[name] = found.get(name, 0.0) + after[pid] - before[pid]
+    return found
 
 
 def idle_cores(started: Started, seconds: float = QUIET_SECONDS) -> dict[str, float]:
@@ -138,11 +137,8 @@ def idle_cores(started: Started, seconds: float = QUIET_SECONDS) -> dict[str, fl
     before, start = cpu_seconds(pids), time.monotonic()
     time.sleep(seconds)
     passed = time.monotonic() - start
-    found: dict[str, float] = {}
-    for pid, used in _used(before, cpu_seconds(pids)).items():
-        name = names.get(pid, "server")
-        found[name] = found.get(name, 0.0) + used / passed
-    return found
+    used = _used(names, before, cpu_seconds(pids))
+    return {name: own / passed for name, own in used.items()}
 
 
 def net_us(
@@ -166,17 +162,13 @@ def _closed(
     names, pids = started.names(), tree(started.pid)
     before = cpu_seconds(pids)
     result = run(phase)
-    used: dict[str, float] = {}
-    for pid, seconds in _used(before, cpu_seconds(pids)).items():
-        name = names.get(pid, "server")
-        used[name] = used.get(name, 0.0) + seconds
+    used = _used(names, before, cpu_seconds(pids))
     return result, net_us(used, idle, seconds=result.seconds, requests=result.requests)
 
 
 def floor_cpu_us(floor: Started, workload: Workload, settings: Settings) -> float:
     """CPU per request of the floor, now: asked for the same, or for rows made ready."""
-    asked = workload._replace(http=list(workload.floor)) if workload.floor else workload
-    with generator(orders("http", floor, asked)) as run:
+    with generator(orders("http", floor, workload.ready_made)) as run:
         run(Phase(WARM_SECONDS / 2, settings.connections))
         phase = Phase(settings.seconds, settings.connections)
         return sum(_closed(floor, run, phase, {})[1].values())

@@ -22,11 +22,10 @@ import numpy as np
 import orjson
 import ray_serve_peer
 import uvicorn_peer
-import yaml
 from bench_load import TOLERANCE
 from bench_process import end
 from bench_ray_serve import process_names
-from bench_workloads import PAYLOADS, Workload, gateway_directory
+from bench_workloads import Workload, gateway_directory
 from peers.catalogue import PEERS, Peer, installed, python, version_of
 
 from serving import lifeline
@@ -51,7 +50,7 @@ WRONG_SECONDS: Final = 20.0
 SILENT: Final = "no answer"
 WRONG: Final = "WRONG"
 
-FEATURES: Final = "join3" if "join3" in PAYLOADS else "join"
+FEATURES: Final = "join3"
 LOOK_SECONDS: Final = 0.005
 
 
@@ -204,16 +203,15 @@ def _nameless() -> dict[int, str]:
 
 @contextmanager
 def start_floor(workload: Workload, folder: Path) -> Iterator[Started]:
-    """The server of bench.py. Asked by `floor` messages where a workload has some."""
+    """The server of bench_floor.py, asked for rows made ready where a workload has some."""
     log = folder / f"floor-{workload.name}.log"
-    asked = workload._replace(http=list(workload.floor)) if workload.floor else workload
 
     def address() -> str | None:
         said = log.read_text()
         return f"127.0.0.1:{said.strip()}" if said.endswith("\n") else None
 
     command = [sys.executable, bench.__file__, "--serve-floor", workload.artifact]
-    with running(command, log, address, asked) as (pid, where, seconds):
+    with running(command, log, address, workload.ready_made) as (pid, where, seconds):
         yield Started(pid, where, "", seconds, _nameless)
 
 
@@ -222,10 +220,7 @@ def _sluice(workload: Workload, folder: Path, *, record: bool) -> Iterator[Start
     """`sluice up` with the local engine and one worker, on an empty data directory."""
     name = f"sluice-{workload.name}-{record}"
     shutil.rmtree(folder / name, ignore_errors=True)
-    directory = gateway_directory(workload, folder / name / "configuration")
-    if record:
-        gateway = yaml.safe_load((directory / "gateway.yaml").read_text())
-        (directory / "gateway.yaml").write_text(yaml.safe_dump({**gateway, "log": {}}))
+    directory = gateway_directory(workload, folder / name / "configuration", record=record)
     data = folder / name / "data"
     sluice = shutil.which("sluice", path=str(Path(sys.executable).parent)) or "sluice"
     command = [sluice, "up", directory, "--data", data, "--engine", "local", "--workers", 1]

@@ -39,9 +39,10 @@ from bench import BadAnswers, measure
 from bench_gateway import Gateway
 from bench_report import describe, machine
 from bench_workloads import Workload
+from compare_servers import DidNotStart, Started
 from overload_points import Server, offered, point, recovery, spike
 from overload_report import Found, lines, page, picture, summary
-from overload_servers import SERVERS, Running, slow_workload
+from overload_servers import SERVERS, slow_workload
 
 from serving.config.units import Seconds
 from serving.loadtest.results import Result
@@ -68,9 +69,15 @@ class Bench:
     """One server under one workload."""
 
     def __init__(
-        self, server: Running, workload: Workload, folder: Path, options: argparse.Namespace
+        self,
+        name: str,
+        started: Started,
+        workload: Workload,
+        folder: Path,
+        options: argparse.Namespace,
     ) -> None:
-        self._server = server
+        self._name = name
+        self._started = started
         self._workload = workload
         self._folder = folder
         self._options = options
@@ -81,20 +88,20 @@ class Bench:
             "seed": options.seed,
         }
         self._bodies = [f"body-{number}.json" for number in range(len(workload.http))]
-        for name, body in zip(self._bodies, workload.http, strict=True):
-            (folder / name).write_bytes(body)
+        for file, body in zip(self._bodies, workload.http, strict=True):
+            (folder / file).write_bytes(body)
 
     def all(self, say: Any) -> Server:
         """Every load, the spike."""
-        server, model = self._server, self._workload.model
-        say(f"\n{server.name}")
-        found = Server(name=server.name, points=[])
+        address, model = self._started.http, self._workload.model
+        say(f"\n{self._name}")
+        found = Server(name=self._name, points=[])
         self._capacity()  # caches, lazy imports
         self._first = 0.0
         before = self._capacity()
         for factor in self._options.factors:
             scenario = offered(
-                server.address,
+                address,
                 model,
                 self._bodies,
                 rate=factor * before,
@@ -107,7 +114,7 @@ class Bench:
             say("\n".join(lines(found)[-1 if len(found.points) > 1 else 0 :]))
             before = after
         scenario = spike(
-            server.address,
+            address,
             model,
             self._bodies,
             capacity=before,
@@ -131,14 +138,13 @@ class Bench:
         A server still works on what its clients have given up. So it has twenty seconds to come
         back to nearly what it could do at first; then what it can do counts.
         """
-        server = self._server
         give_up = time.monotonic() + QUIET_SECONDS
         while True:
             start = time.monotonic()
             try:
                 found = measure(
-                    server.name,
-                    Gateway(server.pid, server.address, "", {}),
+                    self._name,
+                    Gateway(self._started.pid, self._started.http, "", {}),
                     "http",
                     self._workload,
                     connections=CAPACITY_CONNECTIONS,
@@ -146,7 +152,7 @@ class Bench:
                 ).requests_per_second
             except BadAnswers as error:
                 if start > give_up:
-                    sys.exit(f"{server.name} has not come to itself: {error}")
+                    sys.exit(f"{self._name} has not come to itself: {error}")
             else:
                 self._first = self._first or found
                 if found >= NEARLY * self._first or start > give_up:
@@ -161,8 +167,8 @@ def _measured(options: argparse.Namespace, say: Any) -> Found:
         for server in options.server:
             folder = Path(name) / server
             folder.mkdir()
-            with SERVERS[server](workload, folder) as running:
-                found.servers.append(Bench(running, workload, folder, options).all(say))
+            with SERVERS[server](workload, folder) as started:
+                found.servers.append(Bench(server, started, workload, folder, options).all(say))
             for text in summary(found.servers[-1]):
                 say(text)
     return found
@@ -211,7 +217,7 @@ def main() -> None:
         print(describe(machine()), flush=True)
         try:
             found = _measured(options, lambda text: print(text, flush=True))
-        except BadAnswers as error:
+        except (BadAnswers, DidNotStart) as error:
             sys.exit(str(error))
         if options.save:
             if options.save.exists():

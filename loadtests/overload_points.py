@@ -10,7 +10,7 @@ from serving.loadtest.histogram import Histogram
 from serving.loadtest.results import Counts, Result
 from serving.loadtest.scenario import Phase, RequestKind, Scenario
 
-__all__ = ["Point", "Recovery", "Server", "offered", "point", "recovery", "spike"]
+__all__ = ["AFTER_SECONDS", "Point", "Recovery", "Server", "offered", "point", "recovery", "spike"]
 
 SETTLE_SECONDS: Final = 1.0
 """At the start of each run, not counted: queues fill and estimates are learned."""

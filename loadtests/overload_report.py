@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 from bench_report import describe
-from overload_points import Point, Recovery, Server
+from overload_points import AFTER_SECONDS, Point, Recovery, Server
 
 from serving.report.svg import Scale, element, escaped, figure, path
 
@@ -93,7 +93,7 @@ def summary(server: Server) -> list[str]:
 
 def _spike(one: Recovery) -> str:
     back = (
-        "not back within 8 s of its end"
+        f"not back within {AFTER_SECONDS:g} s of its end"
         if one.seconds is None
         else "back at once"
         if one.seconds == 0
@@ -117,16 +117,19 @@ def page(text: str, found: Found) -> str:
 
 
 def _markdown(found: Found) -> list[str]:
+    most = f"{max(one.factor for server in found.servers for one in server.points):g}x"
+    head = ("server", "capacity/s", "peak", f"at {most}", "of peak", f"refused p99 at {most}",
+            "after a spike")  # fmt: skip
     parts = [
         "",
         *describe(found.about).splitlines(),
         f"A run takes {found.run_ms:g} ms, a request has {found.deadline_ms:g} ms.",
         "",
-        "| server | capacity/s | peak | at 4x | of peak | refused p99 at 4x | after a spike |",
+        f"| {' | '.join(head)} |",
         "|---|--:|--:|--:|--:|--:|---|",
     ]
     for server in found.servers:
-        last = server.points[-1]
+        last = max(server.points, key=lambda one: one.factor)
         parts.append(
             f"| {server.name} | {last.capacity:.0f} | {server.peak:.0%} | {last.share:.0%} "
             f"| {last.share / server.peak:.0%} | {_words(last)} "

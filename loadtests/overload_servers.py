@@ -5,36 +5,23 @@ is short on two cores. That a run takes one row is on purpose: a model that take
 more the more is asked of it, and then neither "capacity" nor "four times of it" is a number.
 """
 
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final
 
+import compare_servers
 import numpy as np
 import onnx
 import orjson
-from bench_gateway import running
-from bench_ray_serve import answering, ray_serve
-from bench_workloads import Workload, gateway_directory, open_session
+from bench_workloads import Workload, open_session
 from onnx import TensorProto, helper
-from ray_serve_peer import free_ports
 
-__all__ = ["SERVERS", "Running", "slow_workload"]
+__all__ = ["SERVERS", "slow_workload"]
 
 COLUMNS: Final = 30
 WIDTH: Final = 64
 _TRIAL_LAYERS: Final = 200
 _TRIALS: Final = 50
-
-
-class Running(NamedTuple):
-    """A server that answers: `host:port`, the pid at the root of its tree, its name."""
-
-    name: str
-    address: str
-    pid: int
 
 
 def _layers(count: int) -> bytes:
@@ -101,38 +88,8 @@ def slow_workload(folder: Path, seconds: float) -> Workload:
     return Workload("layers", "bench", artifact, bodies, [], answers)
 
 
-@contextmanager
-def _sluice(workload: Workload, folder: Path) -> Iterator[Running]:
-    """`sluice up` with one worker: whole pipeline, metrics, records in memory."""
-    directory = gateway_directory(workload, folder / "gateway")
-    with running(directory, folder / "data", model=workload.model, body=workload.http[0]) as one:
-        yield Running("sluice", one.http, one.pid)
-
-
-@contextmanager
-def _uvicorn(workload: Workload, folder: Path) -> Iterator[Running]:
-    """A bare ASGI application."""
-    [port] = free_ports(1)
-    script = Path(__file__).with_name("uvicorn_peer.py")
-    command = [sys.executable, script, "--port", port, "--model", workload.artifact]
-    where = f"127.0.0.1:{port}"
-    with answering(command, folder / "uvicorn.log", lambda: where, workload) as (pid, _):
-        yield Running("uvicorn", where, pid)
-
-
-def _ray(kind: str) -> Callable[[Workload, Path], Any]:
-    @contextmanager
-    def start(workload: Workload, folder: Path) -> Iterator[Running]:
-        with ray_serve(kind, workload, folder) as one:
-            yield Running(f"ray-{kind}", one.address, one.pid)
-
-    return start
-
-
-SERVERS: Final[dict[str, Callable[[Workload, Path], Any]]] = {
-    "sluice": _sluice,
-    "uvicorn": _uvicorn,
-    "ray-best": _ray("best"),
-    "ray-default": _ray("default"),
+_LAUNCHES: Final = {one.name: one.start for one in compare_servers.SERVERS}
+SERVERS: Final = {
+    name: _LAUNCHES[name] for name in ("sluice", "uvicorn", "ray-best", "ray-default")
 }
 """By name: starts one, and ends it when the `with` block does."""

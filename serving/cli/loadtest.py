@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["loadtest"]
 
-_UNSEEN: Final = ("the options",)
+_OPTIONS: Final = "the options"
+"""What problems call the text that options stand for, which nobody has seen."""
+
 _FILE = click.Path(path_type=Path, dir_okay=False, writable=True)
 
 
@@ -98,7 +100,7 @@ def loadtest(
         if target is None:
             target, where = here(where)
         text = quick_text(wanted, where, target=target, seconds=seconds, rate=rate)
-        asked = _judged(lambda reading: reading.scenario_of(text, "the options", Path()))
+        asked = _judged(lambda reading: reading.scenario_of(text, _OPTIONS, Path()))
         if wanted.printed:
             click.echo(text, nl=False)
             return ExitCode.OK
@@ -158,8 +160,7 @@ def _judged(read: "Callable[[Any], Scenario]") -> "Scenario":
         return read(reading)
     except (InvalidConfig, InvalidTarget) as error:
         for problem in getattr(error, "problems", ()):
-            # The text that options stand for has been seen by nobody.
-            seen = msgspec.structs.replace(problem, line=0) if problem.file in _UNSEEN else problem
+            seen = msgspec.structs.replace(problem, line=0) if problem.file == _OPTIONS else problem
             click.echo(str(seen), err=True)
         several = bool(getattr(error, "problems", ()))
         words = "the scenario has mistakes; nothing was sent" if several else error.message

@@ -128,8 +128,11 @@ def _entity(wanted: Wanted, where: Where, target: str) -> "dict[str, Keys]":
     found: dict[str, Keys] = {}
     for text in wanted.entity:
         name, equals, span = text.partition("=")
+        if not equals or not name:
+            hint = "expected NAME=FIRST..LAST, such as person_id=1..1000"
+            raise click.UsageError(f"--entity {text}: {hint}")
         try:
-            found[name] = keys_of(span if equals and name else text)
+            found[name] = keys_of(span)
         except ValueError as error:
             raise click.UsageError(f"--entity {text}: {error}") from error
     if found:

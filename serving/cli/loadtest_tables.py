@@ -120,10 +120,8 @@ def _against(against: "Against") -> Iterator["RenderableType"]:
         )
         place = one.place
     yield table
-    reasons = {one.place: one.reason for one in against.figures if one.figure == "throughput"}
-    for place, reason in reasons.items():
-        if reason:
-            yield Text(f"{place} cannot be compared: {reason}", style="yellow")
+    for place, reason in against.incomparable.items():
+        yield Text(f"{place} cannot be compared: {reason}", style="yellow")
     for difference in against.differences:
         yield Text(f"the runs differ in {difference}", style="dim")
 

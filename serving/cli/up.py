@@ -12,7 +12,8 @@ import msgspec
 
 from serving.cli.duration import read_duration
 from serving.cli.output import Output, output_options
-from serving.config.schema import EngineConfig, GatewayConfig, Listener
+from serving.config.addresses import listener_parts
+from serving.config.schema import EngineConfig, GatewayConfig
 
 if TYPE_CHECKING:
     from serving.engine.log_lines import LineSink
@@ -161,9 +162,9 @@ def _options(
         configuration=directory,
         data=data if data is not None else directory / ".sluice",
         workers=_always_running(engine),
-        http=_address(listen.http),
-        grpc=_address(listen.grpc),
-        admin=_address(listen.admin),
+        http=listener_parts(listen.http)[0],
+        grpc=listener_parts(listen.grpc)[0],
+        admin=listener_parts(listen.admin)[0],
         store=gateway.store,
         insecure_bind=insecure,
         drain_seconds=gateway.limits.drain_timeout + _DRAIN_GRACE_SECONDS,
@@ -193,10 +194,6 @@ def _build(
     from serving.engine.local import LocalEngine
 
     return LocalEngine(options, lines=lines, programs=programs, on_change=changed)
-
-
-def _address(listener: str | Listener) -> str:
-    return listener.address if isinstance(listener, Listener) else listener
 
 
 def _always_running(engine: EngineConfig) -> int:

@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from serving.cli.example_request import EXAMPLE_FILE, body_from_snapshot, curl_line
 from serving.cli.output import Output
-from serving.config.schema import GatewayConfig, Listener, TlsConfig
+from serving.config.addresses import listener_parts, parse_address
+from serving.config.schema import GatewayConfig, Listener
+from serving.engine.ports import reachable, written
 
 if TYPE_CHECKING:
     from serving.engine.stages import Engine
@@ -51,7 +54,7 @@ def announce(
     workers = f"{options.workers} worker{'s' if options.workers != 1 else ''}"
     output.say(f"\nSluice is up: {workers}, {seconds:.1f} s\n")
     output.say(f"  HTTP   {_url(addresses.http, listen.http)}")
-    output.say(f"  gRPC   {addresses.grpc}{'' if _tls(listen.grpc) is None else ' (TLS)'}")
+    output.say(f"  gRPC   {addresses.grpc}{' (TLS)' if listener_parts(listen.grpc)[1] else ''}")
     output.say(f"  admin  {_url(addresses.admin, listen.admin)}")
     output.say(f"         verbs that change something need the token in {token_file}")
     if models and (line := _example(engine, gateway, models[0])):
@@ -60,21 +63,11 @@ def announce(
 
 
 def _url(address: str, listener: str | Listener) -> str:
-    from serving.config.addresses import parse_address
-    from serving.engine.ports import reachable, written
-
-    scheme = "http" if _tls(listener) is None else "https"
+    scheme = "https" if listener_parts(listener)[1] else "http"
     return f"{scheme}://{written(reachable(parse_address(address)))}"
 
 
-def _tls(listener: str | Listener) -> TlsConfig | None:
-    return listener.tls if isinstance(listener, Listener) else None
-
-
 def _example(engine: "Engine", gateway: GatewayConfig, model: str) -> str | None:
-    from serving.cli.example_request import EXAMPLE_FILE, body_from_snapshot, curl_line
-    from serving.config.addresses import parse_address
-
     configuration = engine.options.configuration
     file = configuration / EXAMPLE_FILE
     body = f"@{file}" if file.is_file() else body_from_snapshot(engine.options.data, model)

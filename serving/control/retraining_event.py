@@ -17,8 +17,6 @@ __all__ = [
     "RetrainingData",
     "data_of",
     "event_of",
-    "numbers_of",
-    "period",
 ]
 
 TYPE: Final = "dev.sluice.retraining.requested"
@@ -127,8 +125,8 @@ def data_of(
         evidence_kind=(verdict.evidence or "realised") if verdict is not None else "person",
         reasons=list(verdict.reasons) if verdict is not None else [words],
         labels=verdict.labels if verdict is not None else 0,
-        evidence=numbers_of(harm) if harm is not None else None,
-        training_window=period(first, at) if first is not None else None,
+        evidence=_numbers_of(harm) if harm is not None else None,
+        training_window=_period(first, at) if first is not None else None,
         log=log,
         results=Results(
             ended=f"{api}/retraining/{model}/ended",
@@ -138,7 +136,7 @@ def data_of(
     )
 
 
-def numbers_of(harm: Harm) -> EvidenceNumbers | None:
+def _numbers_of(harm: Harm) -> EvidenceNumbers | None:
     """The numbers of a version's losses; None where there is nothing to compare."""
     loss = harm.realised
     if loss is None or harm.baseline_start is None or harm.baseline_end is None:
@@ -147,7 +145,7 @@ def numbers_of(harm: Harm) -> EvidenceNumbers | None:
         loss=loss,
         growth=loss.growth,
         least_growth=loss.least_growth,
-        baseline=period(harm.baseline_start, harm.baseline_end),
+        baseline=_period(harm.baseline_start, harm.baseline_end),
         baseline_labels=harm.baseline_labels,
         change=harm.change,
         due=harm.due,
@@ -155,6 +153,6 @@ def numbers_of(harm: Harm) -> EvidenceNumbers | None:
     )
 
 
-def period(start: float, end: float) -> Period:
+def _period(start: float, end: float) -> Period:
     """Two moments, seconds since 1970."""
     return Period(start=moment(start), end=moment(end))

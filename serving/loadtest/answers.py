@@ -136,6 +136,8 @@ def _within(limits: Mapping[str, Limits], arrays: Mapping[str, NDArray[np.float6
         if limit.at_least is None and limit.at_most is None:
             continue
         values = arrays[name]
+        if not len(values):
+            return f"output `{name}` has no numbers"
         low = -math.inf if limit.at_least is None else limit.at_least
         high = math.inf if limit.at_most is None else limit.at_most
         # NaN is within nothing: a comparison with it is false.
@@ -165,9 +167,11 @@ def _arrays(outputs: list[Any], tail: memoryview) -> dict[str, NDArray[np.float6
 
 
 def _messages(answer: Any) -> dict[str, NDArray[np.float64]]:
-    raws = answer.raw_output_contents
+    raws, outputs = answer.raw_output_contents, answer.outputs
+    if raws and len(raws) != len(outputs):
+        raise ValueError(f"{len(raws)} raw contents for {len(outputs)} outputs")
     found: dict[str, NDArray[np.float64]] = {}
-    for place, one in enumerate(answer.outputs):
+    for place, one in enumerate(outputs):
         if raws:
             found[one.name] = _raw(one.datatype, raws[place])
         else:

@@ -55,13 +55,13 @@ class Quick(msgspec.Struct, frozen=True, kw_only=True):
     """Key of an SLO, and its value as YAML."""
 
 
-def keys_of(text: str, datatype: str = "INT64") -> Keys:
+def keys_of(text: str) -> Keys:
     """Read `1..1000`. Raises ValueError."""
     found = _RANGE.fullmatch(text)
     if found is None or int(found[1]) > int(found[2]):
         raise ValueError(f"`{text}` is no range of keys, such as person_id=1..1000")
     first, last = int(found[1]), int(found[2])
-    return Keys(datatype=datatype, first=first, count=last - first + 1)
+    return Keys(first=first, count=last - first + 1)
 
 
 def entity_of(model: str, declared: Sequence[TensorMetadata]) -> tuple[str, str]:

@@ -167,6 +167,16 @@ class Against(msgspec.Struct, frozen=True, kw_only=True):
 
     figures: list[Comparison]
 
+    @property
+    def incomparable(self) -> dict[str, str]:
+        """By place: why no figure of it has a ratio."""
+        # Throughput lacks its ratio only where latency has none either.
+        return {
+            one.place: one.reason
+            for one in self.figures
+            if one.figure == "throughput" and one.reason
+        }
+
 
 class GeneratorCheck(msgspec.Struct, kw_only=True):
     """How well the generator kept its own schedule, over the whole run.

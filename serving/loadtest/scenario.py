@@ -77,7 +77,7 @@ class Expect(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     outputs: dict[str, Range] = {}
     """Outputs that must be there, by name, and the range of their numbers; with a bound, NaN,
-    infinity and null are wrong. `{}` asks for any numbers."""
+    infinity, null and no number at all are wrong. `{}` asks for any numbers."""
 
 
 class RequestKind(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -314,7 +314,7 @@ class Batcher:
             ended = self._now()
             if busy is not None:
                 busy = self._thread_time() - busy
-            self._settle(members, rows, answers, now, ended, busy, whole=whole)
+            self._settle(members, rows, answers, now, ended, busy=busy, whole=whole)
         self._go_on()
 
     def _answer(self, members: Sequence[Waiting], stop: Stop | None) -> tuple[list[Answer], bool]:
@@ -330,15 +330,15 @@ class Batcher:
             stop,
         )
 
-    def _settle(  # noqa: PLR0917 - its two callers have just measured all of it
+    def _settle(
         self,
         members: Sequence[Waiting],
         rows: int,
         answers: Sequence[Answer],
         started: float,
         ended: float,
-        busy: float | None,
         *,
+        busy: float | None,
         whole: bool,
     ) -> None:
         """Give every member that still waits its answer, then learn from the run."""
@@ -397,7 +397,13 @@ class Batcher:
         if run.stop.terminate:
             self._times.observe_stopped(run.rows, run.ended - run.started)
         self._settle(
-            run.members, run.rows, run.answers, run.started, run.ended, run.busy, whole=run.whole
+            run.members,
+            run.rows,
+            run.answers,
+            run.started,
+            run.ended,
+            busy=run.busy,
+            whole=run.whole,
         )
         self._flush()
 

@@ -72,12 +72,11 @@ class RunTimes:
         mean = mean + _WEIGHT * (min(seconds, _OUTLIER * mean) - mean) if mean else seconds
         self._mean[i] = mean
         self._seen[i] = self._runs = self._runs + 1
-        if seconds > INLINE_SECONDS:
-            self.doubtful = True
-        elif self.doubtful:
-            self.doubtful = False
-        if seconds <= INLINE_SECONDS or busy is not None:
-            self._learn_busy(i, seconds if busy is None or seconds < busy else busy)
+        self.doubtful = seconds > INLINE_SECONDS
+        if busy is not None:
+            self._learn_busy(i, min(busy, seconds))
+        elif not self.doubtful:
+            self._learn_busy(i, seconds)
         if not self._runs % _REVIEW:
             self._review()
 

@@ -31,7 +31,7 @@ from serving.unix_socket import bound_for_owner
 from serving.upstream.inline import InlineUpstream
 from serving.worker.host_plane import HostPlane
 from serving.worker.http.listener import HttpListener
-from serving.worker.life import Pulse, exit_now, live, settle_memory, share_evenly
+from serving.worker.life import Pulse, exit_now, live, settle_memory
 from serving.worker.model_files import at_hand
 from serving.worker.private import PrivateSocket
 from serving.worker.settings import Settings
@@ -126,7 +126,6 @@ class ModelHost:
 
     async def _listen(self) -> None:
         settle_memory()
-        share_evenly()
         # Under its final name only once it accepts: callers connect as soon as they see it.
         self._socket.unlink(missing_ok=True)
         fresh = self._socket.with_suffix(".new")

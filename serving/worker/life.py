@@ -20,13 +20,16 @@ from serving.lifeline import die_with_parent
 from serving.metrics import MetricsFile
 from serving.worker.settings import Settings, load_settings
 
-__all__ = ["Pulse", "exit_now", "live", "resident_bytes", "settle_memory", "share_evenly"]
+__all__ = ["Pulse", "exit_now", "live", "resident_bytes", "settle_memory"]
 
 _PULSE_SECONDS: Final = 0.25
 _BUSY_SECONDS: Final = 2.0
 """Time constant of the share of a core that is shown to people."""
 
 _SWITCH_SECONDS: Final = 0.0005
+"""After which the event loop has the interpreter back from a thread that works in Python. A run
+of a model lets go of it, and the prediction log, say, would keep it for Python's own 5 ms."""
+
 _PAGE: Final = os.sysconf("SC_PAGESIZE")
 
 
@@ -64,15 +67,6 @@ class Pulse:
             self._beat()
 
 
-def share_evenly() -> None:
-    """Let the event loop have the interpreter back soon when another thread works in Python.
-
-    A run of a model lets go of it, and the prediction log's thread, say, then keeps it for a whole
-    switch interval: 5 ms by default, fifty requests' worth.
-    """
-    sys.setswitchinterval(_SWITCH_SECONDS)
-
-
 def settle_memory() -> None:
     """What exists now stays: keep it out of every later collection."""
     gc.collect()
@@ -106,6 +100,7 @@ def live(
     try:
         settings = load_settings(Path(arguments.config), Path(arguments.data), arguments.generation)
         logs.configure(settings.gateway.logs.level, settings.gateway.logs.format, process=name)
+        sys.setswitchinterval(_SWITCH_SECONDS)
         run(serve(settings))
     except SluiceError as error:
         print(f"{name}: {error.message}", file=sys.stderr)  # noqa: T201 - the engine shows it

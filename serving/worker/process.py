@@ -39,7 +39,7 @@ from serving.worker.first_tries import FirstTries
 from serving.worker.gateway import Gateway
 from serving.worker.grpc.listener import GrpcListener
 from serving.worker.http.listener import HttpListener
-from serving.worker.life import Pulse, exit_now, live, resident_bytes, settle_memory, share_evenly
+from serving.worker.life import Pulse, exit_now, live, resident_bytes, settle_memory
 from serving.worker.mirror import Mirror
 from serving.worker.model_files import at_hand
 from serving.worker.node_metrics import NodeMetrics
@@ -221,7 +221,6 @@ class Worker:
             await self._grpc.start(grpc.host, grpc.port, self._settings.grpc_credentials)
             self._departure.release()  # what one that was killed while it left has left behind
         settle_memory()
-        share_evenly()
         self._state = "ready"
         self._feed.announce()
         self._log.info(

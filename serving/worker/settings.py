@@ -13,10 +13,11 @@ from typing import Final
 import grpc
 import msgspec
 
+from serving.config.addresses import listener_parts
 from serving.config.applied import read_applied
 from serving.config.identity import IdentityTable, OpenTable, TokenTable
 from serving.config.load import load_gateway, load_tokens
-from serving.config.schema import GatewayConfig, Listener, TlsConfig, TokensFile
+from serving.config.schema import GatewayConfig, Listener, TokensFile
 from serving.config.snapshot_codec import dec_hook, enc_hook
 from serving.errors import InvalidConfig
 from serving.files import stamp, write_whole
@@ -163,10 +164,6 @@ def _recall(remembered: Path) -> GatewayConfig | None:
         return None
 
 
-def _tls(listener: str | Listener) -> TlsConfig | None:
-    return listener.tls if isinstance(listener, Listener) else None
-
-
 def server_context(name: str, listener: str | Listener, folder: Path) -> ssl.SSLContext | None:
     """Make the TLS context of a listener, None for a plaintext one. TLS 1.2 and later.
 
@@ -178,7 +175,7 @@ def server_context(name: str, listener: str | Listener, folder: Path) -> ssl.SSL
     Raises:
         InvalidConfig: a file is missing, is none of its kind, or does not fit the others.
     """
-    tls = _tls(listener)
+    _, tls = listener_parts(listener)
     if tls is None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -197,7 +194,7 @@ def server_context(name: str, listener: str | Listener, folder: Path) -> ssl.SSL
 def _grpc_credentials(
     name: str, listener: str | Listener, folder: Path
 ) -> grpc.ServerCredentials | None:
-    tls = _tls(listener)
+    _, tls = listener_parts(listener)
     if tls is None:
         return None
     # gRPC would take any bytes now and fail when it listens, with no word about the reason.

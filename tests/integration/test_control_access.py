@@ -1,6 +1,7 @@
-"""The admin port of a running control process: who may do what."""
+"""The admin port of a running control process: who may do what, and what nobody is shown."""
 
 import json
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -90,6 +91,25 @@ async def test_a_page_in_a_browser_is_no_accomplice(running: Gateway) -> None:
     assert own.status_code == 200
 
 
+async def test_the_configuration_is_shown_without_secrets(gateway: Gateway) -> None:
+    """Whatever is read over the port, the store's password is not in it, nor in the journal."""
+    await gateway.start(store="redis://user:hunter2@localhost:1/0")
+    pages = [
+        (await gateway.http.get(path)).text
+        for path in ("/api/v1/config", "/api/v1/status", "/api/v1/history", "/", "/metrics")
+    ]
+    config = json.loads(pages[0])
+
+    assert config["gateway"]["store"] == "redis://***@localhost:1/0"
+    assert config["models"]["demo"]["traffic"]["production"] == "v1"
+    assert config["staged"]["demo"]["v1"]["sha256"] == gateway.config.digests["v1"]
+    journal = (gateway.data / "journal" / "snapshots.jsonl").read_text()
+    for text in (*pages, journal):
+        assert "hunter2" not in text
+        assert gateway.token not in text
+    assert str(gateway.data) not in "".join(pages)
+
+
 async def test_the_listener_speaks_tls_and_asks_for_client_certificates(
     gateway: Gateway,
 ) -> None:
@@ -102,8 +122,6 @@ async def test_the_listener_speaks_tls_and_asks_for_client_certificates(
     server.cert_chain_pems[0].write_to_path(root / "cert.pem")
     authority.cert_pem.write_to_path(root / "ca.pem")
     tls = {"cert": "cert.pem", "key": "key.pem", "client_ca": "ca.pem"}
-    import ssl
-
     with_certificate = ssl.create_default_context()
     authority.configure_trust(with_certificate)
     client.configure_cert(with_certificate)

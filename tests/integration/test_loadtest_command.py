@@ -187,6 +187,7 @@ def test_what_cannot_be_asked_is_said_before_a_run(
         (2, "leave them out, or SCENARIO", (write(tmp_path, http), "--model", "m")),
         (2, "did you mean `p99`?", ("--target", http, "--model", "employment", "--slo", "p98=1s")),
         (2, "is no range of keys", ("--target", http, "--model", "m", "--entity", "id=5")),
+        (2, "expected NAME=FIRST..LAST", ("--target", http, "--model", "m", "--entity", "1..5")),
         (2, "there is no folder", (write(tmp_path, http), "--html", tmp_path / "no" / "a.html")),
         (1, "'gone' is not found", ("--target", http, "--model", "gone")),
         (3, "--target asks one elsewhere", ("--target", nobody, "--model", "m")),

@@ -326,7 +326,7 @@ def _latency(histogram: Histogram) -> Latency:
         p999=p999,
         max=largest,
         intervals={
-            name: (_rounded(low), _rounded(high))
+            name: (_known(low), _known(high))
             for name, share in QUANTILES
             for low, high in (histogram.interval(share),)
         }
@@ -335,13 +335,9 @@ def _latency(histogram: Histogram) -> Latency:
     )
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 7)
-
-
-def _known(value: float) -> float | None:
+def _known(value: float | None) -> float | None:
     """Null for NaN, which JSON lacks; a tenth of a microsecond is all that was measured."""
-    return None if math.isnan(value) else round(value, 7)
+    return None if value is None or math.isnan(value) else round(value, 7)
 
 
 def _slices(seconds: Sequence[SecondResult], length: float) -> list[Slice]:

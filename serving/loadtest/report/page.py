@@ -147,9 +147,7 @@ def _against(against: Against | None) -> list[str]:
     ]
     said = [f"Before: {_when(against.started)}."]
     said += [
-        f"{one.place} cannot be compared: {one.reason}."
-        for one in against.figures
-        if one.figure == "throughput" and one.reason
+        f"{place} cannot be compared: {reason}." for place, reason in against.incomparable.items()
     ]
     if against.differences:
         said.append(f"The runs differ in {'; '.join(against.differences)}.")

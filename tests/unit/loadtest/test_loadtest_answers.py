@@ -71,6 +71,13 @@ def test_a_number_out_of_range_is_wrong(way: str, values: list[float], said: str
 
 
 @pytest.mark.parametrize("way", WAYS)
+def test_no_numbers_are_within_no_bounds(way: str) -> None:
+    """A shape alone says nothing of them."""
+    assert read(way, []) == Wrong("wrong", "output `p` has no numbers")
+    assert isinstance(read(way, [], Expected(model="m", outputs={"p": Limits()})), Facts)
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_an_answer_of_another_model_or_version_is_wrong(way: str) -> None:
     """However well it is formed."""
     pinned = Expected(model="m", version="v2")
@@ -122,6 +129,17 @@ def test_half_precision_of_the_brain_is_read_as_its_upper_half() -> None:
     message.outputs.add(name="p", datatype="BF16", shape=[2])
 
     assert read_grpc(message, SHARE, 2) == Wrong("wrong", "output `p` has 1.5, not from 0 to 1")
+
+
+def test_an_output_without_its_raw_content_is_unreadable() -> None:
+    """Raw contents are of all outputs or of none."""
+    message = pb.ModelInferResponse(model_name="m", raw_output_contents=[b"1234"])
+    for name in ("q", "p"):
+        message.outputs.add(name=name, datatype="FP32", shape=[1])
+
+    assert read_grpc(message, SHARE, 1) == Wrong(
+        "unreadable", "an output that cannot be read: 1 raw contents for 2 outputs"
+    )
 
 
 def test_a_raw_output_of_a_broken_size_is_unreadable() -> None:

@@ -159,6 +159,19 @@ def test_the_page_keeps_its_words_and_gets_new_figures(overload: Any) -> None:
     assert report.page(once, found) == once
 
 
+def test_the_page_names_the_largest_load(overload: Any) -> None:
+    """Figures of other loads than 4 times are not called that."""
+    report = overload.report
+    found = figures(overload, "sluice")
+    [server] = found.servers
+    server.points[-1] = overload.points.point(result(("steady", 4, counts(180))), 2.5, 50.0)
+
+    made = report.page(f"{report.BEGIN}\n{report.END}", found)
+
+    assert "| at 2.5x | of peak | refused p99 at 2.5x |" in made
+    assert "4x |" not in made
+
+
 def test_a_page_without_a_place_for_figures_is_not_touched(overload: Any) -> None:
     """The error says what to write into it."""
     with pytest.raises(ValueError, match="figures: begin"):
