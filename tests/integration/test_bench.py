@@ -177,7 +177,7 @@ def test_a_second_worker_is_worth_what_the_busiest_leaves() -> None:
 
 def test_scaling_is_judged_by_the_worker_that_has_most_to_do(bench: ModuleType) -> None:
     """One of two that takes three quarters of the load is full when one alone would be at 4 / 3."""
-    scaling = importlib.import_module("bench_scaling").scaling
+    scaling = module("bench_scaling").scaling
     alone = bench.Run("1", "http", 1, 100.0, {"worker": 100.0}, 1.0, 1.0, 1.0, busiest_us=100.0)
     uneven = bench.Run("2", "http", 1, 100.0, {"worker": 100.0}, 1.0, 1.0, 1.0, busiest_us=75.0)
 
