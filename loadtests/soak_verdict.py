@@ -7,7 +7,7 @@ from typing import Final, Literal
 import msgspec
 from soak_memory import Held
 
-__all__ = ["Growth", "Leak", "Sample", "growths", "leaks"]
+__all__ = ["Growth", "Leak", "Sample", "growths", "leaks", "lost"]
 
 SETTLED: Final = 3
 """Samples whose median is compared, at the end of the warm-up and at the end."""
@@ -63,6 +63,15 @@ def growths(samples: Sequence[Sample]) -> list[Growth]:
             end=int(statistics.median(one.held[name].rss for one in end)),
         )
         for name in names
+    ]
+
+
+def lost(samples: Sequence[Sample]) -> list[str]:
+    """Names of processes that were not the same all the time: ended, or started anew."""
+    return [
+        name
+        for name, first in samples[0].held.items()
+        if any(name not in one.held or one.held[name].pid != first.pid for one in samples)
     ]
 
 

@@ -1,8 +1,8 @@
 """Counters in a memory-mapped file: written by one process for nanoseconds, read by any.
 
-Every worker incarnation owns one file; its numbers are cumulative and never reset, so
-adding files gives totals, and a killed process leaves its last numbers behind. What exists is
-in one table, `serving.metric_families`.
+Every process owns a file, and another when that is full; its numbers are cumulative and never
+reset, so adding files gives totals, and a killed process leaves its last numbers behind. What
+exists is in one table, `serving.metric_families`.
 
 File layout (little-endian): 8 bytes magic, u64 bytes used, then entries. An entry is
 u32 key length, u32 number of slots, the key (JSON `[family, [label values]]`, space-padded so
@@ -114,7 +114,7 @@ class HistogramRow:
         self._histograms = histograms
         first = histograms[0]
         width = len(first.bounds) + 2
-        # Children beyond a full file's capacity count into nowhere, one by one.
+        # Those that the end of a file parts from each other are counted one by one.
         self._together = all(one.slots is first.slots for one in histograms)
         self._bounds = np.array(first.bounds)
         self._slots = np.asarray(first.slots)

@@ -1,10 +1,11 @@
 """All processes' numbers together, the dead ones' included; totals never go back.
 
-Every process leaves one file `<process>-<pid>-<start>.metrics` in the folder. Those of the
-dead are folded into `retired.json`, which holds their sum and the names of the files in it.
-Folding writes that file whole (write, flush, rename) and only then deletes what it folded, and
-a reader leaves out files that are named in it. So a crash between the steps neither loses
-a number nor counts one twice. One process folds (control); any may read.
+Every process leaves a file `<process>-<pid>-<start>.metrics` in the folder, and when that was
+full another, `…-2.metrics` and so on. Those of the dead are folded into `retired.json`, which
+holds their sum and the names of the files in it. Folding writes that file whole (write, flush,
+rename) and only then deletes what it folded, and a reader leaves out files that are named in it.
+So a crash between the steps neither loses a number nor counts one twice. One process folds
+(control); any may read.
 
 Gauges describe a process and die with it; those that hold a moment (`…_timestamp_seconds`)
 stay true, and are kept.

@@ -1,29 +1,14 @@
 """Handmade figures of a comparison of servers, and the modules that make real ones."""
 
-import importlib
-import sys
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import msgspec
-
-ROOT = Path(__file__).parents[1]
-LOADTESTS = ROOT / "loadtests"
-
-
-def module(name: str) -> ModuleType:
-    """A module of loadtests/, whose modules find each other by that folder on the path."""
-    sys.path.insert(0, str(LOADTESTS))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(str(LOADTESTS))
+import script_kit
 
 
 def sample(number: int, cpu_us: float, floor_us: float = 100.0, **fields: Any) -> Any:
     """One row in one round; `p99` is at 1,000 requests a second."""
-    figures = module("compare_figures")
+    figures = script_kit.module("compare_figures")
     p99, late = fields.pop("p99", None), fields.pop("late_us", 20.0)
     rates = [figures.AtRate(rate=1000.0, p50_us=p99 / 2, p99_us=p99, late_us=late)] if p99 else []
     given: dict[str, Any] = {
@@ -44,7 +29,7 @@ def sample(number: int, cpu_us: float, floor_us: float = 100.0, **fields: Any) -
 
 def row(name: str, *samples: Any, group: str = "peer", trouble: str = "") -> Any:
     """A row of the tables."""
-    return module("compare_figures").RowReport(
+    return script_kit.module("compare_figures").RowReport(
         name=name,
         title=f"the {name}",
         server=f"server {name}",
@@ -58,7 +43,7 @@ def row(name: str, *samples: Any, group: str = "peer", trouble: str = "") -> Any
 
 def report(*rows: Any) -> Any:
     """A whole comparison."""
-    figures = module("compare_figures")
+    figures = script_kit.module("compare_figures")
     about = {
         "date": "2026-11-30 04:00 UTC",
         "cpu": "a CPU",

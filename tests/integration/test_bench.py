@@ -1,12 +1,10 @@
 """The benchmark measures what it says, and shows no figures of a server that answers wrongly."""
 
 import asyncio
-import importlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,26 +12,16 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from script_kit import LOADTESTS, module
 
 from serving.protocol._generated import inference_pb2 as pb
 from serving.protocol._generated import inference_pb2_grpc as pb_grpc
 
-LOADTESTS = Path(__file__).parents[2] / "loadtests"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def loadtests_on_path() -> Iterator[None]:
-    """The scripts find each other as they do when they are run."""
-    sys.path.insert(0, str(LOADTESTS))
-    yield
-    sys.path.remove(str(LOADTESTS))
-
 
 @pytest.fixture(scope="module")
-def bench(loadtests_on_path: None) -> ModuleType:
+def bench() -> ModuleType:
     """loadtests/bench.py."""
-    del loadtests_on_path
-    return importlib.import_module("bench")
+    return module("bench")
 
 
 @pytest.fixture(scope="module", params=["1x30", "demo"])
@@ -189,7 +177,7 @@ def test_a_second_worker_is_worth_what_the_busiest_leaves() -> None:
 
 def test_scaling_is_judged_by_the_worker_that_has_most_to_do(bench: ModuleType) -> None:
     """One of two that takes three quarters of the load is full when one alone would be at 4 / 3."""
-    scaling = importlib.import_module("bench_scaling").scaling
+    scaling = module("bench_scaling").scaling
     alone = bench.Run("1", "http", 1, 100.0, {"worker": 100.0}, 1.0, 1.0, 1.0, busiest_us=100.0)
     uneven = bench.Run("2", "http", 1, 100.0, {"worker": 100.0}, 1.0, 1.0, 1.0, busiest_us=75.0)
 

@@ -4,44 +4,30 @@ Everything is counted once, under valgrind, with fifteen per cent more work in o
 """
 
 import fcntl
-import importlib
 import os
 import shutil
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import msgspec
 import pytest
+import script_kit
 
-LOADTESTS = Path(__file__).parents[2] / "loadtests"
 BURDEN = 0.15
 
 pytestmark = pytest.mark.timeout(660)  # of another's work, not of its own: 40 s of CPU
 
 
-@pytest.fixture(scope="module", autouse=True)
-def loadtests_on_path() -> Iterator[None]:
-    """The scripts find each other as they do when they are run."""
-    sys.path.insert(0, str(LOADTESTS))
-    yield
-    sys.path.remove(str(LOADTESTS))
-
-
 @pytest.fixture(scope="module")
-def budget(loadtests_on_path: None) -> ModuleType:
+def budget() -> ModuleType:
     """loadtests/budget.py."""
-    del loadtests_on_path
-    return importlib.import_module("budget")
+    return script_kit.module("budget")
 
 
 @pytest.fixture(scope="module")
-def verdict(loadtests_on_path: None) -> ModuleType:
+def verdict() -> ModuleType:
     """loadtests/budget_verdict.py."""
-    del loadtests_on_path
-    return importlib.import_module("budget_verdict")
+    return script_kit.module("budget_verdict")
 
 
 @pytest.fixture(scope="module")

@@ -10,15 +10,16 @@ from typing import Any
 
 import compare_kit
 import pytest
+import script_kit
 
-compare = compare_kit.module("compare")
-servers = compare_kit.module("compare_servers")
-measure = compare_kit.module("compare_measure")
-workloads = compare_kit.module("bench_workloads")
-BRIEFLY = compare_kit.module("compare_figures").Settings(
+compare = script_kit.module("compare")
+servers = script_kit.module("compare_servers")
+measure = script_kit.module("compare_measure")
+workloads = script_kit.module("bench_workloads")
+BRIEFLY = script_kit.module("compare_figures").Settings(
     rounds=1, seconds=0.2, connections=2, rates=[100.0], features=servers.FEATURES
 )
-SCRIPT = compare_kit.LOADTESTS / "compare.py"
+SCRIPT = script_kit.LOADTESTS / "compare.py"
 
 
 def command(*arguments: object) -> "subprocess.CompletedProcess[str]":
@@ -188,7 +189,7 @@ def test_a_peer_asked_for_by_name_must_be_installed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The command that installs it is said."""
-    monkeypatch.setattr(compare_kit.module("peers.catalogue"), "ENVIRONMENTS", tmp_path)
+    monkeypatch.setattr(script_kit.module("peers.catalogue"), "ENVIRONMENTS", tmp_path)
     monkeypatch.setattr(sys, "argv", ["compare.py", "--only", "floor,mlserver"])
 
     with pytest.raises(SystemExit, match="2"):
@@ -208,7 +209,7 @@ def test_figures_of_an_earlier_run_are_shown_again(tmp_path: Path, trouble: str,
     done = command("--from", file)
 
     assert done.returncode == code, done.stderr
-    assert done.stdout == compare_kit.module("compare_page").text(made)
+    assert done.stdout == script_kit.module("compare_page").text(made)
 
 
 def test_a_file_without_figures_is_named(tmp_path: Path) -> None:
@@ -228,7 +229,7 @@ def test_help_shows_commands_to_copy(arguments: list[Any]) -> None:
     """Both teach by examples."""
     done = subprocess.run(
         [sys.executable, *arguments],
-        check=True, capture_output=True, text=True, timeout=60, cwd=compare_kit.ROOT,
+        check=True, capture_output=True, text=True, timeout=60, cwd=script_kit.LOADTESTS.parent,
     )  # fmt: skip
 
     assert "    python " in done.stdout
@@ -251,7 +252,7 @@ def test_an_unknown_peer_is_not_installed() -> None:
     """The near name is said, and nothing is made."""
     done = subprocess.run(
         [sys.executable, "-m", "loadtests.peers", "install", "bentml"],
-        check=False, capture_output=True, text=True, timeout=60, cwd=compare_kit.ROOT,
+        check=False, capture_output=True, text=True, timeout=60, cwd=script_kit.LOADTESTS.parent,
     )  # fmt: skip
 
     assert done.returncode == 2
@@ -262,13 +263,13 @@ def test_a_peer_that_cannot_be_installed_is_told_with_the_installers_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It does not count as installed."""
-    catalogue = compare_kit.module("peers.catalogue")
+    catalogue = script_kit.module("peers.catalogue")
     peer = catalogue.Peer("broken", "Broken", "broken")
     monkeypatch.setattr(catalogue, "HERE", tmp_path)
     monkeypatch.setattr(catalogue, "ENVIRONMENTS", tmp_path / "environments")
     peer.requirements.write_text(f"{tmp_path}/nowhere\n")
 
-    assert compare_kit.module("peers.__main__").install(peer) is False
+    assert script_kit.module("peers.__main__").install(peer) is False
 
     said = capsys.readouterr().err
     assert "Broken cannot be installed here" in said

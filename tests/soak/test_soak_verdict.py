@@ -4,6 +4,7 @@ import importlib
 from types import ModuleType
 from typing import Any
 
+import msgspec
 import pytest
 
 MIB = 1 << 20
@@ -49,7 +50,7 @@ def course(
                 loads=0,
                 held={
                     process: held(
-                        rss=rss(requests, changes), pss=0, blocks=blocks(requests, changes)
+                        pid=1, rss=rss(requests, changes), pss=0, blocks=blocks(requests, changes)
                     )
                 },
             )
@@ -108,15 +109,20 @@ def test_the_store_keeps_what_it_is_given(verdict: ModuleType, report: ModuleTyp
 def test_a_process_that_was_started_anew_is_no_success(
     verdict: ModuleType, report: ModuleType
 ) -> None:
-    """A crash empties memory; that must not look like memory that stays."""
-    held = importlib.import_module("soak_memory").Held
+    """A crash empties memory, under the same name; that must not look like memory that stays."""
     samples = course(verdict)
-    samples[-1].held["worker-1"] = samples[-1].held.pop("worker-0")
-    samples = [*samples, *course(verdict)[-1:]]
-    samples[-1].held["host"] = held(rss=1, pss=1)
+    for one in samples[-2:]:
+        one.held["worker-0"] = msgspec.structs.replace(one.held["worker-0"], pid=2)
 
-    reasons = report.verdict(samples, 0, [], 0.05).reasons
-    assert "worker-0 was not there all the time" in reasons
+    assert report.verdict(samples, 0, [], 0.05).reasons == ["worker-0 was not there all the time"]
+
+
+def test_a_process_that_ended_is_no_success(verdict: ModuleType, report: ModuleType) -> None:
+    """Nor is one that nobody could look at any more."""
+    samples = course(verdict)
+    samples[-1].held.clear()
+
+    assert report.verdict(samples, 0, [], 0.05).reasons == ["worker-0 was not there all the time"]
 
 
 def test_a_run_that_ended_early_is_not_good(verdict: ModuleType, report: ModuleType) -> None:

@@ -1,32 +1,20 @@
 """When a request has become too dear, and what is said of it (loadtests/budget_verdict.py)."""
 
-import importlib
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import msgspec
 import pytest
+import script_kit
 
-ROOT = Path(__file__).parents[3]
 STATIONS = {"decode": 0.6, "admit": 0.1, "join": 0.02, "infer": 0.5, "write": 0.4}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def loadtests_on_path() -> Iterator[None]:
-    """The scripts find each other as they do when they are run."""
-    sys.path.insert(0, str(ROOT / "loadtests"))
-    yield
-    sys.path.remove(str(ROOT / "loadtests"))
-
-
 @pytest.fixture
-def verdict(loadtests_on_path: None) -> ModuleType:
+def verdict() -> ModuleType:
     """loadtests/budget_verdict.py."""
-    del loadtests_on_path
-    return importlib.import_module("budget_verdict")
+    return script_kit.module("budget_verdict")
 
 
 def figures(
@@ -159,7 +147,7 @@ def test_figures_are_divided_by_the_floor_of_their_own_run(verdict: ModuleType) 
 
 def test_a_budget_that_was_written_is_read_back(budget: Any, tmp_path: Path) -> None:
     """The file holds everything, for people and for git."""
-    command = importlib.import_module("budget")
+    command = script_kit.module("budget")
     command.write(budget, tmp_path / "budget.yaml")
 
     assert command.read(tmp_path / "budget.yaml") == budget
@@ -167,7 +155,7 @@ def test_a_budget_that_was_written_is_read_back(budget: Any, tmp_path: Path) -> 
 
 def test_a_budget_with_an_unknown_key_is_refused(tmp_path: Path) -> None:
     """A mistyped tolerance must not go back to the default unseen."""
-    command = importlib.import_module("budget")
+    command = script_kit.module("budget")
     path = tmp_path / "budget.yaml"
     path.write_text("counted_with: {}\ncases: {}\ntolerance: {totl: 0.5}\n")
 
@@ -176,11 +164,10 @@ def test_a_budget_with_an_unknown_key_is_refused(tmp_path: Path) -> None:
 
 
 def test_without_valgrind_the_command_says_how_to_get_it(
-    loadtests_on_path: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is counted by other means behind anybody's back."""
-    del loadtests_on_path
-    command = importlib.import_module("budget")
+    command = script_kit.module("budget")
     monkeypatch.setenv("PATH", str(tmp_path))
 
     with pytest.raises(command.NoValgrind, match="apt-get install -y valgrind"):

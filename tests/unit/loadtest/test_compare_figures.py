@@ -1,10 +1,10 @@
 """What follows from a comparison's samples: ratios, aims, whether it failed."""
 
-import compare_kit
 import pytest
+import script_kit
 from compare_kit import report, row, sample
 
-figures = compare_kit.module("compare_figures")
+figures = script_kit.module("compare_figures")
 
 
 def verdict(made: object, words: str) -> object:

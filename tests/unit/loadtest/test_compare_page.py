@@ -2,14 +2,14 @@
 
 from xml.etree import ElementTree as ET
 
-import compare_kit
 import msgspec
 import pytest
+import script_kit
 from compare_kit import report, row, sample
 
-page = compare_kit.module("compare_page")
-chart = compare_kit.module("compare_chart")
-figures = compare_kit.module("compare_figures")
+page = script_kit.module("compare_page")
+chart = script_kit.module("compare_chart")
+figures = script_kit.module("compare_figures")
 
 MADE = report(
     row("floor", sample(1, 100, p99=200.0), sample(2, 110, 100, p99=220.0), group="floor"),
@@ -105,7 +105,7 @@ def test_the_drawing_has_a_bar_for_each_measured_row() -> None:
 
 def test_the_published_page_is_what_its_figures_say() -> None:
     """docs/performance.md and its chart follow from the figures beside them; nobody edited them."""
-    docs = compare_kit.ROOT / "docs"
+    docs = script_kit.LOADTESTS.parent / "docs"
     made = msgspec.json.decode((docs / "performance.json").read_bytes(), type=figures.Report)
     written = (docs / "performance.md").read_text()
 

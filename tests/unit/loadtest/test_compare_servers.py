@@ -5,13 +5,14 @@ from pathlib import Path
 import compare_kit
 import msgspec
 import pytest
+import script_kit
 
 from serving.protocol import rest, tensors
 from serving.protocol._generated import inference_pb2 as pb
 
-servers = compare_kit.module("compare_servers")
-measure = compare_kit.module("compare_measure")
-catalogue = compare_kit.module("peers.catalogue")
+servers = script_kit.module("compare_servers")
+measure = script_kit.module("compare_measure")
+catalogue = script_kit.module("peers.catalogue")
 LIMITS = tensors.TensorLimits(max_elements=1 << 20, max_inputs=16, max_json_depth=16)
 
 
@@ -106,7 +107,7 @@ def test_every_aim_is_about_a_row_that_there_is() -> None:
     """A renamed row would leave its aim unmeasured for ever."""
     names = {row.name for server in servers.SERVERS for row in server.rows}
 
-    assert {aim.row for aim in compare_kit.module("compare_figures").AIMS} <= names
+    assert {aim.row for aim in script_kit.module("compare_figures").AIMS} <= names
 
 
 def test_figures_survive_their_file() -> None:

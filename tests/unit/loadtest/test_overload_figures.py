@@ -1,29 +1,21 @@
 """What loadtests/overload.py makes of its runs: rates by outcome, recovery, a page, a picture."""
 
-import importlib
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
+import script_kit
 
 from serving.loadtest.results import Counts, GeneratorCheck, PhaseResult, Result
 
-ROOT = Path(__file__).parents[3]
-
 
 @pytest.fixture(scope="module")
-def overload() -> Iterator[Any]:
+def overload() -> Any:
     """Both modules, which live beside the package."""
-    sys.path.insert(0, str(ROOT / "loadtests"))
-    yield SimpleNamespace(
-        points=importlib.import_module("overload_points"),
-        report=importlib.import_module("overload_report"),
+    return SimpleNamespace(
+        points=script_kit.module("overload_points"), report=script_kit.module("overload_report")
     )
-    sys.path.remove(str(ROOT / "loadtests"))
 
 
 def counts(good: int, late: int = 0, **statuses: int) -> Counts:

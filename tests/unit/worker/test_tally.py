@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from serving import metrics_folder
 from serving.metric_families import LATENCY_SECONDS
 from serving.metrics import HistogramRow, MetricsFile, Samples, read
 from serving.worker.tally import PHASES, STATIONS, Ledger, Phases, Tally
@@ -304,18 +305,33 @@ def test_a_tally_counts_what_one_by_one_counting_would(parts: list[list[list[flo
     assert requests == [len(answers)]
 
 
-@pytest.mark.parametrize("rows", [1, 4, 5, 100])
-def test_a_full_file_costs_detail_and_no_request(tmp_path: Path, rows: int) -> None:
-    """Histograms that no longer fit count into nowhere; those beside them stay right."""
-    file = MetricsFile(tmp_path / "small.metrics", capacity=600)
+def observed_in_small_files(folder: Path, rows: int, files: int) -> Samples:
+    """What is read of six histograms, observed together, of which two fit into a file."""
+    file = MetricsFile(folder / "small.metrics", capacity=600, files=files)
     family = "sluice_station_duration_seconds"
     histograms = [
         file.histogram(family, model="m", version="v1", station=str(number)) for number in range(6)
     ]
 
     HistogramRow(histograms).observe(np.full((rows, 6), 0.5))
+    return metrics_folder.totals(folder)
 
-    samples = read(file.path)
+
+@pytest.mark.parametrize("rows", [1, 4, 5, 100])
+def test_histograms_that_the_end_of_a_file_parts_are_all_counted(tmp_path: Path, rows: int) -> None:
+    """What is observed together need not lie together."""
+    samples = observed_in_small_files(tmp_path, rows, files=16)
+
+    assert len(samples) == 6
+    for slots in samples.values():
+        assert (sum(slots[:-1]), slots[-1]) == (rows, 0.5 * rows)
+
+
+@pytest.mark.parametrize("rows", [1, 4, 5, 100])
+def test_full_files_cost_detail_and_no_request(tmp_path: Path, rows: int) -> None:
+    """Histograms that no longer fit count into nowhere; those beside them stay right."""
+    samples = observed_in_small_files(tmp_path, rows, files=1)
+
     assert 0 < len(samples) < 6
     for slots in samples.values():
         assert (sum(slots[:-1]), slots[-1]) == (rows, 0.5 * rows)
