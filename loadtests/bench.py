@@ -96,7 +96,7 @@ def measure(
     """Load a server for `seconds` and read its process tree's CPU time before and after.
 
     Raises:
-        BadAnswers: An answer was no success or not the expected numbers.
+        BadAnswers: An answer was no success or not the expected numbers, or there was none.
     """
     host, _, port = (server.http if protocol == "http" else server.grpc).rpartition(":")
     asked = workload.ready_made if name == "floor" else workload
@@ -127,6 +127,8 @@ def measure(
             after = cpu_seconds(pids)
         finally:
             generator.kill()
+    if result.p50_us is None or result.p99_us is None:
+        raise BadAnswers(f"{name} {protocol}: nothing was answered in {seconds:g} s")
     if result.failed or not result.checked:
         raise BadAnswers(f"{name} {protocol}: {result.failed} bad answers: {result.problem}")
     used: dict[str, float] = {}

@@ -52,14 +52,14 @@ class Result(msgspec.Struct):
     """What happened. `seconds` is from the first request to the last answer.
 
     `failed` counts answers that were no success or not the expected numbers; `problem` describes
-    the first of them.
+    the first of them. If nothing was answered there are no percentiles.
     """
 
     requests: int
     failed: int
     seconds: float
-    p50_us: float
-    p99_us: float
+    p50_us: float | None
+    p99_us: float | None
     checked: int
     problem: str = ""
 
@@ -356,8 +356,9 @@ async def _run(orders: Orders, wait_for_go: Callable[[], None]) -> Result:
     print("ready", flush=True)
     wait_for_go()
     seconds = await keep_busy(tally, connections, orders.seconds)
-    percentiles = np.percentile(tally.latencies or [float("nan")], (50, 99)) * 1e6
-    p50, p99 = percentiles.tolist()
+    p50 = p99 = None
+    if tally.latencies:
+        p50, p99 = (np.percentile(tally.latencies, (50, 99)) * 1e6).tolist()
     return Result(
         len(tally.latencies), tally.failed, seconds, p50, p99, tally.checked, tally.problem
     )

@@ -152,26 +152,33 @@ class Bench:
                 ).requests_per_second
             except BadAnswers as error:
                 if start > give_up:
-                    sys.exit(f"{self._name} has not come to itself: {error}")
+                    text = f"it has not come to itself in {QUIET_SECONDS:.0f} s: {error}"
+                    raise BadAnswers(text) from error
             else:
                 self._first = self._first or found
                 if found >= NEARLY * self._first or start > give_up:
                     return found
 
 
-def _measured(options: argparse.Namespace, say: Any) -> Found:
-    """Measure the servers asked for."""
+def _measured(options: argparse.Namespace, say: Any) -> tuple[Found, list[str]]:
+    """Measure the servers asked for; also say of which there are no figures, and why."""
+    missing = []
     found = Found(about=machine(), run_ms=options.run_ms, deadline_ms=options.deadline_ms)
     with tempfile.TemporaryDirectory(prefix="sluice-overload-") as name:
         workload = slow_workload(Path(name), options.run_ms / 1e3)
         for server in options.server:
             folder = Path(name) / server
             folder.mkdir()
-            with SERVERS[server](workload, folder) as started:
-                found.servers.append(Bench(server, started, workload, folder, options).all(say))
+            try:
+                with SERVERS[server](workload, folder) as started:
+                    found.servers.append(Bench(server, started, workload, folder, options).all(say))
+            except (BadAnswers, DidNotStart) as error:
+                missing.append(f"no figures of {server}: {error}")
+                say(missing[-1])
+                continue
             for text in summary(found.servers[-1]):
                 say(text)
-    return found
+    return found, missing
 
 
 def _options() -> argparse.Namespace:
@@ -211,14 +218,12 @@ def main() -> None:
     """Read the command line and measure."""
     options = _options()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    missing: list[str] = []
     if options.render:
         found = msgspec.json.decode(options.render.read_bytes(), type=Found)
     else:
         print(describe(machine()), flush=True)
-        try:
-            found = _measured(options, lambda text: print(text, flush=True))
-        except (BadAnswers, DidNotStart) as error:
-            sys.exit(str(error))
+        found, missing = _measured(options, lambda text: print(text, flush=True))
         if options.save:
             if options.save.exists():
                 before = msgspec.json.decode(options.save.read_bytes(), type=Found)
@@ -227,6 +232,8 @@ def main() -> None:
     if options.docs:
         options.docs.write_text(page(options.docs.read_text(), found))
         options.docs.with_suffix(".svg").write_text(picture(found.servers))
+    if missing:
+        sys.exit("\n".join(missing))
 
 
 if __name__ == "__main__":

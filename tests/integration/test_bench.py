@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,16 @@ def test_an_answer_meant_for_another_request_is_noticed(bench: ModuleType, workl
 
     with bench.floor(workload) as server, pytest.raises(bench.BadAnswers):
         bench.measure("floor", server, "http", workload=shifted, connections=2, seconds=0.2)
+
+
+def test_a_server_that_answers_nothing_has_no_figures(bench: ModuleType, workload: Any) -> None:
+    """Nobody is taken for infinitely fast, or for a mistake of the benchmark's."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        server = bench.Gateway(os.getpid(), address, "", {})
+
+        with pytest.raises(bench.BadAnswers, match="nothing was answered"):
+            bench.measure("silent", server, "http", workload, connections=2, seconds=0.2)
 
 
 class Answering(pb_grpc.GRPCInferenceServiceServicer):
