@@ -6,7 +6,7 @@
 
 The gateway's own objects, from the bytes of a request to the bytes of its answer, and the floor of
 `bench.py` are run under valgrind, which counts the instructions of both. Counts do not depend on
-what else the machine does; ratios to the floor hardly on the machine. Takes about 40 seconds.
+what else the machine does; ratios to the floor hardly on the machine. Takes about a minute.
 Needs valgrind (`apt-get install -y valgrind`), x86-64 and no network.
 """
 

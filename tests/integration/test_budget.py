@@ -15,7 +15,7 @@ import script_kit
 
 BURDEN = 0.15
 
-pytestmark = pytest.mark.timeout(660)  # of another's work, not of its own: 40 s of CPU
+pytestmark = pytest.mark.timeout(660)  # of another's work, not of its own: a minute of CPU
 
 
 @pytest.fixture(scope="module")
