@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from serving.control.joiner_orders import Answer, By, Found, LookUp, Order, Report, Told
+from serving.control.labels.joiner_orders import Answer, By, Found, LookUp, Order, Report, Told
 from serving.performance.slices import Tolerance
 from serving.recording.joined import JoinPlan
 from serving.recording.label import Label
@@ -117,7 +117,7 @@ class Joiner:
 
     def __init__(self, log: Path) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "serving.control.joiner", str(log), str(os.getpid())],
+            [sys.executable, "-m", "serving.control.labels.joiner", str(log), str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )

@@ -3,9 +3,10 @@
     python loadtests/bench_nodes.py                        # 30 versions each way
     python loadtests/bench_nodes.py --trials 100 --json
 
-Control's part (`serving.control.director`) and another node's (`serving.engine.node_follower`) on
-two data directories, in this process, with a real store between them. A version is quarantined on
-one side; the time until the other side's disk says so is measured. Stops by itself.
+Control's part (`serving.control.fleet.director`) and another node's
+(`serving.engine.node_follower`) on two data directories, in this process, with a real store between
+them. A version is quarantined on one side; the time until the other side's disk says so is
+measured. Stops by itself.
 """
 
 import argparse
@@ -26,9 +27,9 @@ import redis
 
 from serving.clock import SystemClock
 from serving.config.keys import NODE_VARIABLE
-from serving.control.director import Director
-from serving.control.redis_store import RedisStore
-from serving.control.rolls import Rolls
+from serving.control.fleet.director import Director
+from serving.control.fleet.rolls import Rolls
+from serving.control.stores.redis_store import RedisStore
 from serving.engine.embedded_store import find_server
 from serving.engine.node_follower import NodeFollower
 from serving.quarantine import register

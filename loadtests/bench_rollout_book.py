@@ -31,9 +31,9 @@ from rollout_book_kit import RULES
 from store_kit import ValkeyServer
 
 from serving.clock import SystemClock
-from serving.control.redis_store import RedisStore
-from serving.control.rollout_evidence import Evidence
-from serving.control.rollout_evidence_log import RolloutEvidenceLog
+from serving.control.rollouts.evidence import Evidence
+from serving.control.rollouts.evidence_log import RolloutEvidenceLog
+from serving.control.stores.redis_store import RedisStore
 from serving.rollout.wire import (
     CELLS,
     Arms,

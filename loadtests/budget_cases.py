@@ -20,7 +20,7 @@ from feature_cache.store import Write
 from feature_cache.views import FeatureView
 from serving.config.snapshot import Snapshot
 from serving.config.snapshot_codec import decode_snapshot, encode_snapshot
-from serving.control.compile import compile_configuration
+from serving.control.publishing.compile import compile_configuration
 
 __all__ = ["build"]
 

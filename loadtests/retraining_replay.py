@@ -31,8 +31,8 @@ import census  # noqa: E402 - a script of the demo, found by the line above
 
 from serving.config.frozen_bins import Reference, decode_reference  # noqa: E402
 from serving.config.schema import RetrainConfig  # noqa: E402
-from serving.control.harm_state import Known, advance  # noqa: E402
-from serving.control.joiner_orders import LossesTold, VersionLosses  # noqa: E402
+from serving.control.labels.joiner_orders import LossesTold, VersionLosses  # noqa: E402
+from serving.control.monitoring.harm_state import Known, advance  # noqa: E402
 from serving.drift.bins import compile_bins  # noqa: E402
 from serving.drift.report import DriftOptions, Window, report  # noqa: E402
 from serving.drift.retraining import RetrainPolicy, RetrainState, decide  # noqa: E402

@@ -1,7 +1,7 @@
 """The one table of what processes count: names, kinds, labels, buckets.
 
 Label values come from configuration, never from requests. What control knows by itself is in
-`serving.control.exposition` and beside it.
+`serving.control.fleet.exposition` and beside it.
 """
 
 from typing import Final, Literal

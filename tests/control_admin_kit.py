@@ -12,7 +12,7 @@ from control_kit import ConfigDirectory, FakeWorker, Valkey
 
 from serving.control.audit import verify
 from serving.control.process import Control, parse_arguments
-from serving.control.redis_store import RedisStore
+from serving.control.stores.redis_store import RedisStore
 from serving.tasks import end
 
 

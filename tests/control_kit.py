@@ -13,7 +13,7 @@ import onnx_models
 import yaml
 
 from serving.config.keys import WorkerReport
-from serving.control.store import Store
+from serving.control.stores.store import Store
 from serving.engine.embedded_store import find_server
 
 

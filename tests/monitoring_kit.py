@@ -17,11 +17,11 @@ from serving.clock import ManualClock
 from serving.config.load import load_directory
 from serving.config.snapshot import Snapshot, StagedVersion
 from serving.control.audit import AuditLog
-from serving.control.deliveries import Courier
-from serving.control.drift import DriftMonitor
-from serving.control.harm import HarmMonitor
-from serving.control.monitoring_events import MonitoringEvents
-from serving.control.retraining import RetrainingDesk
+from serving.control.monitoring.drift import DriftMonitor
+from serving.control.monitoring.events import MonitoringEvents
+from serving.control.monitoring.harm import HarmMonitor
+from serving.control.training.deliveries import Courier
+from serving.control.training.retraining import RetrainingDesk
 from serving.recording.label import Label
 from serving.recording.labels import LabelStore
 from serving.types import Signature

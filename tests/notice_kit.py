@@ -8,8 +8,8 @@ import msgspec
 from serving.clock import ManualClock
 from serving.config.schema import RolloutConfig
 from serving.config.snapshot_codec import dec_hook
-from serving.control.notices import Notices
 from serving.control.outbound import Reach
+from serving.control.rollouts.notices import Notices
 from serving.rollout.standing import RolloutStanding, RuleStanding
 from serving.rollout.state import Event, Kind
 

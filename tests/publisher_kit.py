@@ -15,10 +15,10 @@ from serving.config.schema import (
     VersionSource,
 )
 from serving.config.snapshot import Snapshot, StagedVersion
-from serving.control.compile import Compiled
-from serving.control.journal import Journal
-from serving.control.publisher import Publisher
-from serving.control.store import MemoryStore
+from serving.control.publishing.compile import Compiled
+from serving.control.publishing.journal import Journal
+from serving.control.publishing.publisher import Publisher
+from serving.control.stores.store import MemoryStore
 from serving.errors import (
     InvalidConfig,
 )

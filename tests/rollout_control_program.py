@@ -25,8 +25,8 @@ from rollout_book_kit import RULES
 
 from serving import lifeline
 from serving.clock import SystemClock
-from serving.control.redis_store import RedisStore
-from serving.control.rollout_evidence import Evidence
+from serving.control.rollouts.evidence import Evidence
+from serving.control.stores.redis_store import RedisStore
 from serving.errors import StoreUnavailable
 
 

@@ -13,16 +13,16 @@ from serving.config.snapshot import RolloutTraffic, Snapshot, StagedVersion
 from serving.config.snapshot_codec import dec_hook
 from serving.control.audit import AuditLog
 from serving.control.ballast import Ballast
-from serving.control.compile import Compiled
-from serving.control.journal import Journal
-from serving.control.publisher import Publisher
-from serving.control.rollout_announcer import Announcer
-from serving.control.rollout_changes import LiveRollout, live_of
-from serving.control.rollout_log import RolloutLog
-from serving.control.rollout_observer import NoObserver, Seen
-from serving.control.rollout_verbs import RolloutVerbs
-from serving.control.rollouts import Rollouts
-from serving.control.store import MemoryStore
+from serving.control.publishing.compile import Compiled
+from serving.control.publishing.journal import Journal
+from serving.control.publishing.publisher import Publisher
+from serving.control.publishing.rollout_changes import LiveRollout, live_of
+from serving.control.rollouts.announcer import Announcer
+from serving.control.rollouts.log import RolloutLog
+from serving.control.rollouts.observer import NoObserver, Seen
+from serving.control.rollouts.rollouts import Rollouts
+from serving.control.rollouts.verbs import RolloutVerbs
+from serving.control.stores.store import MemoryStore
 from serving.quarantine.decision import Quarantined
 from serving.rollout.standing import RolloutStanding, RuleStanding
 from serving.rollout.state import Event, RolloutState

@@ -19,8 +19,8 @@ from waiting_kit import until
 from serving.config.keys import SNAPSHOT_KEY, WORKERS_KEY, WorkerReport
 from serving.config.snapshot import RolloutTraffic
 from serving.config.snapshot_codec import decode_snapshot
-from serving.control.journal import Journal
-from serving.control.rollout_log import EVENTS_FILE, read_events
+from serving.control.publishing.journal import Journal
+from serving.control.rollouts.log import EVENTS_FILE, read_events
 from serving.rollout.state import Event
 from serving.rollout.wire import (
     Arms,

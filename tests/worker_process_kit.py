@@ -18,8 +18,8 @@ from store_kit import ValkeyServer
 
 from serving.config.keys import WORKERS_KEY, WorkerReport, node_name
 from serving.config.snapshot import Snapshot
-from serving.control.compile import Compiled, compile_configuration
-from serving.control.redis_store import RedisStore
+from serving.control.publishing.compile import Compiled, compile_configuration
+from serving.control.stores.redis_store import RedisStore
 from serving.protocol._generated import inference_pb2 as pb
 from serving.protocol._generated import inference_pb2_grpc as pb_grpc
 

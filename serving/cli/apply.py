@@ -13,7 +13,7 @@ from serving.cli.where import Where, gateway_options
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from serving.control.answers import ApplyAnswer
+    from serving.control.admin.answers import ApplyAnswer
 
 __all__ = ["apply"]
 
@@ -78,8 +78,8 @@ def apply(
     from serving.cli.admin_address import find_admin
     from serving.cli.client import AdminClient
     from serving.cli.plan import plan_text
-    from serving.control.answers import ApplyAnswer
-    from serving.control.questions import ApplyRequest, PlanRequest
+    from serving.control.admin.answers import ApplyAnswer
+    from serving.control.admin.questions import ApplyRequest, PlanRequest
 
     if watch:
         _watch(directory, where, expected_revision, reason=reason, wait=wait, output=output)

@@ -106,8 +106,8 @@ def _words(brought: "Brought") -> str:
 def _apply(directory: Path, brought: "Brought", where: Where, output: Output) -> None:
     from serving.cli.admin_address import find_admin
     from serving.cli.client import AdminClient
-    from serving.control.answers import ApplyAnswer
-    from serving.control.questions import ApplyRequest
+    from serving.control.admin.answers import ApplyAnswer
+    from serving.control.admin.questions import ApplyRequest
 
     with AdminClient(find_admin(where, directory), where.token()) as client:
         answer = client.post(

@@ -9,7 +9,7 @@ from serving.cli.admin_address import AdminAddress, local_admin
 from serving.cli.client import AdminClient
 from serving.cli.output import CommandError, Unreachable
 from serving.cli.where import DEFAULT_ADMIN, Where
-from serving.control.answers import Status
+from serving.control.admin.answers import Status
 from serving.engine.inspection import ProcessStatus, inspect
 from serving.engine.report import EngineReport
 

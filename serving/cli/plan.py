@@ -11,7 +11,7 @@ from serving.cli.where import Where, gateway_options
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from serving.control.answers import ApplyAnswer
+    from serving.control.admin.answers import ApplyAnswer
 
 __all__ = ["plan", "plan_text"]
 
@@ -93,8 +93,8 @@ def plan(
     from serving.cli.admin_address import find_admin
     from serving.cli.client import AdminClient
     from serving.cli.forecast_tables import render_forecast
-    from serving.control.answers import ApplyAnswer
-    from serving.control.questions import PlanRequest
+    from serving.control.admin.answers import ApplyAnswer
+    from serving.control.admin.questions import PlanRequest
 
     request = PlanRequest(
         directory=str(directory.absolute()),

@@ -11,7 +11,7 @@ from serving.cli.where import Where, gateway_options
 
 if TYPE_CHECKING:
     from serving.cli.client import AdminClient
-    from serving.control.rolls import RollStatus
+    from serving.control.fleet.rolls import RollStatus
 
 __all__ = ["progress_line", "roll", "roll_failure"]
 
@@ -48,8 +48,8 @@ def roll(*, yes: bool, reason: str, wait: float, where: Where, output: Output) -
     """  # noqa: D301  - \b keeps click from re-wrapping the examples
     from serving.cli.admin_address import find_admin
     from serving.cli.client import AdminClient
-    from serving.control.answers import RollAnswer
-    from serving.control.questions import RollRequest
+    from serving.control.admin.answers import RollAnswer
+    from serving.control.admin.questions import RollRequest
 
     if not yes and (output.json or not sys.stdin.isatty()):
         raise click.UsageError("nobody is there to be asked; give --yes")
@@ -83,8 +83,8 @@ def roll_failure(status: "RollStatus") -> CommandError:
 
 def _watch(client: "AdminClient", generation: int, wait: float, output: Output) -> "RollStatus":
     """Say what changes until it is done, has failed, or `wait` is over."""
-    from serving.control.answers import Status
-    from serving.control.rolls import RollStatus
+    from serving.control.admin.answers import Status
+    from serving.control.fleet.rolls import RollStatus
 
     seen = RollStatus(generation=generation, done=False)
     said = ""

@@ -14,7 +14,7 @@ from serving.cli.roll import progress_line
 from serving.cli.rollout.words import glance, is_over
 from serving.cli.span import age
 from serving.config.keys import node_name
-from serving.control.answers import ModelStatus, Status, VersionStatus, WorkerStatus
+from serving.control.admin.answers import ModelStatus, Status, VersionStatus, WorkerStatus
 from serving.drift.verdict import LEVELS
 from serving.engine.inspection import ProcessStatus
 from serving.engine.report import EngineReport

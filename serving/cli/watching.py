@@ -20,8 +20,8 @@ from serving.cli.output import CommandError, Unreachable
 from serving.cli.where import Where
 from serving.clock import Clock
 from serving.config.load import content_digest
-from serving.control.answers import ApplyAnswer
-from serving.control.questions import ApplyRequest
+from serving.control.admin.answers import ApplyAnswer
+from serving.control.admin.questions import ApplyRequest
 from serving.errors import InvalidConfig, SluiceError
 
 __all__ = ["Watcher", "keep_looking", "through_control"]

@@ -14,38 +14,38 @@ from serving.config.schema import GatewayConfig, ModelConfig
 from serving.config.snapshot import Snapshot
 from serving.control.audit import AuditLog
 from serving.control.ballast import Ballast
-from serving.control.deliveries import Courier
-from serving.control.drift import DriftMonitor
-from serving.control.drift_families import drift_families
-from serving.control.exposition import Page, own_families
-from serving.control.feature_writer import FeatureWriter
-from serving.control.harm import HarmMonitor
-from serving.control.label_desk import LabelDesk
-from serving.control.monitoring_events import MonitoringEvents
-from serving.control.notices import Notices
-from serving.control.outbound import Reach
-from serving.control.plan import without_secrets
-from serving.control.publisher import Publisher
-from serving.control.quarantine import QuarantineKeeper, configured_keys, is_everywhere
-from serving.control.rates import Rates
-from serving.control.retraining import RetrainingDesk
-from serving.control.rollout_announcer import Announcer
-from serving.control.rollout_changes import LiveRollout, live_of
-from serving.control.rollout_families import rollout_families
-from serving.control.rollout_log import RolloutLog
-from serving.control.rollout_observer import Observer
-from serving.control.rollout_verbs import RolloutVerbs
-from serving.control.rollouts import Rollouts
-from serving.control.rolls import RollStatus
-from serving.control.store import Store
-from serving.control.traffic_seen import Assumed, rate_of, traffic_of
-from serving.control.workers import (
+from serving.control.features.writer import FeatureWriter
+from serving.control.fleet.exposition import Page, own_families
+from serving.control.fleet.quarantine import QuarantineKeeper, configured_keys, is_everywhere
+from serving.control.fleet.rates import Rates
+from serving.control.fleet.rolls import RollStatus
+from serving.control.fleet.workers import (
     FORGET_SECONDS,
     Acknowledgement,
     acknowledgements,
     is_settled,
     state_of,
 )
+from serving.control.labels.desk import LabelDesk
+from serving.control.monitoring.drift import DriftMonitor
+from serving.control.monitoring.drift_families import drift_families
+from serving.control.monitoring.events import MonitoringEvents
+from serving.control.monitoring.harm import HarmMonitor
+from serving.control.outbound import Reach
+from serving.control.publishing.plan import without_secrets
+from serving.control.publishing.publisher import Publisher
+from serving.control.publishing.rollout_changes import LiveRollout, live_of
+from serving.control.rollouts.announcer import Announcer
+from serving.control.rollouts.families import rollout_families
+from serving.control.rollouts.log import RolloutLog
+from serving.control.rollouts.notices import Notices
+from serving.control.rollouts.observer import Observer
+from serving.control.rollouts.rollouts import Rollouts
+from serving.control.rollouts.traffic_seen import Assumed, rate_of, traffic_of
+from serving.control.rollouts.verbs import RolloutVerbs
+from serving.control.stores.store import Store
+from serving.control.training.deliveries import Courier
+from serving.control.training.retraining import RetrainingDesk
 from serving.errors import StoreUnavailable
 from serving.metrics import Samples, total
 from serving.metrics_exchange import decode

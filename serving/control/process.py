@@ -25,9 +25,9 @@ from serving.config.effects import taken_over
 from serving.config.load import load_gateway
 from serving.config.schema import ModelConfig, TlsConfig
 from serving.config.store_argument import add_store_argument
-from serving.control.access import Access, ensure_admin_token
-from serving.control.admin import Listener, build, operations_of
-from serving.control.admin_server import (
+from serving.control.admin.access import Access, ensure_admin_token
+from serving.control.admin.application import Listener, build, operations_of
+from serving.control.admin.server import (
     BACKLOG,
     AdminServer,
     admin_server,
@@ -36,21 +36,21 @@ from serving.control.admin_server import (
     tls_options,
 )
 from serving.control.audit import AuditLog
-from serving.control.candidate_gate import CandidateGate
-from serving.control.compile import Compiled, compile_configuration
-from serving.control.deliveries import Courier
-from serving.control.director import Director
-from serving.control.feature_streams import FeatureStreams
-from serving.control.feature_writer import FeatureWriter
-from serving.control.journal import Journal
-from serving.control.label_desk import LabelDesk
+from serving.control.features.streams import FeatureStreams
+from serving.control.features.writer import FeatureWriter
+from serving.control.fleet.director import Director
+from serving.control.fleet.rolls import Rolls
+from serving.control.labels.desk import LabelDesk
 from serving.control.plane import ControlPlane
-from serving.control.publisher import Publisher
-from serving.control.redis_store import RedisStore
-from serving.control.rollout_evidence import Evidence
-from serving.control.rollout_labels import RolloutLabels
-from serving.control.rollout_observer import BookObserver
-from serving.control.rolls import Rolls
+from serving.control.publishing.compile import Compiled, compile_configuration
+from serving.control.publishing.journal import Journal
+from serving.control.publishing.publisher import Publisher
+from serving.control.rollouts.evidence import Evidence
+from serving.control.rollouts.labels import RolloutLabels
+from serving.control.rollouts.observer import BookObserver
+from serving.control.stores.redis_store import RedisStore
+from serving.control.training.candidate_gate import CandidateGate
+from serving.control.training.deliveries import Courier
 from serving.errors import InvalidConfig, SluiceError
 from serving.files import write_whole
 from serving.heap import give_back_large_blocks

@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class WorkerWord(msgspec.Struct, frozen=True, kw_only=True):
-    """One worker in control's `/api/v1/status`; see `serving.control.answers.WorkerStatus`."""
+    """One worker of control's `/api/v1/status`: `serving.control.admin.answers.WorkerStatus`."""
 
     worker: str
     pid: int

@@ -1,6 +1,6 @@
 """Predictions and what came true of them, joined and counted by DuckDB.
 
-Runs in a process of its own (`serving.control.joiner`), never where requests are answered.
+Runs in a process of its own (`serving.control.labels.joiner`), never where requests are answered.
 
 Which label is of which row:
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from store_kit import ValkeyServer
 
-from serving.control.evidence_store import Confirmation, StoredBook
-from serving.control.redis_store import RedisStore
-from serving.control.store import MemoryStore, Store
+from serving.control.stores.evidence_store import Confirmation, StoredBook
+from serving.control.stores.redis_store import RedisStore
+from serving.control.stores.store import MemoryStore, Store
 from serving.rollout.wire import evidence_key, folded_key
 
 

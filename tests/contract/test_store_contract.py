@@ -17,8 +17,8 @@ from serving.config.keys import (
     WorkerReport,
 )
 from serving.config.snapshot import Snapshot
-from serving.control.redis_store import RedisStore, judge
-from serving.control.store import MemoryStore, Store
+from serving.control.stores.redis_store import RedisStore, judge
+from serving.control.stores.store import MemoryStore, Store
 from serving.errors import InvalidConfig, StoreUnavailable
 
 
@@ -334,7 +334,7 @@ async def test_a_store_that_is_gone_is_said_without_its_address(tmp_path: Path) 
 
 async def test_a_silent_store_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that accepts and never answers costs a bounded time, not 59 seconds."""
-    monkeypatch.setattr("serving.control.redis_calls.CALL_SECONDS", 0.2)
+    monkeypatch.setattr("serving.control.stores.redis_calls.CALL_SECONDS", 0.2)
     connected = asyncio.Event()
 
     async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

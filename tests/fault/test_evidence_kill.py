@@ -25,7 +25,7 @@ from store_kit import ValkeyServer
 from serving.config.keys import SNAPSHOT_KEY, WORKERS_KEY, WorkerReport
 from serving.config.snapshot import RolloutTraffic
 from serving.config.snapshot_codec import decode_snapshot
-from serving.control.rollout_evidence_log import RolloutEvidenceLog
+from serving.control.rollouts.evidence_log import RolloutEvidenceLog
 from serving.rollout.book import CANARY, PRODUCTION, Book
 from serving.rollout.wire import cell_of, decode_unfolded, evidence_key, scramble_of
 from serving.traffic.split import Splitter

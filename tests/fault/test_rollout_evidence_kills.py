@@ -12,7 +12,7 @@ from rollout_book_kit import RULES, Sets, cells, counts_of, random_batch, told
 from rollout_control_program import Lives
 from store_kit import ValkeyServer
 
-from serving.control.rollout_evidence_log import RolloutEvidenceLog
+from serving.control.rollouts.evidence_log import RolloutEvidenceLog
 from serving.rollout.book import Book
 from serving.rollout.wire import (
     CELLS,

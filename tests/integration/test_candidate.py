@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from control_kit import ConfigDirectory
 
 from serving.cli.app import app
-from serving.control.compile import compile_configuration
+from serving.control.publishing.compile import compile_configuration
 
 NEW = onnx_models.linear(1, 1, seed=7)
 

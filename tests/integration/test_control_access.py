@@ -11,7 +11,7 @@ import trustme
 from control_admin_kit import Gateway
 
 from serving.config.identity import hash_token
-from serving.control.admin import operations_of
+from serving.control.admin.application import operations_of
 
 
 @pytest.fixture

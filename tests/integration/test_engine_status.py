@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent / "stand_ins"))
 
 from running_engine import running
 
-from serving.control.answers import (
+from serving.control.admin.answers import (
     ModelStatus,
     RoleShare,
     Status,
@@ -24,7 +24,7 @@ from serving.control.answers import (
     VersionStatus,
     WorkerStatus,
 )
-from serving.control.rates import Rate
+from serving.control.fleet.rates import Rate
 
 BOUND_SECONDS = 60
 

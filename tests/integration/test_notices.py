@@ -20,9 +20,9 @@ from notice_kit import START, happened, notices, plan, standing
 
 from serving.clock import ManualClock
 from serving.config.schema import RolloutConfig
-from serving.control.notice_log import Settled, read
 from serving.control.outbound import DeliveryFailed, Reach, post
 from serving.control.patience import GIVE_UP_SECONDS
+from serving.control.rollouts.notice_log import Settled, read
 from serving.rollout.standing import RolloutStanding
 from serving.rollout.state import Event
 

@@ -9,7 +9,7 @@ from label_kit import LabelGateway, figure
 from parquet_log import START, prediction_id, row
 from sklearn import metrics
 
-from serving.control.label_desk import taken
+from serving.control.labels.desk import taken
 from serving.recording.label import check
 from serving.recording.labels import LabelStore
 

@@ -14,8 +14,8 @@ from monitoring_kit import Receiver
 
 from serving.config.schema import RetrainConfig
 from serving.config.snapshot_codec import dec_hook
-from serving.control.deliveries import Courier
 from serving.control.outbound import DeliveryFailed
+from serving.control.training.deliveries import Courier
 
 EVENT = b'{"specversion":"1.0","id":"7d9f","type":"dev.sluice.retraining.requested"}'
 IDENTIFIER = "7d9f"

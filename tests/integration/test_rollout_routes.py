@@ -8,7 +8,7 @@ import pytest
 from control_admin_kit import Gateway
 
 from serving.cli.plan import plan_text
-from serving.control.answers import ApplyAnswer
+from serving.control.admin.answers import ApplyAnswer
 
 STEPS = [{"weight": 5, "bake": {"min": "1h"}}, {"weight": 100}]
 ROLLOUT = {"canary": "v2", "steps": STEPS}

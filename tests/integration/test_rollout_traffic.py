@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from ray_kit import eventually
 
 from serving.config.snapshot import RolloutTraffic
-from serving.control.redis_store import RedisStore
+from serving.control.stores.redis_store import RedisStore
 from serving.protocol._generated import inference_pb2 as pb
 from serving.protocol._generated import inference_pb2_grpc as pb_grpc
 

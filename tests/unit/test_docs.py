@@ -8,9 +8,9 @@ from docs_kit import PAGES, ROOT, name_of, prose, quoted
 
 from serving.cli.app import COMMANDS
 from serving.config import schema
-from serving.control.drift_families import drift_families
-from serving.control.exposition import own_families
-from serving.control.rollout_families import rollout_families
+from serving.control.fleet.exposition import own_families
+from serving.control.monitoring.drift_families import drift_families
+from serving.control.rollouts.families import rollout_families
 from serving.metric_families import FAMILIES
 from serving.protocol.status import STATUS
 

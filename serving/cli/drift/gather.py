@@ -10,7 +10,7 @@ from serving.cli.client import AdminClient
 from serving.cli.output import CommandError, Unreachable
 from serving.cli.where import Where
 from serving.config.problems import did_you_mean
-from serving.control.answers import DriftAnswer, Status
+from serving.control.admin.answers import DriftAnswer, Status
 from serving.performance.report import PerformanceReport
 
 __all__ = ["Findings", "gather"]

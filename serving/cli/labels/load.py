@@ -159,7 +159,7 @@ def _judge(report: LabelsLoaded) -> None:
 
 def _entity(client: "AdminClient", model: str) -> dict[str, str]:
     """The model's keys, or none where no model is named. Raises CommandError."""
-    from serving.control.answers import ConfigAnswer
+    from serving.control.admin.answers import ConfigAnswer
 
     if not model:
         return {}
@@ -219,7 +219,7 @@ class _Job:
         progress: Callable[[float, Any], None],
     ) -> None:
         from feature_cache.ingest import Reject
-        from serving.control.label_desk import LabelsTaken
+        from serving.control.labels.desk import LabelsTaken
 
         body = {
             "labels": items, "model": self._model, "source": self._source, "partial": True,

@@ -156,7 +156,7 @@ def _tell_control(place: LogPlace, receipt: "Receipt", output: Output) -> None:
     """Have the audit log of a gateway that runs say so."""
     import msgspec
 
-    from serving.control.answers import ErasureNoted
+    from serving.control.admin.answers import ErasureNoted
     from serving.errors import SluiceError
 
     client = _control(place)

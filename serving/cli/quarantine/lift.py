@@ -31,7 +31,7 @@ def lift(model: str, version: str, *, yes: bool, where: Where, output: Output) -
 
     from serving.cli.admin_address import find_admin
     from serving.cli.client import AdminClient
-    from serving.control.answers import LiftAnswer
+    from serving.control.admin.answers import LiftAnswer
 
     if not yes and (output.json or not sys.stdin.isatty()):
         raise click.UsageError("nobody is there to be asked; give --yes")

@@ -11,7 +11,7 @@ from serving.cli.where import Where, gateway_options
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from serving.control.answers import QuarantineAnswer
+    from serving.control.admin.answers import QuarantineAnswer
 
 __all__ = ["list"]
 
@@ -29,7 +29,7 @@ def list(*, where: Where, output: Output) -> None:  # noqa: A001 - the command's
     """  # noqa: D301  - \b keeps click from re-wrapping the examples
     from serving.cli.admin_address import find_admin
     from serving.cli.client import AdminClient
-    from serving.control.answers import QuarantineAnswer
+    from serving.control.admin.answers import QuarantineAnswer
 
     with AdminClient(find_admin(where), where.token()) as client:
         answer = client.get("/api/v1/quarantine", QuarantineAnswer)

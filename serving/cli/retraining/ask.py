@@ -30,6 +30,6 @@ def ask(model: str, *, reason: str, yes: bool, where: Where, output: Output) -> 
         raise click.UsageError("nobody is there to be asked; give --yes")
     if not yes:
         click.confirm(f"Ask for a training of {model}?", abort=True, err=True)
-    from serving.control.questions import RetrainingAsk
+    from serving.control.admin.questions import RetrainingAsk
 
     show(tell(where, model, "ask", RetrainingAsk(reason=reason)), output)

@@ -31,6 +31,6 @@ def ended(model: str, *, improved: bool | None, where: Where, output: Output) ->
     """  # noqa: D301  - \b keeps click from re-wrapping the examples
     if improved is None:
         raise click.UsageError("say --improved or --not-improved")
-    from serving.control.questions import RetrainingEnd
+    from serving.control.admin.questions import RetrainingEnd
 
     show(tell(where, model, "ended", RetrainingEnd(improved=improved)), output)

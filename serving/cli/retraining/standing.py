@@ -11,7 +11,7 @@ from serving.cli.where import Where
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from serving.control.retraining import RetrainingStatus
+    from serving.control.training.retraining import RetrainingStatus
 
 __all__ = ["show", "tell"]
 
@@ -20,7 +20,7 @@ def tell(where: Where, model: str, verb: str, body: object) -> "RetrainingStatus
     """Call a verb. Raises CommandError, Unreachable."""
     from serving.cli.admin_address import find_admin
     from serving.cli.client import AdminClient
-    from serving.control.retraining import RetrainingStatus
+    from serving.control.training.retraining import RetrainingStatus
 
     path = f"/api/v1/retraining/{quote(model, safe='')}"
     with AdminClient(find_admin(where), where.token()) as client:

@@ -8,8 +8,8 @@ from serving.cli.admin_address import find_admin
 from serving.cli.client import AdminClient, Refused
 from serving.cli.output import CommandError
 from serving.cli.where import Where
-from serving.control.answers import RolloutHistory
-from serving.control.questions import RolloutRequest
+from serving.control.admin.answers import RolloutHistory
+from serving.control.admin.questions import RolloutRequest
 from serving.rollout.standing import RolloutStanding
 
 __all__ = ["RolloutClient"]

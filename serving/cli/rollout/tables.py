@@ -21,7 +21,7 @@ from serving.cli.rollout.words import (
     sums,
 )
 from serving.cli.span import age
-from serving.control.answers import RolloutEvents
+from serving.control.admin.answers import RolloutEvents
 from serving.rollout.standing import RolloutStanding, RuleStanding
 
 __all__ = ["history_table", "overview_table", "standing_view"]

@@ -14,7 +14,7 @@ __all__ = ["RuleResult", "label_rule"]
 
 
 class RuleResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What the log and its labels say to one rule; from `serving.control.rollout_labels`."""
+    """What the log and its labels say to one rule; from `serving.control.rollouts.labels`."""
 
     canary_labels: int = 0
     """Units with a label: keys, or requests without one; of copies, pairs."""

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from serving.cli.roll import progress_line, roll_failure
-from serving.control.rolls import RollStatus
+from serving.control.fleet.rolls import RollStatus
 
 SLUICE = (sys.executable, "-c", "from serving.cli import main; main()")
 

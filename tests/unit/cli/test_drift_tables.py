@@ -5,7 +5,7 @@ from rich.console import Console
 
 from serving.cli.drift.gather import Findings
 from serving.cli.drift.tables import render
-from serving.control.answers import DriftAnswer
+from serving.control.admin.answers import DriftAnswer
 from serving.drift.standing import Watched
 from serving.performance.report import PerformanceReport
 

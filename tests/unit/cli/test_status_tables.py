@@ -7,7 +7,7 @@ from rollout_admin_kit import standing
 from serving.cli.overview import Overview
 from serving.cli.span import age
 from serving.cli.status_tables import memory, render
-from serving.control import answers
+from serving.control.admin import answers
 from serving.drift.verdict import Level
 from serving.rollout.standing import RolloutStanding
 

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from serving.config.identity import ANONYMOUS, hash_token
-from serving.control.access import (
+from serving.control.admin.access import (
     ADMIN_TOKEN_NAME,
     Access,
     check_host,

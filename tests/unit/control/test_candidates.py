@@ -20,11 +20,11 @@ from serving.config.schema import (
     VersionSource,
 )
 from serving.config.snapshot import RolloutTraffic, StagedVersion
-from serving.control.candidates import shadows, unseen
-from serving.control.compile import Compiled
-from serving.control.journal import Journal
-from serving.control.publisher import Publisher
-from serving.control.store import MemoryStore
+from serving.control.publishing.candidates import shadows, unseen
+from serving.control.publishing.compile import Compiled
+from serving.control.publishing.journal import Journal
+from serving.control.publishing.publisher import Publisher
+from serving.control.stores.store import MemoryStore
 from serving.errors import InvalidConfig
 from serving.types import Signature
 

@@ -5,7 +5,7 @@ import pytest
 from control_kit import ConfigDirectory
 from msgspec.structs import replace
 
-from serving.control.compile import compile_configuration
+from serving.control.publishing.compile import compile_configuration
 from serving.errors import InvalidConfig
 
 

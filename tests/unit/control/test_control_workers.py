@@ -1,7 +1,7 @@
 from typing import Any
 
 from serving.config.keys import WorkerReport
-from serving.control.workers import acknowledgements, is_settled, state_of
+from serving.control.fleet.workers import acknowledgements, is_settled, state_of
 
 NOW = 1_000.0
 

@@ -10,9 +10,9 @@ from serving.clock import ManualClock
 from serving.config.applied import Applied, Failure, Orders, read_failure
 from serving.config.directions import Directions, NodeReport, Taken, read_taken
 from serving.config.schema import GatewayConfig, Limits
-from serving.control.director import Director
-from serving.control.rolls import Rolls
-from serving.control.store import MemoryStore
+from serving.control.fleet.director import Director
+from serving.control.fleet.rolls import Rolls
+from serving.control.stores.store import MemoryStore
 from serving.errors import StoreUnavailable
 from serving.quarantine import register
 from serving.quarantine.decision import Crash, Suspect

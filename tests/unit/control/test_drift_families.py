@@ -3,8 +3,8 @@
 from prometheus_client.parser import text_string_to_metric_families
 from report_kit import reference, watched
 
-from serving.control.drift_families import drift_families
-from serving.control.exposition import Page
+from serving.control.fleet.exposition import Page
+from serving.control.monitoring.drift_families import drift_families
 from serving.drift.standing import Watched
 
 REFERENCE = reference()

@@ -4,7 +4,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving.config.keys import WorkerReport
-from serving.control.exposition import STATES, Page, own_families
+from serving.control.fleet.exposition import STATES, Page, own_families
 from serving.metric_families import FAMILIES
 from serving.metrics import MetricsFile
 from serving.metrics_folder import fold, totals

@@ -5,8 +5,8 @@ import parquet_log
 import pytest
 from parquet_log import START, row
 
-from serving.control.joiner import answer, connect
-from serving.control.joiner_orders import Failed, Report, Told
+from serving.control.labels.joiner import answer, connect
+from serving.control.labels.joiner_orders import Failed, Report, Told
 from serving.performance.slices import Tolerance
 from serving.recording.joined import JoinPlan
 

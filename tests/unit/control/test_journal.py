@@ -6,7 +6,7 @@ from msgspec.structs import replace
 from serving.config.schema import GatewayConfig
 from serving.config.snapshot import Snapshot
 from serving.config.snapshot_codec import enc_hook
-from serving.control.journal import Entry, Journal
+from serving.control.publishing.journal import Entry, Journal
 
 
 def entry(revision: int) -> Entry:

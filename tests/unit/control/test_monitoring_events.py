@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from serving.control.monitoring_events import MonitoringEvent, MonitoringEvents
+from serving.control.monitoring.events import MonitoringEvent, MonitoringEvents
 from serving.drift.verdict import Level
 
 

@@ -6,7 +6,7 @@ import pytest
 from rollout_kit import PLAN, Home, breach, compiled
 
 from serving.config.keys import WorkerReport
-from serving.control.compile import Compiled
+from serving.control.publishing.compile import Compiled
 from serving.errors import InvalidConfig
 from serving.quarantine.decision import Quarantined
 
@@ -436,7 +436,7 @@ async def test_nothing_moves_that_cannot_be_written(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("serving.control.rollout_log.append_line", full)
+        patch.setattr("serving.control.rollouts.log.append_line", full)
         with pytest.raises(Exception, match="No space left"):
             await home.bake()
         assert home.kinds == ["started", "stepped"]

@@ -6,7 +6,7 @@ import pytest
 from notice_kit import happened, standing
 
 from serving.config.schema import NotifyConfig
-from serving.control.notice_event import event_of, names_of
+from serving.control.rollouts.notice_event import event_of, names_of
 from serving.rollout.state import TRANSITIONS, Kind
 
 

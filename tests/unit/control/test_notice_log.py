@@ -3,9 +3,9 @@ from pathlib import Path
 import notice_kit
 import pytest
 
-from serving.control import notice_log
-from serving.control.notice_log import Notice, Settled, Target, targets_of, unsettled
 from serving.control.patience import next_attempt
+from serving.control.rollouts import notice_log
+from serving.control.rollouts.notice_log import Notice, Settled, Target, targets_of, unsettled
 
 HOOK = Target(webhook="https://ci.example/hook/secret", secret_file="key")
 FILE = Target(file="rollouts.jsonl")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from serving.config.load import content_digest, load_directory
-from serving.control.origin import Origin, origin_of
+from serving.control.publishing.origin import Origin, origin_of
 
 DIGEST = "0" * 64
 

@@ -7,10 +7,10 @@ import pytest
 from msgspec.structs import replace
 from rollout_admin_kit import rule, standing
 
-from serving.control import answers, questions
-from serving.control.operations import Ask, Operation, Parameter
-from serving.control.pages import docs_page, status_page
-from serving.control.rates import Rate
+from serving.control.admin import answers, questions
+from serving.control.admin.operations import Ask, Operation, Parameter
+from serving.control.admin.pages import docs_page, status_page
+from serving.control.fleet.rates import Rate
 
 VERSION = answers.VersionStatus(
     version="v1",

@@ -8,7 +8,7 @@ from feature_cache.views import FeatureView
 from serving.config.schema import GatewayConfig, ModelConfig
 from serving.config.snapshot import RolloutTraffic, Snapshot, StagedVersion
 from serving.config.snapshot_codec import dec_hook
-from serving.control.plan import Plan, compare, without_secrets
+from serving.control.publishing.plan import Plan, compare, without_secrets
 from serving.traffic.table import ModelRoute
 from serving.types import Signature
 

@@ -9,10 +9,10 @@ from control_kit import ConfigDirectory
 from serving.clock import ManualClock
 from serving.config.load import content_digest
 from serving.config.schema import GatewayConfig
-from serving.control.compile import Compiled, compile_configuration
-from serving.control.journal import Journal
-from serving.control.publisher import Publisher
-from serving.control.store import MemoryStore
+from serving.control.publishing.compile import Compiled, compile_configuration
+from serving.control.publishing.journal import Journal
+from serving.control.publishing.publisher import Publisher
+from serving.control.stores.store import MemoryStore
 from serving.errors import Conflict
 
 

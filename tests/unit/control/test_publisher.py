@@ -14,7 +14,7 @@ from serving.config.schema import (
 )
 from serving.config.snapshot import Snapshot
 from serving.config.snapshot_codec import decode_snapshot, encode_snapshot
-from serving.control.journal import Journal
+from serving.control.publishing.journal import Journal
 from serving.errors import (
     Conflict,
     InvalidConfig,
@@ -240,7 +240,7 @@ async def test_a_journal_that_cannot_be_written_stops_the_change(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("serving.control.journal.append_line", full)
+    monkeypatch.setattr("serving.control.publishing.journal.append_line", full)
     with pytest.raises(ServingError, match="No space left on device"):
         await bench.publisher.apply(Path("/v2"), author="ann")
 

@@ -1,4 +1,4 @@
-from serving.control.rates import Rate, Rates
+from serving.control.fleet.rates import Rate, Rates
 from serving.metrics import Samples
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from serving.control.retraining_state import (
+from serving.control.training.state import (
     GIVE_UP_SECONDS,
     Kept,
     Request,

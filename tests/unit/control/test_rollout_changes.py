@@ -8,9 +8,14 @@ from control_kit import ConfigDirectory
 from msgspec.structs import replace
 
 from serving.config.snapshot import RolloutTraffic, Snapshot
-from serving.control.compile import Compiled, compile_configuration
-from serving.control.rollout_changes import LiveRollout, live_in, live_of, refused_changes
-from serving.control.rollout_reach import out_of_reach
+from serving.control.publishing.compile import Compiled, compile_configuration
+from serving.control.publishing.rollout_changes import (
+    LiveRollout,
+    live_in,
+    live_of,
+    refused_changes,
+)
+from serving.control.publishing.rollout_reach import out_of_reach
 from serving.rollout.forecast import Traffic
 from serving.rollout.state import RolloutState
 

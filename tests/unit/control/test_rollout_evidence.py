@@ -10,10 +10,10 @@ from rollout_book_kit import RULES, cells, errors, share, told
 
 from serving.clock import ManualClock
 from serving.config.schema import Rule
-from serving.control import evidence_entries
-from serving.control.evidence_store import Confirmation, MemoryEvidence
-from serving.control.rollout_evidence import Evidence
-from serving.control.store import MemoryStore
+from serving.control.rollouts import evidence_entries
+from serving.control.rollouts.evidence import Evidence
+from serving.control.stores.evidence_store import Confirmation, MemoryEvidence
+from serving.control.stores.store import MemoryStore
 from serving.errors import StoreUnavailable
 from serving.rollout.book import Book
 from serving.rollout.counts import BATCHES

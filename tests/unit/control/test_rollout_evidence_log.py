@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from rollout_book_kit import RULES, errors, random_batch, told
 
-from serving.control.evidence_store import StoredBook
-from serving.control.rollout_evidence_log import RolloutEvidenceLog
+from serving.control.rollouts.evidence_log import RolloutEvidenceLog
+from serving.control.stores.evidence_store import StoredBook
 from serving.rollout.book import Book
 from serving.rollout.book_codec import decode_frame, encode_picture, picture_of
 from serving.rollout.wire import Unfolded

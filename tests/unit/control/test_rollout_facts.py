@@ -1,8 +1,8 @@
 import pytest
 
 from serving.config.keys import SILENT_SECONDS, WorkerReport
-from serving.control.rollout_facts import Heard, facts_of, is_everywhere
-from serving.control.rollout_observer import Seen
+from serving.control.rollouts.facts import Heard, facts_of, is_everywhere
+from serving.control.rollouts.observer import Seen
 from serving.quarantine.decision import Quarantined
 from serving.rollout.baking import Facts
 from serving.rollout.state import RolloutState

@@ -14,10 +14,10 @@ from parquet_log import START, prediction_id, row
 from serving.clock import ManualClock
 from serving.config.schema import GatewayConfig, ModelConfig
 from serving.config.snapshot_codec import dec_hook
-from serving.control.joiner import answer, connect
-from serving.control.joiner_orders import RolloutLossesTold
-from serving.control.joiner_process import TooLarge
-from serving.control.rollout_labels import (
+from serving.control.labels.joiner import answer, connect
+from serving.control.labels.joiner_orders import RolloutLossesTold
+from serving.control.labels.joiner_process import TooLarge
+from serving.control.rollouts.labels import (
     LabelEvidence,
     RolloutLabels,
     needs_labels,

@@ -4,8 +4,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from serving.control.rollout_log import EVENTS_FILE, RolloutLog, read_events
-from serving.control.store import MemoryStore
+from serving.control.rollouts.log import EVENTS_FILE, RolloutLog, read_events
+from serving.control.stores.store import MemoryStore
 from serving.errors import Conflict
 from serving.rollout.state import Arms, Event, IllegalEvent, Kind
 

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from rollout_kit import Home, breach, compiled
 
-from serving.control.rollout_verbs import Verb
+from serving.control.rollouts.verbs import Verb
 from serving.errors import (
     Conflict,
     InvalidRequest,

@@ -11,7 +11,7 @@ from serving.config.applied import Applied, Failure, Orders, read_orders, write_
 from serving.config.keys import WorkerReport
 from serving.config.schema import GatewayConfig
 from serving.config.snapshot_codec import dec_hook
-from serving.control.rolls import Rolls, judge
+from serving.control.fleet.rolls import Rolls, judge
 
 NOW = 1_000.0
 

@@ -5,8 +5,8 @@ import pytest
 from serving.config.keys import WorkerReport
 from serving.config.schema import GatewayConfig
 from serving.config.snapshot import Snapshot, StagedVersion
-from serving.control.journal import Entry
-from serving.control.stock import Swept, digests_of, needed_revisions, sweep
+from serving.control.publishing.journal import Entry
+from serving.control.publishing.stock import Swept, digests_of, needed_revisions, sweep
 from serving.types import Signature
 
 TEN = list(range(1, 11))

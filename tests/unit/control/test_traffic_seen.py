@@ -15,8 +15,8 @@ from serving.config.schema import (
     VersionSource,
 )
 from serving.config.units import Seconds
-from serving.control.rates import Rate, Rates
-from serving.control.traffic_seen import Assumed, rate_of, traffic_of
+from serving.control.fleet.rates import Rate, Rates
+from serving.control.rollouts.traffic_seen import Assumed, rate_of, traffic_of
 from serving.metric_families import FAMILIES
 from serving.metrics import Samples
 

@@ -10,7 +10,7 @@ from publisher_kit import Bench, compiled, keeping
 from waiting_kit import soon
 
 from serving.config.keys import WorkerReport
-from serving.control.compile import Compiled
+from serving.control.publishing.compile import Compiled
 
 
 @pytest.fixture

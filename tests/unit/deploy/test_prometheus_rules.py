@@ -8,8 +8,8 @@ import pytest
 import yaml
 from report_kit import reference, watched
 
-from serving.control.drift_families import drift_families
-from serving.control.exposition import own_families
+from serving.control.fleet.exposition import own_families
+from serving.control.monitoring.drift_families import drift_families
 from serving.metric_families import FAMILIES
 
 FILE = Path(__file__).parents[3] / "configs" / "deploy" / "prometheus" / "rules.yaml"

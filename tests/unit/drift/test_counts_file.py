@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serving.control.drift_parts import DriftParts
+from serving.control.monitoring.drift_parts import DriftParts
 from serving.drift.count_layout import CountLayout
 from serving.drift.counts_file import CountKey, CountsFile, is_alive, read_counts
 from serving.drift.windows import Part, stretches, windows_of
