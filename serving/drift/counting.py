@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from serving.config.frozen_bins import Reference
 from serving.drift.bins import Bins, Counts, compile_bins
 from serving.drift.count_layout import STALE, STATUSES, UNSERVED, CountLayout
-from serving.recording.offer import Offer
+from serving.recording.offer import Offer, rows_of, view_columns
 from serving.recording.row_plan import RowPlan
 
 __all__ = ["Counting", "layout_of", "output_column"]
@@ -65,14 +65,14 @@ class Counting:
             int64, shape [layout.size].
         """
         counts = np.zeros(self.layout.size, np.int64)
-        counts[0] = sum(offer.rows for offer in offers)
+        counts[0] = sum(rows_of(offers))
         served = self._statuses(offers, counts)
         for source in self._inputs:
             tables = [offer.feed[source] for offer in offers if offer.feed is not None]
-            table = np.concatenate(tables)
+            turned = np.ascontiguousarray(np.concatenate(tables).T)
             for name, (of, index) in self._features.items():
                 if of == source and name in self._bins:
-                    self._column(name, table[:, index], served, counts)
+                    self._column(name, turned[index], served, counts)
         first = offers[0]
         for at, output in enumerate(first.names if first.outputs is not None else ()):
             self._output(output, [offer.outputs[at] for offer in offers], counts)  # type: ignore[index]
@@ -95,28 +95,27 @@ class Counting:
             counts[self._places.served[name]] += np.bincount(where, minlength=bins.size)
 
     def _output(self, output: str, arrays: list[NDArray[Any]], counts: Counts) -> None:
-        for name, where in self._places.columns.items():
-            stem, index = output_column(name)
-            if stem == output and name not in self._features:
-                values = np.concatenate([array.reshape(len(array), -1) for array in arrays])
-                counts[where] += self._bins[name].count(values[:, index])
+        watched = [
+            (name, where, index)
+            for name, where in self._places.columns.items()
+            for stem, index in [output_column(name)]
+            if stem == output and name not in self._features
+        ]
+        if not watched:
+            return
+        values = np.concatenate(arrays)
+        values = values.reshape(len(values), -1)
+        for name, where, index in watched:
+            counts[where] += self._bins[name].count(values[:, index])
 
     def _statuses(
         self, offers: Sequence[Offer], counts: Counts
     ) -> dict[str, NDArray[np.bool_] | None]:
         """Count what the views did; which rows each served (None: all of them)."""
         served: dict[str, NDArray[np.bool_] | None] = {}
+        batches, rows = [offer.batch for offer in offers], rows_of(offers)
         for at, (view, start) in enumerate(self._places.views.items()):
-            bits_of: list[int] = []
-            ages_of: list[int] = []
-            for offer in offers:
-                if offer.batch is None:  # the request brought everything itself
-                    bits_of += [0] * offer.rows
-                    ages_of += [-1] * offer.rows
-                else:
-                    bits_of += offer.batch.bits[at]
-                    ages_of += offer.batch.ages[at]
-            bits, ages = np.array(bits_of, np.uint8), np.array(ages_of)
+            bits, ages = view_columns(batches, at, rows)
             seen = np.bincount(bits, minlength=STATUSES)
             seen[0] = 0  # not asked
             counts[start : start + STATUSES] += seen

@@ -1,7 +1,8 @@
 """Many records of one version to one Arrow batch: column by column, never row by row.
 
-A row costs what its Python objects cost to walk past, about a microsecond; the values
-themselves are moved by numpy.
+A row costs what its Python objects cost to walk past; the values themselves are moved by numpy.
+So every walk is one list in one expression, and what is the same in all rows, as most is, is said
+once.
 """
 
 import hashlib
@@ -16,15 +17,25 @@ from numpy.typing import NDArray
 
 from feature_cache.status import describe
 from serving.recording import record
-from serving.recording.offer import Offer
+from serving.recording.offer import Offer, view_columns
 from serving.recording.row_plan import STATIONS, Column, RowPlan
-from serving.recording.schema import arrow_type
+from serving.recording.schema import HEAD, arrow_type
+from serving.types import Tensor
 
 __all__ = ["digest_with", "record_batch"]
 
 
 _TRACE_ID: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-")
 Digest = Callable[[Any], str]
+
+_SHARED: Final = {
+    "role": record.ROLE,
+    "assignment_reason": record.REASON,
+    "assignment_probability": record.PROBABILITY,
+    "route_revision": record.REVISION,
+    "code": record.CODE,
+}
+"""Columns of the head that hardly differ within a batch."""
 
 
 def digest_with(key: bytes) -> Digest:
@@ -55,35 +66,31 @@ def record_batch(
         digest: for values with the policy `hash`.
     """
     plan = offers[0].plan
-    heads = [offer.head for offer in offers]
-    columns = list(zip(*heads, strict=True))
+    columns = list(zip(*[offer.head for offer in offers], strict=True))
     rows = np.array(columns[record.ROWS], np.int32)
     counts = np.maximum(rows, 1)
     total = int(counts.sum())
+    sent = _Sent(offers)
     values: dict[str, pa.Array] = {}
     spread = _Spread(counts, total)
     values["prediction_id"] = spread(pa.array(columns[record.PREDICTION_ID], pa.string()))
     values["row"] = pa.array(spread.within())
     values["rows"] = spread(pa.array(rows))
     values["request_id"] = spread(pa.array(columns[record.REQUEST_ID], pa.string()))
-    values["trace_id"] = spread(pa.array([_trace_id(offer.traceparent) for offer in offers]))
+    values["trace_id"] = spread(_mostly_same(_trace_ids(offers), pa.string()))
     micros = (np.array(columns[record.TIME], np.float64) * 1e6).astype(np.int64)
     values["event_time"] = spread(pa.array(micros).cast(pa.timestamp("us", "UTC")))
     values["model"] = pa.repeat(plan.model, total)
     values["version"] = pa.repeat(plan.version, total)
     values["digest"] = pa.repeat(plan.digest, total)
-    values["role"] = spread(pa.array(columns[record.ROLE], pa.string()))
-    values["assignment_reason"] = spread(pa.array(columns[record.REASON], pa.string()))
-    values["assignment_probability"] = spread(pa.array(columns[record.PROBABILITY], pa.float64()))
-    values["route_revision"] = spread(pa.array(columns[record.REVISION], pa.int64()))
-    values["code"] = spread(pa.array(columns[record.CODE], pa.string()))
+    for name, place in _SHARED.items():
+        values[name] = spread(_mostly_same(columns[place], HEAD.field(name).type))
     values["sample_weight"] = pa.repeat(weight, total)
     values["batch_rows"] = spread(pa.array(columns[record.BATCH_ROWS], pa.int32()))
-    seconds = np.array([offer.seconds for offer in offers], np.float32)
-    for at, station in enumerate(STATIONS):
-        values[f"{station}_seconds"] = spread(pa.array(np.ascontiguousarray(seconds[:, at])))
-    values["sent"] = spread(pa.array(_sent(plan, offers), pa.string()))
-    _entities(plan, offers, counts, values, digest)
+    for station, seconds in zip(STATIONS, _seconds(offers), strict=True):
+        values[f"{station}_seconds"] = spread(pa.array(seconds))
+    values["sent"] = spread(_mostly_same(sent.words(plan), pa.string()))
+    _entities(plan, sent, counts, values, digest)
     if offers[0].feed is not None:
         _inputs(plan, offers, counts, values, digest)
     if offers[0].outputs is not None:
@@ -115,30 +122,66 @@ class _Spread:
         return (np.arange(len(starts)) - starts).astype(np.int32)
 
 
-def _trace_id(traceparent: str | None) -> str:
-    found = _TRACE_ID.match(traceparent) if traceparent else None
-    return found[1] if found is not None else ""
+def _mostly_same(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """At least one value, often all the same."""
+    if values.count(values[0]) == len(values):
+        return pa.repeat(pa.scalar(values[0], kind), len(values))
+    return pa.array(values, kind)
 
 
-def _sent(plan: RowPlan, offers: Sequence[Offer]) -> list[str]:
-    """Which features each request brought itself."""
-    keys = {column.name for column in plan.entity}
-    known: dict[tuple[str, ...], str] = {}
-    said = []
-    for offer in offers:
-        names = tuple([tensor.name for tensor in offer.inputs])
-        words = known.get(names)
-        if words is None:
-            whole = any(name in plan.features for name in names)
-            words = "*" if whole else ",".join(name for name in names if name not in keys)
-            known[names] = words
-        said.append(words)
-    return said
+def _trace_ids(offers: Sequence[Offer]) -> list[str]:
+    parents = [offer.traceparent for offer in offers]
+    if parents.count(None) == len(parents):
+        return [""] * len(parents)
+    found = [_TRACE_ID.match(parent) if parent else None for parent in parents]
+    return [one[1] if one is not None else "" for one in found]
+
+
+def _seconds(offers: Sequence[Offer]) -> NDArray[np.float32]:
+    """Durations, shape [len(STATIONS), len(offers)]."""
+    flat = itertools.chain.from_iterable([offer.seconds for offer in offers])
+    by_offer = np.fromiter(flat, np.float32, len(offers) * len(STATIONS))
+    return np.ascontiguousarray(by_offer.reshape(len(offers), len(STATIONS)).T)
+
+
+class _Sent:
+    """The tensors that clients sent: by their place, where all requests named the same ones."""
+
+    def __init__(self, offers: Sequence[Offer]) -> None:
+        self._inputs = [offer.inputs for offer in offers]
+        self._names: tuple[str, ...] | None = None
+        self._places: list[tuple[Tensor, ...]] = []
+        if [len(one) for one in self._inputs].count(len(self._inputs[0])) == len(offers):
+            self._places = list(zip(*self._inputs, strict=True))
+            names = [[tensor.name for tensor in place] for place in self._places]
+            if all(one.count(one[0]) == len(one) for one in names):
+                self._names = tuple([one[0] for one in names])
+
+    def words(self, plan: RowPlan) -> list[str]:
+        """Which features each request brought itself."""
+        keys = {column.name for column in plan.entity}
+
+        def said(names: tuple[str, ...]) -> str:
+            if any(name in plan.features for name in names):
+                return "*"
+            return ",".join(name for name in names if name not in keys)
+
+        if self._names is not None:
+            return [said(self._names)] * len(self._inputs)
+        named = [tuple([tensor.name for tensor in one]) for one in self._inputs]
+        known = {names: said(names) for names in set(named)}
+        return [known[names] for names in named]
+
+    def arrays(self, name: str) -> list[NDArray[Any] | None]:
+        """What each request sent by this name; None where it did not."""
+        if self._names is not None and name in self._names:
+            return [tensor.data for tensor in self._places[self._names.index(name)]]
+        return [next((one.data for one in sent if one.name == name), None) for sent in self._inputs]
 
 
 def _entities(
     plan: RowPlan,
-    offers: Sequence[Offer],
+    sent: _Sent,
     counts: NDArray[np.int32],
     values: dict[str, pa.Array],
     digest: Digest,
@@ -146,21 +189,17 @@ def _entities(
     for column in plan.entity:
         if column.policy == "drop":
             continue
-        arrays: list[NDArray[Any]] = []
-        for offer in offers:
-            for tensor in offer.inputs:
-                if tensor.name == column.name:
-                    arrays.append(tensor.data)
-                    break
-        sizes = np.fromiter((array.size for array in arrays), np.int64, len(arrays))
-        if len(arrays) == len(offers) and bool((sizes == counts).all()):
-            flat = np.concatenate([array.reshape(-1) for array in arrays])
+        found = sent.arrays(column.name)
+        arrays = [array for array in found if array is not None]
+        sizes = np.array([array.size for array in arrays], np.int64)
+        if len(arrays) == len(found) and bool((sizes == counts).all()):
+            flat = np.concatenate(arrays, axis=None)
             if column.policy == "keep" and column.datatype != "BYTES":
                 values[column.column] = pa.array(flat)
                 continue
             listed = flat.tolist()
         else:
-            listed = _keys_found(column.name, offers, counts)
+            listed = _keys_found(found, counts)
         if column.policy == "hash":
             listed = [None if value is None else digest(value) for value in listed]
             values[column.column] = pa.array(listed, pa.string())
@@ -168,15 +207,14 @@ def _entities(
             values[column.column] = pa.array(_texts(listed, column.datatype), arrow_type(column))
 
 
-def _keys_found(name: str, offers: Sequence[Offer], counts: NDArray[np.int32]) -> list[Any]:
+def _keys_found(arrays: Sequence[NDArray[Any] | None], counts: NDArray[np.int32]) -> list[Any]:
     """Keys of requests of which some have none, or not one a row."""
     listed: list[Any] = []
-    for offer, count in zip(offers, counts.tolist(), strict=True):
-        found = next((one.data for one in offer.inputs if one.name == name), None)
-        if found is None or found.size != count:
+    for array, count in zip(arrays, counts.tolist(), strict=True):
+        if array is None or array.size != count:
             listed += [None] * count
         else:
-            listed += found.reshape(-1).tolist()
+            listed += array.reshape(-1).tolist()
     return listed
 
 
@@ -230,7 +268,11 @@ def _tensor(
     """One tensor a request: a value a row, or a list of values."""
     if column.policy == "drop":
         return
-    flat = _plain(np.concatenate([array.reshape(-1) for array in arrays]), column.datatype)
+    flat = _plain(np.concatenate(arrays, axis=None), column.datatype)
+    if column.policy == "keep" and not column.listed:
+        texts = _texts(flat.tolist(), column.datatype) if column.datatype == "BYTES" else flat
+        values[column.column] = pa.array(texts)
+        return
     sizes = np.array([array.size for array in arrays]) // counts
     lengths = np.repeat(sizes, counts)
     if column.policy == "hash":
@@ -241,9 +283,6 @@ def _tensor(
         )
         return
     texts = _texts(flat.tolist(), column.datatype) if column.datatype == "BYTES" else flat
-    if not column.listed:
-        values[column.column] = pa.array(texts)
-        return
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     values[column.column] = pa.ListArray.from_arrays(
         pa.array(offsets), pa.array(texts, pa.string() if column.datatype == "BYTES" else None)
@@ -257,24 +296,14 @@ def _statuses(
     values: dict[str, pa.Array],
 ) -> None:
     batches = [offer.batch for offer in offers]
-    if all(batch is None for batch in batches):
+    if batches.count(None) == len(batches):
         return
     for at, view in enumerate(plan.views):
-        all_bits: list[int] = []
-        all_ages: list[int] = []
-        for batch, count in zip(batches, counts.tolist(), strict=True):
-            # A plan's views are those of its batches, in the same order.
-            if batch is None:
-                all_bits += [0] * count
-                all_ages += [-1] * count
-            else:
-                all_bits += batch.bits[at]
-                all_ages += batch.ages[at]
-        kinds, place = np.unique(np.array(all_bits, np.uint8), return_inverse=True)
-        words = pa.array([describe(int(bits)) or None for bits in kinds], pa.string())
+        bits, ages = view_columns(batches, at, counts)
+        kinds, place = np.unique(bits, return_inverse=True)
+        words = pa.array([describe(int(kind)) or None for kind in kinds], pa.string())
         values[f"status.{view}"] = words.take(pa.array(place))
-        ages = np.array(all_ages, np.float32)
-        values[f"age.{view}"] = pa.array(ages / 1e3, mask=ages < 0)
+        values[f"age.{view}"] = pa.array(ages.astype(np.float32) / 1e3, mask=ages < 0)
 
 
 def _hashed(values: Iterable[Any], digest: Digest) -> pa.Array:

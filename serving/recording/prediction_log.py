@@ -23,10 +23,11 @@ import pyarrow as pa
 
 from serving.config.schema import LogConfig
 from serving.metrics import MetricsFile
+from serving.recording import record
 from serving.recording.columns import digest_with, record_batch
 from serving.recording.layout import SEAL, LogFolder
 from serving.recording.ledger import OUTCOMES, Ledger
-from serving.recording.offer import Offer
+from serving.recording.offer import Offer, rows_of
 from serving.recording.row_plan import RowPlan
 from serving.recording.schema import schema_of
 from serving.recording.segment import SegmentWriter
@@ -162,7 +163,7 @@ class PredictionLog:
         for offers in _chunks(self._waiting, len(self._waiting)):
             for group in _alike(offers):
                 self._take(group)
-            self._bytes_out += sum(offer.size for offer in offers)
+            self._bytes_out += sum([offer.size for offer in offers])
         for one in list(self._open.values()):
             if (
                 sealing
@@ -187,7 +188,7 @@ class PredictionLog:
     def _take(self, offers: list[Offer]) -> None:
         """Write requests that are alike, those that the lot falls on."""
         plan = offers[0].plan
-        rows = sum(offer.rows for offer in offers)
+        rows = sum(rows_of(offers))
         try:
             self._observe(plan, offers)
         except Exception:  # noqa: BLE001 - drift counts are not worth a row
@@ -197,7 +198,7 @@ class PredictionLog:
             share = 1.0
         if share < 1.0:
             offers = [offer for offer in offers if self._random() < share]
-            kept = sum(offer.rows for offer in offers)
+            kept = sum(rows_of(offers))
             self.ledger.add("sampled_out", rows - kept)
             rows = kept
             if not offers:
@@ -329,6 +330,8 @@ def _chunks(waiting: deque[Offer], count: int) -> Iterable[list[Offer]]:
 
 def _alike(offers: list[Offer]) -> list[list[Offer]]:
     """Group requests that one batch can hold: plan, what they had and were answered, role."""
+    if _all_alike(offers):
+        return [offers]
     groups: dict[tuple[object, ...], list[Offer]] = {}
     for offer in offers:
         key = (
@@ -344,3 +347,19 @@ def _alike(offers: list[Offer]) -> list[list[Offer]]:
         else:
             group.append(offer)
     return list(groups.values())
+
+
+def _all_alike(offers: list[Offer]) -> bool:
+    """Whether there is one group, as there is most of the time: seen by whole lists."""
+    heads = [offer.head for offer in offers]
+    for values in (
+        [offer.plan for offer in offers],
+        [head[record.ROLE] for head in heads],
+        [head[record.CODE] for head in heads],
+        [offer.names for offer in offers],
+        [offer.feed is None for offer in offers],
+        [offer.outputs is None for offer in offers],
+    ):
+        if values.count(values[0]) != len(values):  # type: ignore[arg-type]
+            return False
+    return True
