@@ -159,7 +159,7 @@ class Counter:
 
         return Counts(
             sixteen=await self.counted(sixteen, WAVES * CONNECTIONS),
-            alone=await self.counted(alone, ALONE),
+            alone=min([await self.counted(alone, ALONE) for _ in range(_ROUNDS)]),
             stations=await self.stations(driver, worker),
         )
 

@@ -4,12 +4,15 @@ A test has a line printed after the run with `record_property("seen", "…")`.
 """
 
 import os
+import signal
 from typing import Any
 
 import pytest
 
 _BESIDE_OTHERS = ("fault", "integration", "conformance")
 """Folders whose tests start processes, and share two cores with as many others."""
+
+_TIMEOUT = pytest.StashKey[object]()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -23,6 +26,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.path.relative_to(config.rootpath / "tests").parts[0] in _BESIDE_OTHERS:
             item.add_marker(pytest.mark.flaky(reruns=1, reruns_delay=3))
+
+
+def pytest_configure() -> None:
+    """Interrupts count, in what tests start, too: a shell's background jobs ignore them."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_timeout_set_timer(item: pytest.Item, settings: object) -> None:
+    """Keep the bound of the first try; whoever comes after this sets it."""
+    item.stash[_TIMEOUT] = settings
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Bound the second try, as the first: the timeout is set once for both."""
+    if getattr(item, "execution_count", 1) > 1 and (timeout := item.stash.get(_TIMEOUT, None)):
+        item.ihook.pytest_timeout_set_timer(item=item, settings=timeout)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
