@@ -36,6 +36,7 @@ from serving.drift.standing import standing
 from serving.drift.windows import stretches
 from serving.metrics import MetricsFile
 from serving.recording.columns import digest_with, record_batch
+from serving.recording.gathered import Walked
 from serving.recording.layout import LogFolder
 from serving.recording.offer import Offer
 from serving.recording.prediction_log import PredictionLog
@@ -174,11 +175,11 @@ def writer_costs(folder: Path, its: RowPlan, made: list[Offer], rounds: int) -> 
         parts = [made[at : at + size] for at in range(0, len(made) - size + 1, size)]
         count = sum(map(len, parts))
         writer = SegmentWriter(folder / f"segment-{size}", schema)
-        batches = [record_batch(part, schema, 1.0, digest) for part in parts]
+        batches = [record_batch(Walked(part), schema, 1.0, digest) for part in parts]
 
         def turn(parts: list[list[Offer]] = parts) -> None:
             for part in parts:
-                record_batch(part, schema, 1.0, digest)
+                record_batch(Walked(part), schema, 1.0, digest)
 
         def write(batches: list[pa.RecordBatch] = batches, writer: SegmentWriter = writer) -> None:
             for batch in batches:
@@ -186,7 +187,7 @@ def writer_costs(folder: Path, its: RowPlan, made: list[Offer], rounds: int) -> 
 
         def tally(parts: list[list[Offer]] = parts) -> None:
             for part in parts:
-                counting.count(part)
+                counting.count(Walked(part))
 
         found[f"writer, {size} rows at once: to columns"] = per_item(turn, count, rounds)
         found[f"writer, {size} rows at once: to the segment"] = per_item(write, count, rounds)

@@ -5,7 +5,7 @@ of one layout are added up over workers, and taken from each other over time. Th
 of anybody, only how many rows fell into which bin.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from serving.config.frozen_bins import Reference
 from serving.drift.bins import Bins, Counts, compile_bins
 from serving.drift.count_layout import STALE, STATUSES, UNSERVED, CountLayout
-from serving.recording.offer import Offer, rows_of, view_columns
+from serving.recording.gathered import Gathered
 from serving.recording.row_plan import RowPlan
 
 __all__ = ["Counting", "layout_of", "output_column"]
@@ -58,24 +58,22 @@ class Counting:
         }
         self._places = self.layout.places
 
-    def count(self, offers: Sequence[Offer]) -> Counts:
-        """Count answered requests of the plan that have the same outputs.
+    def count(self, gathered: Gathered) -> Counts:
+        """Count answered requests of the plan.
 
         Returns:
             int64, shape [layout.size].
         """
         counts = np.zeros(self.layout.size, np.int64)
-        counts[0] = sum(rows_of(offers))
-        served = self._statuses(offers, counts)
-        for source in self._inputs:
-            tables = [offer.feed[source] for offer in offers if offer.feed is not None]
-            turned = np.ascontiguousarray(np.concatenate(tables).T)
+        counts[0] = gathered.total
+        served = self._statuses(gathered, counts)
+        for source in self._inputs if gathered.fed else ():
+            turned = np.ascontiguousarray(gathered.table(source).T)
             for name, (of, index) in self._features.items():
                 if of == source and name in self._bins:
                     self._column(name, turned[index], served, counts)
-        first = offers[0]
-        for at, output in enumerate(first.names if first.outputs is not None else ()):
-            self._output(output, [offer.outputs[at] for offer in offers], counts)  # type: ignore[index]
+        for at, output in enumerate(gathered.names):
+            self._output(output, at, gathered, counts)
         return counts
 
     def _column(
@@ -94,7 +92,7 @@ class Counting:
                 where = where[good]
             counts[self._places.served[name]] += np.bincount(where, minlength=bins.size)
 
-    def _output(self, output: str, arrays: list[NDArray[Any]], counts: Counts) -> None:
+    def _output(self, output: str, at: int, gathered: Gathered, counts: Counts) -> None:
         watched = [
             (name, where, index)
             for name, where in self._places.columns.items()
@@ -103,19 +101,21 @@ class Counting:
         ]
         if not watched:
             return
-        values = np.concatenate(arrays)
-        values = values.reshape(len(values), -1)
+        flat, _ = gathered.output(at)
+        values = flat.reshape(gathered.total, -1)
         for name, where, index in watched:
             counts[where] += self._bins[name].count(values[:, index])
 
-    def _statuses(
-        self, offers: Sequence[Offer], counts: Counts
-    ) -> dict[str, NDArray[np.bool_] | None]:
+    def _statuses(self, gathered: Gathered, counts: Counts) -> dict[str, NDArray[np.bool_] | None]:
         """Count what the views did; which rows each served (None: all of them)."""
         served: dict[str, NDArray[np.bool_] | None] = {}
-        batches, rows = [offer.batch for offer in offers], rows_of(offers)
         for at, (view, start) in enumerate(self._places.views.items()):
-            bits, ages = view_columns(batches, at, rows)
+            found = gathered.view(at)
+            if found is None:  # the requests brought everything themselves
+                bits = np.zeros(gathered.total, np.uint8)
+                ages = np.full(gathered.total, -1, np.int64)
+            else:
+                bits, ages = found
             seen = np.bincount(bits, minlength=STATUSES)
             seen[0] = 0  # not asked
             counts[start : start + STATUSES] += seen

@@ -3,8 +3,9 @@
 Written by a worker, in this order:
 
     record.py recorder.py the last answers, in memory
-    offer.py no_log.py    what the pipeline hands over
-    row_plan.py schema.py columns.py
+    offer.py packing.py no_log.py
+                          what the pipeline hands over, and how it is kept until it is written
+    row_plan.py schema.py gathered.py columns.py arrow_arrays.py
                           what a version's rows look like, and many of them as Arrow columns
     prediction_log.py segment.py ledger.py
                           the thread, its files, its counts

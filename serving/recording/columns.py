@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from feature_cache.status import describe
 from serving.recording import record
-from serving.recording.offer import Offer, view_columns
-from serving.recording.row_plan import STATIONS, Column, RowPlan
+from serving.recording.arrow_arrays import mostly_same, numbers, repeated_text, texts
+from serving.recording.gathered import Gathered
+from serving.recording.row_plan import STATIONS, Column
 from serving.recording.schema import HEAD, arrow_type
-from serving.types import Tensor
 
 __all__ = ["digest_with", "record_batch"]
 
@@ -54,48 +54,46 @@ def digest_with(key: bytes) -> Digest:
 
 
 def record_batch(
-    offers: Sequence[Offer], schema: pa.Schema, weight: float, digest: Digest
+    gathered: Gathered, schema: pa.Schema, weight: float, digest: Digest
 ) -> pa.RecordBatch:
     """Turn requests of one plan into rows, one per instance, in the plan's schema.
 
     Args:
-        offers: at least one; all of one plan, all with or all without a feed and outputs of the
-            same names.
+        gathered: the requests.
         schema: `schema_of` their plan.
         weight: rows that each stands for, 1/share.
         digest: for values with the policy `hash`.
     """
-    plan = offers[0].plan
-    columns = list(zip(*[offer.head for offer in offers], strict=True))
-    rows = np.array(columns[record.ROWS], np.int32)
-    counts = np.maximum(rows, 1)
-    total = int(counts.sum())
-    sent = _Sent(offers)
+    plan, total = gathered.plan, gathered.total
+    columns = list(zip(*gathered.heads, strict=True))
+    spread = _Spread(gathered.counts, total)
     values: dict[str, pa.Array] = {}
-    spread = _Spread(counts, total)
-    values["prediction_id"] = spread(pa.array(columns[record.PREDICTION_ID], pa.string()))
-    values["row"] = pa.array(spread.within())
-    values["rows"] = spread(pa.array(rows))
-    values["request_id"] = spread(pa.array(columns[record.REQUEST_ID], pa.string()))
-    values["trace_id"] = spread(_mostly_same(_trace_ids(offers), pa.string()))
+    values["prediction_id"] = spread(texts(columns[record.PREDICTION_ID]))
+    values["row"] = numbers(spread.within())
+    values["rows"] = spread(numbers(np.array(columns[record.ROWS], np.int32)))
+    values["request_id"] = spread(texts(columns[record.REQUEST_ID]))
+    values["trace_id"] = spread(mostly_same(_trace_ids(gathered.traceparents()), pa.string()))
     micros = (np.array(columns[record.TIME], np.float64) * 1e6).astype(np.int64)
-    values["event_time"] = spread(pa.array(micros).cast(pa.timestamp("us", "UTC")))
-    values["model"] = pa.repeat(plan.model, total)
-    values["version"] = pa.repeat(plan.version, total)
-    values["digest"] = pa.repeat(plan.digest, total)
+    values["event_time"] = spread(numbers(micros, pa.timestamp("us", "UTC")))
+    values["model"] = repeated_text(plan.model, total)
+    values["version"] = repeated_text(plan.version, total)
+    values["digest"] = repeated_text(plan.digest, total)
     for name, place in _SHARED.items():
-        values[name] = spread(_mostly_same(columns[place], HEAD.field(name).type))
-    values["sample_weight"] = pa.repeat(weight, total)
-    values["batch_rows"] = spread(pa.array(columns[record.BATCH_ROWS], pa.int32()))
-    for station, seconds in zip(STATIONS, _seconds(offers), strict=True):
-        values[f"{station}_seconds"] = spread(pa.array(seconds))
-    values["sent"] = spread(_mostly_same(sent.words(plan), pa.string()))
-    _entities(plan, sent, counts, values, digest)
-    if offers[0].feed is not None:
-        _inputs(plan, offers, counts, values, digest)
-    if offers[0].outputs is not None:
-        _outputs(plan, offers, counts, values, digest)
-    _statuses(plan, offers, counts, values)
+        values[name] = spread(mostly_same(columns[place], HEAD.field(name).type))
+    values["sample_weight"] = numbers(np.full(total, weight, np.float64))
+    values["batch_rows"] = spread(numbers(np.array(columns[record.BATCH_ROWS], np.int32)))
+    for station, seconds in zip(STATIONS, gathered.seconds(), strict=True):
+        values[f"{station}_seconds"] = spread(numbers(seconds))
+    values["sent"] = spread(mostly_same(gathered.sent(), pa.string()))
+    _entities(gathered, values, digest)
+    if gathered.fed:
+        _inputs(gathered, spread, values, digest)
+    place_of = {name: at for at, name in enumerate(gathered.names)}
+    for column in plan.outputs:
+        if column.name in place_of and column.policy != "drop":
+            flat, sizes = gathered.output(place_of[column.name])
+            values[column.column] = _tensor(column, flat, spread.lengths(sizes), digest)
+    _statuses(gathered, values)
     arrays = [
         values[field.name] if field.name in values else pa.nulls(total, field.type)
         for field in schema
@@ -114,6 +112,10 @@ class _Spread:
     def __call__(self, array: pa.Array) -> pa.Array:
         return array if self._index is None else array.take(self._index)
 
+    def lengths(self, sizes: NDArray[Any]) -> NDArray[Any]:
+        """From values a request to values a row."""
+        return np.repeat(sizes // self._counts, self._counts)
+
     def within(self) -> NDArray[np.int32]:
         """The place of each row in its request."""
         if self._single:
@@ -122,192 +124,82 @@ class _Spread:
         return (np.arange(len(starts)) - starts).astype(np.int32)
 
 
-def _mostly_same(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """At least one value, often all the same."""
-    if values.count(values[0]) == len(values):
-        return pa.repeat(pa.scalar(values[0], kind), len(values))
-    return pa.array(values, kind)
-
-
-def _trace_ids(offers: Sequence[Offer]) -> list[str]:
-    parents = [offer.traceparent for offer in offers]
+def _trace_ids(parents: Sequence[str | None]) -> list[str]:
     if parents.count(None) == len(parents):
         return [""] * len(parents)
     found = [_TRACE_ID.match(parent) if parent else None for parent in parents]
     return [one[1] if one is not None else "" for one in found]
 
 
-def _seconds(offers: Sequence[Offer]) -> NDArray[np.float32]:
-    """Durations, shape [len(STATIONS), len(offers)]."""
-    flat = itertools.chain.from_iterable([offer.seconds for offer in offers])
-    by_offer = np.fromiter(flat, np.float32, len(offers) * len(STATIONS))
-    return np.ascontiguousarray(by_offer.reshape(len(offers), len(STATIONS)).T)
-
-
-class _Sent:
-    """The tensors that clients sent: by their place, where all requests named the same ones."""
-
-    def __init__(self, offers: Sequence[Offer]) -> None:
-        self._inputs = [offer.inputs for offer in offers]
-        self._names: tuple[str, ...] | None = None
-        self._places: list[tuple[Tensor, ...]] = []
-        if [len(one) for one in self._inputs].count(len(self._inputs[0])) == len(offers):
-            self._places = list(zip(*self._inputs, strict=True))
-            names = [[tensor.name for tensor in place] for place in self._places]
-            if all(one.count(one[0]) == len(one) for one in names):
-                self._names = tuple([one[0] for one in names])
-
-    def words(self, plan: RowPlan) -> list[str]:
-        """Which features each request brought itself."""
-        keys = {column.name for column in plan.entity}
-
-        def said(names: tuple[str, ...]) -> str:
-            if any(name in plan.features for name in names):
-                return "*"
-            return ",".join(name for name in names if name not in keys)
-
-        if self._names is not None:
-            return [said(self._names)] * len(self._inputs)
-        named = [tuple([tensor.name for tensor in one]) for one in self._inputs]
-        known = {names: said(names) for names in set(named)}
-        return [known[names] for names in named]
-
-    def arrays(self, name: str) -> list[NDArray[Any] | None]:
-        """What each request sent by this name; None where it did not."""
-        if self._names is not None and name in self._names:
-            return [tensor.data for tensor in self._places[self._names.index(name)]]
-        return [next((one.data for one in sent if one.name == name), None) for sent in self._inputs]
-
-
-def _entities(
-    plan: RowPlan,
-    sent: _Sent,
-    counts: NDArray[np.int32],
-    values: dict[str, pa.Array],
-    digest: Digest,
-) -> None:
-    for column in plan.entity:
+def _entities(gathered: Gathered, values: dict[str, pa.Array], digest: Digest) -> None:
+    for column in gathered.plan.entity:
         if column.policy == "drop":
             continue
-        found = sent.arrays(column.name)
-        arrays = [array for array in found if array is not None]
-        sizes = np.array([array.size for array in arrays], np.int64)
-        if len(arrays) == len(found) and bool((sizes == counts).all()):
-            flat = np.concatenate(arrays, axis=None)
+        found = gathered.keys(column.name)
+        if isinstance(found, np.ndarray):
             if column.policy == "keep" and column.datatype != "BYTES":
-                values[column.column] = pa.array(flat)
+                values[column.column] = numbers(found)
                 continue
-            listed = flat.tolist()
-        else:
-            listed = _keys_found(found, counts)
+            found = found.tolist()
         if column.policy == "hash":
-            listed = [None if value is None else digest(value) for value in listed]
-            values[column.column] = pa.array(listed, pa.string())
+            listed = [None if value is None else digest(value) for value in found]
+            values[column.column] = texts(listed)
         else:
-            values[column.column] = pa.array(_texts(listed, column.datatype), arrow_type(column))
-
-
-def _keys_found(arrays: Sequence[NDArray[Any] | None], counts: NDArray[np.int32]) -> list[Any]:
-    """Keys of requests of which some have none, or not one a row."""
-    listed: list[Any] = []
-    for array, count in zip(arrays, counts.tolist(), strict=True):
-        if array is None or array.size != count:
-            listed += [None] * count
-        else:
-            listed += array.reshape(-1).tolist()
-    return listed
+            values[column.column] = pa.array(_texts(found, column.datatype), arrow_type(column))
 
 
 def _inputs(
-    plan: RowPlan,
-    offers: Sequence[Offer],
-    counts: NDArray[np.int32],
-    values: dict[str, pa.Array],
-    digest: Digest,
+    gathered: Gathered, spread: "_Spread", values: dict[str, pa.Array], digest: Digest
 ) -> None:
-    for name, columns in plan.features.items():
-        table = np.concatenate([offer.feed[name] for offer in offers])  # type: ignore[index]
-        turned = np.ascontiguousarray(_plain(table, columns[0].datatype).T)
+    for name, columns in gathered.plan.features.items():
+        turned = np.ascontiguousarray(_plain(gathered.table(name), columns[0].datatype).T)
         for column in columns:
             if column.policy == "keep":
-                values[column.column] = pa.array(turned[column.index])
+                values[column.column] = numbers(turned[column.index])
             elif column.policy == "hash":
                 values[column.column] = _hashed(turned[column.index].tolist(), digest)
-    for column in plan.direct:
-        _tensor(
-            column,
-            [offer.feed[column.name] for offer in offers],  # type: ignore[index]
-            counts,
-            values,
-            digest,
-        )
-
-
-def _outputs(
-    plan: RowPlan,
-    offers: Sequence[Offer],
-    counts: NDArray[np.int32],
-    values: dict[str, pa.Array],
-    digest: Digest,
-) -> None:
-    place = {name: at for at, name in enumerate(offers[0].names)}
-    for column in plan.outputs:
-        at = place.get(column.name)
-        if at is not None:
-            arrays = [offer.outputs[at] for offer in offers]  # type: ignore[index]
-            _tensor(column, arrays, counts, values, digest)
+    for column in gathered.plan.direct:
+        if column.policy != "drop":
+            flat, sizes = gathered.given(column.name)
+            values[column.column] = _tensor(column, flat, spread.lengths(sizes), digest)
 
 
 def _tensor(
     column: Column,
-    arrays: Sequence[NDArray[Any]],
-    counts: NDArray[np.int32],
-    values: dict[str, pa.Array],
+    flat: NDArray[Any],
+    lengths: NDArray[Any],
     digest: Digest,
-) -> None:
-    """One tensor a request: a value a row, or a list of values."""
-    if column.policy == "drop":
-        return
-    flat = _plain(np.concatenate(arrays, axis=None), column.datatype)
-    if column.policy == "keep" and not column.listed:
-        texts = _texts(flat.tolist(), column.datatype) if column.datatype == "BYTES" else flat
-        values[column.column] = pa.array(texts)
-        return
-    sizes = np.array([array.size for array in arrays]) // counts
-    lengths = np.repeat(sizes, counts)
+) -> pa.Array:
+    """Tensors, flat, of so many values a row: a value a row, or a list of values."""
+    flat = _plain(flat, column.datatype)
     if column.policy == "hash":
         edges = np.concatenate([[0], np.cumsum(lengths)])
         parts = [flat[start:stop].tolist() for start, stop in itertools.pairwise(edges)]
-        values[column.column] = _hashed(
-            [part[0] if len(part) == 1 else part for part in parts], digest
-        )
-        return
-    texts = _texts(flat.tolist(), column.datatype) if column.datatype == "BYTES" else flat
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    values[column.column] = pa.ListArray.from_arrays(
-        pa.array(offsets), pa.array(texts, pa.string() if column.datatype == "BYTES" else None)
-    )
+        return _hashed([part[0] if len(part) == 1 else part for part in parts], digest)
+    within = texts(_texts(flat.tolist(), "BYTES")) if column.datatype == "BYTES" else numbers(flat)
+    if column.listed:
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+        return pa.ListArray.from_arrays(numbers(offsets), within)
+    return within
 
 
-def _statuses(
-    plan: RowPlan,
-    offers: Sequence[Offer],
-    counts: NDArray[np.int32],
-    values: dict[str, pa.Array],
-) -> None:
-    batches = [offer.batch for offer in offers]
-    if batches.count(None) == len(batches):
-        return
-    for at, view in enumerate(plan.views):
-        bits, ages = view_columns(batches, at, counts)
-        kinds, place = np.unique(bits, return_inverse=True)
-        words = pa.array([describe(int(kind)) or None for kind in kinds], pa.string())
-        values[f"status.{view}"] = words.take(pa.array(place))
-        values[f"age.{view}"] = pa.array(ages.astype(np.float32) / 1e3, mask=ages < 0)
+def _statuses(gathered: Gathered, values: dict[str, pa.Array]) -> None:
+    for at, view in enumerate(gathered.plan.views):
+        found = gathered.view(at)
+        if found is None:
+            return
+        bits, ages = found
+        if (bits == bits[0]).all() and (word := describe(int(bits[0]))):
+            values[f"status.{view}"] = repeated_text(word, len(bits))
+        else:
+            kinds, place = np.unique(bits, return_inverse=True)
+            words = [describe(int(kind)) or None for kind in kinds]
+            values[f"status.{view}"] = texts([words[at] for at in place.tolist()])
+        values[f"age.{view}"] = numbers(ages.astype(np.float32) / np.float32(1e3), valid=ages >= 0)
 
 
 def _hashed(values: Iterable[Any], digest: Digest) -> pa.Array:
-    return pa.array([digest(value) for value in values], pa.string())
+    return texts([digest(value) for value in values])
 
 
 def _texts(values: list[Any], datatype: str) -> list[Any]:

@@ -1,11 +1,9 @@
 """One request as the pipeline hands it over: references only, nothing copied."""
 
 from collections.abc import Sequence
-from itertools import chain
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
-import numpy as np
 from numpy.typing import NDArray
 
 from feature_cache.assembly import Batch
@@ -14,7 +12,7 @@ from serving.recording.recorder import Entry
 from serving.recording.row_plan import RowPlan
 from serving.types import Tensor
 
-__all__ = ["Offer", "rows_of", "view_columns"]
+__all__ = ["Offer", "rows_of"]
 
 
 class Offer(msgspec.Struct, gc=False):
@@ -60,32 +58,12 @@ class Offer(msgspec.Struct, gc=False):
         return self.head[record.ROWS] or 1  # type: ignore[return-value]
 
 
-def rows_of(offers: Sequence[Offer]) -> list[int]:
+class _Headed(Protocol):
+    @property
+    def head(self) -> Entry: ...
+
+
+def rows_of(offers: Sequence[_Headed]) -> list[int]:
     """`rows` of each; a property would cost as much again as the rest of the walk."""
     place = record.ROWS
     return [offer.head[place] or 1 for offer in offers]  # type: ignore[misc]
-
-
-def view_columns(
-    batches: Sequence[Batch | None], at: int, counts: Sequence[int] | NDArray[Any]
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """What one view did for the rows of many requests.
-
-    Args:
-        batches: one a request; None: it brought everything itself.
-        at: the view's place among those of its plan, which are those of the batches.
-        counts: rows of each request.
-
-    Returns:
-        Status bits and ages (milliseconds; -1: there is none), a value a row.
-    """
-    bits: Sequence[Sequence[int]]
-    if None in batches:
-        pairs = list(zip(batches, counts, strict=True))
-        bits = [[0] * int(n) if one is None else one.bits[at] for one, n in pairs]
-        ages = [[-1] * int(n) if one is None else one.ages[at] for one, n in pairs]
-    else:
-        bits = [one.bits[at] for one in batches]  # type: ignore[union-attr]
-        ages = [one.ages[at] for one in batches]  # type: ignore[union-attr]
-    flat = chain.from_iterable
-    return np.fromiter(flat(bits), np.uint8), np.fromiter(flat(ages), np.int64)

@@ -25,9 +25,11 @@ from serving.config.schema import LogConfig
 from serving.metrics import MetricsFile
 from serving.recording import record
 from serving.recording.columns import digest_with, record_batch
+from serving.recording.gathered import Gathered, Walked
 from serving.recording.layout import SEAL, LogFolder
 from serving.recording.ledger import OUTCOMES, Ledger
 from serving.recording.offer import Offer, rows_of
+from serving.recording.packing import Packed, Unpacked, packed
 from serving.recording.row_plan import RowPlan
 from serving.recording.schema import schema_of
 from serving.recording.segment import SegmentWriter
@@ -47,8 +49,10 @@ _YIELDS: Final = {"shadow": 0.5, "production": 0.875}
 """How full the buffer may be for a role to be taken. The rest, canaries and refused requests,
 are taken until it is full: they are few, and what evidence is made of."""
 
-Observer = Callable[[RowPlan, Sequence[Offer]], None]
-"""Is shown every request of one plan, before any is left out by sampling."""
+Observer = Callable[[Gathered], None]
+"""Is shown every request, before any is left out by sampling."""
+
+_Waiting = Offer | Packed
 
 
 class PredictionLog:
@@ -88,7 +92,7 @@ class PredictionLog:
         self._schemas: WeakKeyDictionary[RowPlan, tuple[pa.Schema, bytes]] = WeakKeyDictionary()
         self._observe = observe or _nobody
         self._random = (lottery or random.Random()).random  # noqa: S311 - a lottery, not a secret
-        self._waiting: deque[Offer] = deque()
+        self._waiting: deque[_Waiting] = deque()
         self._slots = self.ledger.slots
         self._bytes_in = 0  # written by the loop only
         self._bytes_out = 0  # written by the thread only
@@ -110,16 +114,17 @@ class PredictionLog:
 
     def offer(self, offer: Offer) -> None:
         """Take one request; never waits and never raises."""
-        rows = offer.rows
+        head = offer.head
+        rows: int = head[record.ROWS] or 1  # type: ignore[assignment]
+        fine = head[record.CODE] == "OK"
         self._slots[0] += rows
         held = self._bytes_in - self._bytes_out
-        if held >= self._config.buffer or (
-            held >= self._bounds.get(offer.role, held + 1) and offer.fine
-        ):
+        if held >= self._config.buffer or (fine and held >= self._bounds.get(offer.role, held + 1)):
             self._lost["buffer_full"] += rows
             return
-        self._bytes_in += offer.size
-        self._waiting.append(offer)
+        kept = packed(offer) if rows == 1 and fine else offer
+        self._bytes_in += kept.size
+        self._waiting.append(kept)
 
     def publish(self) -> None:
         """Bring the counters up to date; called from time to time."""
@@ -185,12 +190,14 @@ class PredictionLog:
             self.ledger.add("buffer_full", lost - counted)
             self._warn("buffer_full", "the buffer of the prediction log is full; rows are dropped")
 
-    def _take(self, offers: list[Offer]) -> None:
+    def _take(self, offers: list[_Waiting]) -> None:
         """Write requests that are alike, those that the lot falls on."""
         plan = offers[0].plan
         rows = sum(rows_of(offers))
+        gathered = None
         try:
-            self._observe(plan, offers)
+            gathered = _gathered(offers)
+            self._observe(gathered)
         except Exception:  # noqa: BLE001 - drift counts are not worth a row
             _LOG.exception("counting rows of %s for drift failed", plan.model)
         share = plan.shares.get(offers[0].role, 1.0)
@@ -203,13 +210,15 @@ class PredictionLog:
             rows = kept
             if not offers:
                 return
+            gathered = None
         if not self._room:
             self.ledger.add("disk_full", rows)
             self._warn("disk_full", "the disk is nearly full; predictions are not logged")
             return
         schema, shape = self._schema(plan)
         try:
-            batch = record_batch(offers, schema, 1.0 / share, self._digest)
+            gathered = gathered or _gathered(offers)
+            batch = record_batch(gathered, schema, 1.0 / share, self._digest)
         except Exception:  # noqa: BLE001 - a row that cannot be written must not take others along
             self.ledger.add("unwritable", rows)
             _LOG.exception("rows of %s/%s cannot be logged", plan.model, plan.version)
@@ -288,7 +297,7 @@ class PredictionLog:
             _LOG.warning(words)
 
 
-def _nobody(plan: RowPlan, offers: Sequence[Offer]) -> None:
+def _nobody(gathered: Gathered) -> None:
     """Nobody wants to see what is written."""
 
 
@@ -313,14 +322,14 @@ class _Open:
         self.opened = opened
 
 
-def _chunks(waiting: deque[Offer], count: int) -> Iterable[list[Offer]]:
+def _chunks(waiting: deque[_Waiting], count: int) -> Iterable[list[_Waiting]]:
     """Take `count` requests from the queue, so many at a time that a batch stays small."""
-    taken: list[Offer] = []
+    taken: list[_Waiting] = []
     rows = 0
     for _ in range(count):
         offer = waiting.popleft()
         taken.append(offer)
-        rows += offer.rows
+        rows += offer.head[record.ROWS] or 1  # type: ignore[assignment, operator]
         if rows >= _CHUNK_ROWS:
             yield taken
             taken, rows = [], 0
@@ -328,38 +337,32 @@ def _chunks(waiting: deque[Offer], count: int) -> Iterable[list[Offer]]:
         yield taken
 
 
-def _alike(offers: list[Offer]) -> list[list[Offer]]:
+def _gathered(offers: Sequence[_Waiting]) -> Gathered:
+    """Requests that are alike, as columns."""
+    if isinstance(offers[0], Packed):
+        return Unpacked([one for one in offers if isinstance(one, Packed)])
+    return Walked([one for one in offers if isinstance(one, Offer)])
+
+
+def _alike(offers: list[_Waiting]) -> list[list[_Waiting]]:
     """Group requests that one batch can hold: plan, what they had and were answered, role."""
-    if _all_alike(offers):
-        return [offers]
-    groups: dict[tuple[object, ...], list[Offer]] = {}
+    groups: dict[tuple[object, ...], list[_Waiting]] = {}
+    first = offers[0]
+    if isinstance(first, Packed):  # mostly all are, of one kind: seen by whole lists
+        packings = [offer.packing for offer in offers if isinstance(offer, Packed)]
+        roles = [offer.head[record.ROLE] for offer in offers]
+        if packings.count(first.packing) == len(offers) == roles.count(first.role):
+            return [offers]
     for offer in offers:
-        key = (
-            id(offer.plan),
-            offer.role,
-            offer.fine,
-            offer.feed is None,
-            None if offer.outputs is None else offer.names,
-        )
-        group = groups.get(key)
-        if group is None:
-            groups[key] = [offer]
+        if isinstance(offer, Packed):
+            key: tuple[object, ...] = (id(offer.packing), offer.role)
         else:
-            group.append(offer)
+            key = (
+                id(offer.plan),
+                offer.role,
+                offer.fine,
+                offer.feed is None,
+                None if offer.outputs is None else offer.names,
+            )
+        groups.setdefault(key, []).append(offer)
     return list(groups.values())
-
-
-def _all_alike(offers: list[Offer]) -> bool:
-    """Whether there is one group, as there is most of the time: seen by whole lists."""
-    heads = [offer.head for offer in offers]
-    for values in (
-        [offer.plan for offer in offers],
-        [head[record.ROLE] for head in heads],
-        [head[record.CODE] for head in heads],
-        [offer.names for offer in offers],
-        [offer.feed is None for offer in offers],
-        [offer.outputs is None for offer in offers],
-    ):
-        if values.count(values[0]) != len(values):  # type: ignore[arg-type]
-            return False
-    return True

@@ -53,6 +53,7 @@ class RowPlan:
         "kept",
         "model",
         "outputs",
+        "packing",
         "reference",
         "row_bytes",
         "shares",
@@ -93,6 +94,8 @@ class RowPlan:
         """The view of each feature that comes from one."""
         self.reference = reference
         """Bins that its rows are counted into; None: they are not."""
+        self.packing: Any = None
+        """How the log keeps its requests until they are written; the log's own."""
         self.variable = any(column.listed for column in (*direct, *outputs))
         """Whether rows differ in size."""
         named = [

@@ -1,7 +1,6 @@
 """Counts what the prediction log is shown, by the bins of each model's reference."""
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
@@ -9,7 +8,7 @@ from serving.config.frozen_bins import digest_of
 from serving.drift.bins import Counts
 from serving.drift.counting import Counting
 from serving.drift.counts_file import CountKey, CountsFile
-from serving.recording.offer import Offer
+from serving.recording.gathered import Gathered
 from serving.recording.row_plan import RowPlan
 
 __all__ = ["DriftCounts"]
@@ -34,11 +33,11 @@ class DriftCounts:
         self._known: WeakKeyDictionary[RowPlan, dict[str, tuple[Counting, Counts]]]
         self._known = WeakKeyDictionary()
 
-    def __call__(self, plan: RowPlan, offers: Sequence[Offer]) -> None:
-        """Count answered requests of one plan, role and list of outputs."""
-        if plan.reference is None or self._file is None or not offers[0].fine:
+    def __call__(self, gathered: Gathered) -> None:
+        """Count requests, if they were answered."""
+        plan, role = gathered.plan, gathered.role
+        if plan.reference is None or self._file is None or not gathered.fine:
             return
-        role = offers[0].role
         known = self._known.setdefault(plan, {}).get(role)
         if known is None:
             counting = Counting(plan.reference, plan)
@@ -46,7 +45,7 @@ class DriftCounts:
             key = CountKey(plan.model, plan.version, role, digest, counting.layout)
             known = self._known[plan][role] = counting, self._file.vector(key)
         counting, vector = known
-        vector += counting.count(offers)
+        vector += counting.count(gathered)
 
     def close(self) -> None:
         """Let the file go; its counts stay."""

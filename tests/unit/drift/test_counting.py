@@ -7,6 +7,7 @@ import pytest
 
 from feature_cache.status import Status
 from serving.drift.counting import Counting, layout_of
+from serving.recording.gathered import Walked
 from serving.recording.row_plan import RowPlan
 
 
@@ -14,7 +15,7 @@ def test_every_row_is_in_one_bin_of_every_column() -> None:
     """Also those of one request, and the column of an output with several."""
     counting = Counting(drift_kit.reference(), drift_kit.plan())
     counts = counting.count(
-        [log_kit.answer(drift_kit.plan(), 0, rows=40), log_kit.answer(drift_kit.plan(), 40)]
+        Walked([log_kit.answer(drift_kit.plan(), 0, rows=40), log_kit.answer(drift_kit.plan(), 40)])
     )
     columns = counting.layout.by_column(counts)
 
@@ -29,8 +30,8 @@ def test_the_same_rows_give_the_same_counts_however_they_are_grouped() -> None:
     counting = Counting(drift_kit.reference(), drift_kit.plan())
     offers = [log_kit.answer(drift_kit.plan(), number, rows=3) for number in range(0, 60, 3)]
 
-    together = counting.count(offers)
-    apart = sum(counting.count([offer]) for offer in offers)
+    together = counting.count(Walked(offers))
+    apart = sum(counting.count(Walked([offer])) for offer in offers)
 
     assert np.array_equal(together, apart)
 
@@ -45,7 +46,7 @@ def test_rows_that_the_view_did_not_serve_are_no_evidence_about_the_column() -> 
         Status.DEFAULTED | Status.TIMEOUT,
         Status.NOT_FOUND,
     )
-    counts = counting.count([offer])
+    counts = counting.count(Walked([offer]))
     traffic = counting.layout.traffic(counts)
 
     assert int(counting.layout.by_column(counts)["AGEP"].sum()) == 4
@@ -65,7 +66,7 @@ def test_a_request_that_brings_everything_asks_no_view() -> None:
     counting = Counting(drift_kit.reference(), drift_kit.plan())
     offer = log_kit.answer(drift_kit.plan(), 0, rows=2)
     offer.batch = None
-    traffic = counting.layout.traffic(counting.count([offer]))
+    traffic = counting.layout.traffic(counting.count(Walked([offer])))
 
     assert traffic.views["person"].statuses == {}
     assert int(traffic.columns["AGEP"].sum()) == 2
@@ -82,7 +83,7 @@ def test_a_request_for_one_output_leaves_the_others_uncounted() -> None:
     counting = Counting(drift_kit.reference(), drift_kit.plan())
     offer = log_kit.answer(drift_kit.plan(), 0)
     offer.names, offer.outputs = ("label",), (offer.outputs or [])[:1]
-    columns = counting.layout.by_column(counting.count([offer]))
+    columns = counting.layout.by_column(counting.count(Walked([offer])))
 
     assert int(columns["label"].sum()) == 1
     assert int(columns["probabilities[1]"].sum()) == 0
@@ -95,6 +96,6 @@ def test_values_beyond_the_reference_have_bins_too(value: float) -> None:
     offer = log_kit.answer(drift_kit.plan(), 0)
     assert offer.feed is not None
     offer.feed["X"][0, 0] = value
-    counts = counting.layout.by_column(counting.count([offer]))["AGEP"]
+    counts = counting.layout.by_column(counting.count(Walked([offer])))["AGEP"]
 
     assert int(counts[:4].sum()) == 1

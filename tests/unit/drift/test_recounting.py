@@ -9,6 +9,7 @@ from feature_cache.status import Status
 from serving.drift.counting import Counting
 from serving.drift.recounting import Recount
 from serving.recording.columns import digest_with, record_batch
+from serving.recording.gathered import Walked
 from serving.recording.schema import schema_of
 
 VIEW_OF = {"AGEP": "person", "SEX": "person"}
@@ -26,9 +27,9 @@ def test_it_counts_what_a_worker_counts() -> None:
     schema, digest = schema_of(plan), digest_with(b"k" * 32)
     table = pa.Table.from_batches(
         [
-            record_batch(offers, schema, 1.0, digest),
-            record_batch(shadow, schema, 1.0, digest),
-            record_batch([log_kit.refusal(plan, 7)], schema, 1.0, digest),
+            record_batch(Walked(offers), schema, 1.0, digest),
+            record_batch(Walked(shadow), schema, 1.0, digest),
+            record_batch(Walked([log_kit.refusal(plan, 7)]), schema, 1.0, digest),
         ]
     )
     recount = Recount(reference, VIEW_OF, 3600.0)
@@ -40,7 +41,7 @@ def test_it_counts_what_a_worker_counts() -> None:
 
     for role, of_role in {"production": offers, "shadow": shadow}.items():
         layout, counts = found[role]
-        expected = counting.count(of_role)
+        expected = counting.count(Walked(of_role))
         assert layout.rows(counts) == counting.layout.rows(expected)
         for name, column in counting.layout.by_column(expected).items():
             assert np.array_equal(layout.by_column(counts)[name], column), name
@@ -54,7 +55,7 @@ def test_rows_fall_into_the_parts_of_their_time() -> None:
     plan, reference = drift_kit.plan(), drift_kit.reference()
     start = log_kit.NOON - log_kit.NOON % 3600
     offers = [log_kit.answer(plan, n, at=start + 60 * minute) for n, minute in enumerate((5, 1, 1))]
-    batch = record_batch(offers, schema_of(plan), 1.0, digest_with(b"k" * 32))
+    batch = record_batch(Walked(offers), schema_of(plan), 1.0, digest_with(b"k" * 32))
     recount = Recount(reference, VIEW_OF, 60.0)
     recount.add(pa.Table.from_batches([batch]))
 
@@ -68,7 +69,7 @@ def test_a_column_that_the_log_does_not_have_is_not_counted() -> None:
     """A field that privacy drops, say: the others are counted all the same."""
     plan, reference = drift_kit.plan(), drift_kit.reference()
     batch = record_batch(
-        [log_kit.answer(plan, 1)], schema_of(plan), 1.0, digest_with(b"k" * 32)
+        Walked([log_kit.answer(plan, 1)]), schema_of(plan), 1.0, digest_with(b"k" * 32)
     ).drop_columns(["feature.SEX", "status.person", "age.person"])
     recount = Recount(reference, VIEW_OF, 60.0)
     recount.add(pa.Table.from_batches([batch]))

@@ -6,6 +6,7 @@ import pytest
 
 from serving.config.schema import ModelLog
 from serving.recording.columns import digest_with, record_batch
+from serving.recording.gathered import Walked
 from serving.recording.offer import Offer
 from serving.recording.row_plan import plan_rows
 from serving.recording.schema import schema_of
@@ -16,7 +17,7 @@ DIGEST = digest_with(b"k" * 32)
 
 def rows_of(offers: list[Offer], weight: float = 1.0) -> list[dict[str, object]]:
     """The rows of requests, as dictionaries."""
-    return record_batch(offers, schema_of(offers[0].plan), weight, DIGEST).to_pylist()
+    return record_batch(Walked(offers), schema_of(offers[0].plan), weight, DIGEST).to_pylist()
 
 
 def test_a_row_says_everything_about_an_answer() -> None:

@@ -16,6 +16,7 @@ from waiting_kit import until
 from serving.config.schema import ModelLog, RoleShares
 from serving.config.units import ByteSize, Seconds
 from serving.recording.ledger import DROPPED, read_ledger
+from serving.recording.packing import packed
 from serving.recording.prediction_log import PredictionLog
 
 
@@ -110,7 +111,7 @@ def test_a_segment_that_is_old_or_large_is_sealed(tmp_path: Path) -> None:
 def test_a_slow_disk_costs_rows_and_no_time(tmp_path: Path, disk: Disk) -> None:
     """Offers return while the disk stands still; beyond the buffer they are dropped and counted."""
     plan = log_kit.plan()
-    size = log_kit.answer(plan, 0).size
+    size = packed(log_kit.answer(plan, 0)).size
     log = log_kit.log_of(tmp_path, buffer=ByteSize(100 * size))
     disk.open.clear()
     for number in range(1000):
@@ -129,7 +130,7 @@ def test_a_slow_disk_costs_rows_and_no_time(tmp_path: Path, disk: Disk) -> None:
 def test_shadow_rows_go_first_and_refusals_last(tmp_path: Path, disk: Disk) -> None:
     """A buffer that fills is kept for what evidence is made of."""
     plan = log_kit.plan()
-    size = log_kit.answer(plan, 0).size
+    size = packed(log_kit.answer(plan, 0)).size
     log = log_kit.log_of(tmp_path, buffer=ByteSize(100 * size))
     disk.open.clear()
     taken = {}

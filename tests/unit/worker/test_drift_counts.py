@@ -8,6 +8,7 @@ import drift_kit
 import log_kit
 
 from serving.drift.counts_file import read_counts
+from serving.recording.gathered import Walked
 from serving.recording.row_plan import RowPlan
 from serving.worker.drift_counts import DriftCounts
 
@@ -23,7 +24,7 @@ def test_counting_keeps_nothing_of_a_plan_that_is_gone(tmp_path: Path) -> None:
     """A table that is replaced takes its plans along, and the references whose bins they had."""
     counts = DriftCounts(tmp_path / "w.counts")
     plan = counted_plan()
-    counts(plan, [log_kit.answer(plan, 1)])
+    counts(Walked([log_kit.answer(plan, 1)]))
     gone = weakref.ref(plan)
 
     del plan
@@ -38,7 +39,7 @@ def test_the_plan_of_a_new_table_goes_on_with_the_same_counts(tmp_path: Path) ->
     counts = DriftCounts(tmp_path / "w.counts")
     for number in range(3):
         plan = counted_plan()
-        counts(plan, [log_kit.answer(plan, number)])
+        counts(Walked([log_kit.answer(plan, number)]))
     counts.close()
 
     [(_, vector)] = read_counts(tmp_path / "w.counts").items()
