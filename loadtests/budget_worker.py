@@ -20,6 +20,7 @@ from serving.models import session as session_module
 from serving.protocol.tensors import TensorLimits
 from serving.quarantine.marks import Marks
 from serving.recording.offer import Offer
+from serving.recording.packing import Packed, packed
 from serving.recording.recorder import Recorder
 from serving.upstream import Upstream
 from serving.upstream.inline import InlineUpstream
@@ -60,11 +61,11 @@ class _Logged:
     on = True
 
     def __init__(self) -> None:
-        self._last: deque[Offer] = deque(maxlen=1)
+        self._last: deque[Offer | Packed] = deque(maxlen=1)
 
     def offer(self, offer: Offer) -> None:
         """Keep it until the next comes."""
-        self._last.append(offer)
+        self._last.append(packed(offer))
 
     def publish(self) -> None:
         """Nothing is counted."""

@@ -126,20 +126,20 @@ class Packing:
             return None
         if [tensor.name for tensor in offer.inputs] != self._names:
             return None
-        arrays = self._arrays(offer)
-        # A model has one type for each of its tensors; clients may send a key as they like.
-        if [array.nbytes for array in arrays] != self._sizes:
-            return None
-        if self._keys and [one.dtype for one in arrays[: len(self._keys)]] != self._key_types:
-            return None
         try:
+            arrays = self._arrays(offer)
+            # A model has one type for each of its tensors; clients may send a key as they like.
+            if [array.nbytes for array in arrays] != self._sizes:
+                return None
+            if self._keys and [one.dtype for one in arrays[: len(self._keys)]] != self._key_types:
+                return None
             if batch is None:
                 start = self._head.pack(*offer.seconds)
             else:
                 flat = chain.from_iterable
                 start = self._head.pack(*offer.seconds, *flat(batch.bits), *flat(batch.ages))
             numbers = b"".join([start, *arrays])
-        except (struct.error, TypeError):  # other views, or an array with gaps
+        except (struct.error, TypeError, KeyError):  # other views or inputs, an array with gaps
             return None
         return Packed(offer.plan, self, offer.head, offer.traceparent, numbers, self._size)
 
