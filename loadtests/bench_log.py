@@ -94,7 +94,6 @@ def offers(plan: RowPlan, count: int) -> list[Offer]:
                 Batch({"X": table}, [[1], [3]], [[1500], [2500]], ("a", "b")),
                 ("label", "probabilities"),
                 [(share > 0.5).astype(np.int64), np.stack([1 - share, share], axis=1)],
-                plan.size_of(1, {}, ()),
             )
         )
     return made
@@ -155,7 +154,7 @@ def loop_costs(folder: Path, its: RowPlan, made: list[Offer], rounds: int) -> di
             log.offer(
                 Offer(
                     its, one.head, one.seconds, None, one.inputs, one.feed, one.batch, one.names,
-                    one.outputs, its.size_of(1, one.feed or {}, one.outputs or ()),
+                    one.outputs,
                 )
             )  # fmt: skip
 

@@ -85,7 +85,6 @@ def answer(plan: RowPlan, number: int, *, rows: int = 1, **more: Any) -> Offer:
         Batch({"X": table}, [[1] * rows], [[1500] * rows], ("person",)),
         ("label", "probabilities"),
         [(share > 0.5).astype(np.int64), np.stack([1 - share, share], axis=1)],
-        plan.size_of(rows, {"X": table}, ()),
     )
 
 
@@ -101,7 +100,6 @@ def refusal(plan: RowPlan, number: int, code: str = "DEADLINE_EXCEEDED") -> Offe
         None,
         (),
         None,
-        plan.size_of(1, {}, ()),
     )
 
 

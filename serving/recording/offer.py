@@ -39,8 +39,8 @@ class Offer(msgspec.Struct, gc=False):
     outputs: Sequence[NDArray[Any]] | None
     """Outputs in the order of `names`; None: there are none."""
 
-    size: int
-    """About how many bytes this keeps in memory."""
+    size: int = 0
+    """About how many bytes this keeps in memory; whoever keeps it says so."""
 
     @property
     def role(self) -> str:

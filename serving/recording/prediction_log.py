@@ -123,6 +123,8 @@ class PredictionLog:
             self._lost["buffer_full"] += rows
             return
         kept = packed(offer) if rows == 1 and fine else offer
+        if kept is offer:
+            offer.size = offer.plan.size_of(rows, offer.feed or {}, offer.outputs or ())
         self._bytes_in += kept.size
         self._waiting.append(kept)
 

@@ -261,6 +261,5 @@ class Mirror:
                 joined.batch,
                 joined.outputs,
                 inference.outputs,
-                rows.size_of(joined.rows, joined.feed, inference.outputs),
             )
         )

@@ -160,7 +160,6 @@ class Outcomes:
                     joined.batch,
                     joined.outputs,
                     inference.outputs,
-                    lane.rows.size_of(rows, joined.feed, inference.outputs),
                 )
             )
         return response
@@ -289,6 +288,5 @@ class Outcomes:
                 joined.batch if joined is not None else None,
                 (),
                 None,
-                plan.size_of(joined.rows if joined is not None else 1, feed or {}, ()),
             )
         )

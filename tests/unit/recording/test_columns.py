@@ -138,7 +138,6 @@ def test_tensors_of_any_shape_and_type_become_lists() -> None:
             None,
             ("words", "half"),
             [np.array([b"caf\xc3\xa9"], np.object_), np.array([0x3FC0], np.uint16)],
-            100,
         )
 
     rows = rows_of([offer(1.5, [b"a"]), offer(2.5, [b"b", b"\xff"])])

@@ -96,7 +96,6 @@ def test_a_model_that_is_asked_with_its_own_inputs() -> None:
             None,
             ("y", "half"),
             [np.array([7], np.uint8), np.array([0x3FC0], np.uint16)],
-            100,
         )
 
     walked, unpacked = both([offer(1.0), offer(2.5)])
