@@ -59,7 +59,7 @@ def repeated_text(value: str, count: int) -> pa.Array:
 def mostly_same(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     """At least one value (a text or a number, no null), often all the same."""
     if kind != pa.string():
-        return numbers(np.array(values), kind)
+        return numbers(np.array(values, kind.to_pandas_dtype()), kind)
     same = values.count(values[0]) == len(values)
     return repeated_text(values[0], len(values)) if same else texts(values)
 

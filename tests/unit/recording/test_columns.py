@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from serving.config.schema import ModelLog
+from serving.recording import record
 from serving.recording.columns import digest_with, record_batch
 from serving.recording.gathered import Walked
 from serving.recording.offer import Offer
@@ -146,3 +147,13 @@ def test_tensors_of_any_shape_and_type_become_lists() -> None:
     assert [row["input.text"] for row in rows] == [["a"], ["b", "\\xff"]]
     assert (rows[0]["output.words"], rows[0]["output.half"]) == ("café", 1.5)
     assert plan.size_of(1, offer(1.0, [b"a"]).feed or {}, []) > plan.size_of(1, {}, [])
+
+
+def test_a_whole_number_where_a_fraction_belongs_is_that_fraction() -> None:
+    """A probability of 1 may be written either way."""
+    plan = log_kit.plan()
+    offer = log_kit.answer(plan, 1)
+    place = record.PROBABILITY
+    offer.head = (*offer.head[:place], 1, *offer.head[place + 1 :])  # type: ignore[assignment]
+
+    assert rows_of([offer])[0]["assignment_probability"] == 1.0
