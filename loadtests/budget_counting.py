@@ -137,11 +137,18 @@ class Counter:
         self.clock = clock
 
     async def counted(self, work: Callable[[], Awaitable[None]], requests: int) -> float:
-        """Instructions a request of `work`, which makes so many."""
-        gc.collect()
-        self.callgrind.begin()
-        await work()
-        return self.callgrind.end() / requests
+        """Instructions a request of `work`, which makes so many: of several rounds the least.
+
+        The least, because what happens now and then (a timer, a thread of a library that wakes)
+        makes a round dearer, and nothing makes one cheaper.
+        """
+        found = []
+        for _ in range(_ROUNDS):
+            gc.collect()
+            self.callgrind.begin()
+            await work()
+            found.append(self.callgrind.end() / requests)
+        return min(found)
 
     async def case(self, driver: Driver, worker: BareWorker) -> Counts:
         """All three figures, of a driver that is warm."""
@@ -159,16 +166,12 @@ class Counter:
 
         return Counts(
             sixteen=await self.counted(sixteen, WAVES * CONNECTIONS),
-            alone=min([await self.counted(alone, ALONE) for _ in range(_ROUNDS)]),
+            alone=await self.counted(alone, ALONE),
             stations=await self.stations(driver, worker),
         )
 
     async def stations(self, driver: Driver, worker: BareWorker) -> dict[str, float]:
-        """Instructions a request by station, one in flight: of several rounds the least.
-
-        The least, because what happens now and then (a thread of a library that wakes, a
-        collection of garbage) makes a station of six requests dearer by half, and nothing
-        makes one cheaper.
+        """Instructions a request by station, one in flight: of several rounds the least, too.
 
         Beside the product's stations: `between`, what is in none of them, above all the way back
         from a batch to its requests; `write`, from the answer put together to its bytes handed to
