@@ -278,8 +278,9 @@ async def _count(
         counts = LoadCounts(name=load.name, floor=await _floor(load, counter), cases={})
         for case, driver in zip(load.cases, drivers, strict=True):
             counts.cases[case.name] = await counter.case(driver, worker)
-        if burden and not found:
-            counts.burdened = await _burdened(drivers[0], worker, counter, busy, burden)
+            if burden and not found and counts.burdened is None:
+                # At once: later there are more counters to bring up to date.
+                counts.burdened = await _burdened(driver, worker, counter, busy, burden)
         counter.callgrind.stop()
         found.append(counts)
     return found
@@ -298,7 +299,9 @@ async def _burdened(
     busy.loops = 1_000
     a_loop = (await counter.counted(alone, ALONE) - light) / busy.loops
     busy.loops = round(share * light / a_loop)
-    return await counter.case(driver, worker)
+    counts = await counter.case(driver, worker)
+    busy.loops = 0
+    return counts
 
 
 def main() -> None:
