@@ -36,9 +36,9 @@ from serving.drift.standing import standing
 from serving.drift.windows import stretches
 from serving.metrics import MetricsFile
 from serving.recording.columns import digest_with, record_batch
-from serving.recording.gathered import Walked
 from serving.recording.layout import LogFolder
 from serving.recording.offer import Offer
+from serving.recording.packing import Packed, Unpacked, packed
 from serving.recording.prediction_log import PredictionLog
 from serving.recording.row_plan import RowPlan, plan_rows
 from serving.recording.schema import schema_of
@@ -170,23 +170,25 @@ def writer_costs(folder: Path, its: RowPlan, made: list[Offer], rounds: int) -> 
     found: dict[str, float] = {}
     schema, digest = schema_of(its), digest_with(b"k" * 32)
     counting = Counting(reference(), its)
+    kept = [one for one in map(packed, made) if isinstance(one, Packed)]
+    assert len(kept) == len(made)
     for size in SIZES:
-        parts = [made[at : at + size] for at in range(0, len(made) - size + 1, size)]
+        parts = [kept[at : at + size] for at in range(0, len(kept) - size + 1, size)]
         count = sum(map(len, parts))
         writer = SegmentWriter(folder / f"segment-{size}", schema)
-        batches = [record_batch(Walked(part), schema, 1.0, digest) for part in parts]
+        batches = [record_batch(Unpacked(part), schema, 1.0, digest) for part in parts]
 
-        def turn(parts: list[list[Offer]] = parts) -> None:
+        def turn(parts: list[list[Packed]] = parts) -> None:
             for part in parts:
-                record_batch(Walked(part), schema, 1.0, digest)
+                record_batch(Unpacked(part), schema, 1.0, digest)
 
         def write(batches: list[pa.RecordBatch] = batches, writer: SegmentWriter = writer) -> None:
             for batch in batches:
                 writer.write(batch)
 
-        def tally(parts: list[list[Offer]] = parts) -> None:
+        def tally(parts: list[list[Packed]] = parts) -> None:
             for part in parts:
-                counting.count(Walked(part))
+                counting.count(Unpacked(part))
 
         found[f"writer, {size} rows at once: to columns"] = per_item(turn, count, rounds)
         found[f"writer, {size} rows at once: to the segment"] = per_item(write, count, rounds)

@@ -7,7 +7,6 @@ The layout is that of the first offer of a plan; what does not fit it stays an o
 
 import struct
 from collections.abc import Sequence
-from itertools import chain
 from typing import Any, Final, Self
 
 import msgspec
@@ -73,6 +72,8 @@ class Packing:
         self._feed = [*plan.features, *(column.name for column in plan.direct)]
         arrays = self._arrays(offer)
         self._sizes = [array.nbytes for array in arrays]
+        # Of one row, all but lists have one size: where there is one list, the sum tells its size.
+        self._several = sum(column.listed for column in (*plan.direct, *plan.outputs)) > 1
         self._key_types = [array.dtype for array in arrays[: len(keys)]]
         views = max(self.views, 0)
         named = [f"key:{name}" for name in keys]
@@ -91,7 +92,8 @@ class Packing:
         )
         self.misses = 0
         """Offers that did not fit."""
-        self._size = _OBJECTS_BYTES + self.layout.itemsize
+        self._length = self.layout.itemsize
+        self._size = _OBJECTS_BYTES + self._length
         self.possible = (
             all(array.dtype.kind in _FLAT and array.flags.c_contiguous for array in arrays)
             and all(self._names.count(one.name) <= 1 for one in plan.entity)
@@ -129,17 +131,20 @@ class Packing:
         try:
             arrays = self._arrays(offer)
             # A model has one type for each of its tensors; clients may send a key as they like.
-            if [array.nbytes for array in arrays] != self._sizes:
-                return None
-            if self._keys and [one.dtype for one in arrays[: len(self._keys)]] != self._key_types:
+            types = [one.dtype for one in arrays[: len(self._keys)]]
+            if types != self._key_types or (
+                self._several and [array.nbytes for array in arrays] != self._sizes
+            ):
                 return None
             if batch is None:
                 start = self._head.pack(*offer.seconds)
             else:
-                flat = chain.from_iterable
-                start = self._head.pack(*offer.seconds, *flat(batch.bits), *flat(batch.ages))
+                bits, ages = [one for (one,) in batch.bits], [one for (one,) in batch.ages]
+                start = self._head.pack(*offer.seconds, *bits, *ages)
             numbers = b"".join([start, *arrays])
-        except (struct.error, TypeError, KeyError):  # other views or inputs, an array with gaps
+        except (struct.error, ValueError, TypeError, KeyError):  # other views, an array with gaps
+            return None
+        if len(numbers) != self._length:
             return None
         return Packed(offer.plan, self, offer.head, offer.traceparent, numbers, self._size)
 
@@ -150,19 +155,27 @@ def packed(offer: Offer) -> Packed | Offer:
     For the event loop.
     """
     packing: Packing | None = offer.plan.packing
-    if packing is None or (packing.misses and not packing.misses % _RELEARN):
-        try:
-            packing = Packing.of(offer)
-        except (KeyError, ValueError, TypeError):
-            packing = None
-        if packing is None:
-            return offer
-        offer.plan.packing = packing
-    found = packing.pack(offer) if packing.possible else None
-    if found is None:
+    if packing is not None and packing.possible:
+        found = packing.pack(offer)
+        if found is not None:
+            return found
+    return _unusual(offer, packing)
+
+
+def _unusual(offer: Offer, packing: Packing | None) -> Packed | Offer:
+    """Learn from the first offer of a plan, and again when too many have not fitted."""
+    if packing is not None:
         packing.misses += 1
+        if packing.misses % _RELEARN:
+            return offer
+    try:
+        packing = Packing.of(offer)
+    except (KeyError, ValueError, TypeError):
         return offer
-    return found
+    if packing is None:
+        return offer
+    offer.plan.packing = packing
+    return (packing.pack(offer) if packing.possible else None) or offer
 
 
 class Unpacked:

@@ -40,6 +40,7 @@ _LOG = logging.getLogger("prediction-log")
 _CHUNK_ROWS: Final = 1024
 """Most rows turned into one batch: the event loop may have to wait for the GIL meanwhile."""
 
+_ROWS, _CODE = record.ROWS, record.CODE
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT}
 _FREE_EVERY_SECONDS: Final = 1.0
 _WARN_EVERY_SECONDS: Final = 60.0
@@ -97,6 +98,7 @@ class PredictionLog:
         self._bytes_in = 0  # written by the loop only
         self._bytes_out = 0  # written by the thread only
         self._bounds = {role: config.buffer * share for role, share in _YIELDS.items()}
+        self._least_bound = min(self._bounds.values())
         self._counters = {
             outcome: metrics.counter("sluice_log_rows_total", outcome=outcome)
             for outcome in OUTCOMES
@@ -115,11 +117,13 @@ class PredictionLog:
     def offer(self, offer: Offer) -> None:
         """Take one request; never waits and never raises."""
         head = offer.head
-        rows: int = head[record.ROWS] or 1  # type: ignore[assignment]
-        fine = head[record.CODE] == "OK"
+        rows: int = head[_ROWS] or 1  # type: ignore[assignment]
+        fine = head[_CODE] == "OK"
         self._slots[0] += rows
         held = self._bytes_in - self._bytes_out
-        if held >= self._config.buffer or (fine and held >= self._bounds.get(offer.role, held + 1)):
+        if held >= self._least_bound and (
+            held >= self._config.buffer or (fine and held >= self._bounds.get(offer.role, held + 1))
+        ):
             self._lost["buffer_full"] += rows
             return
         kept = packed(offer) if rows == 1 and fine else offer
