@@ -101,7 +101,8 @@ class Batcher:
         self._loop = asyncio.get_running_loop()
         self._meter = BatchMeter(metrics, model, version)
         self._backlog = Backlog()
-        self._one_run = 0.0  # seconds that a full batch is expected to take
+        self._one_run = 0.0  # seconds that a full batch is expected to take, once asked for
+        self._learned = False  # something, since that was worked out
         self._lane = lane or Lane(f"sluice-{model}-{version}")
         inputs = tuple(one.name for one in signature.inputs)
         self._queue = DeadlineQueue(inputs, alive=self._alive, drop=self._drop)
@@ -196,9 +197,21 @@ class Batcher:
             and (
                 self._queue.rows + rows > self._times.preferred
                 or len(self._queue) >= self._max_queue
-                or self._one_run >= SHARE * remaining
+                or self._full_run() >= SHARE * remaining
             )
         )
+
+    def _full_run(self) -> float:
+        """Seconds that a full batch is expected to take.
+
+        Worked out once after a run, and only where somebody waits: who comes alone has no use for
+        it, and sizes that nobody has run for long take a guess over all of them.
+        """
+        if self._learned:
+            self._learned = False
+            most = min(self._times.preferred, self._max_rows)
+            self._one_run = self._times.expect(most) * self._backlog.slowdown
+        return self._one_run
 
     def _refusal(self, rows: int) -> ServingError:
         """Say why a request cannot even be considered."""
@@ -354,8 +367,7 @@ class Batcher:
         self._backlog.finished(ended, seconds, more=self._queue.rows > 0)
         if whole:
             self._times.observe(rows, seconds, busy)
-            most = min(self._times.preferred, self._max_rows)
-            self._one_run = self._times.expect(most) * self._backlog.slowdown
+            self._learned = True
             self._meter.ran(rows, seconds)
         else:  # its members ran one by one; their share of the time is as good as measured
             for one, its in zip(members, answers, strict=True):
