@@ -52,7 +52,7 @@ def texts(values: Sequence[str | None]) -> pa.Array:
 
 def repeated_text(value: str, count: int) -> pa.Array:
     """The same text so many times."""
-    once = value.encode("utf-8", "replace")
+    once = value.encode()
     return _texts(np.arange(count + 1) * len(once), once * count, count)
 
 

@@ -72,8 +72,9 @@ class Packing:
         self._feed = [*plan.features, *(column.name for column in plan.direct)]
         arrays = self._arrays(offer)
         self._sizes = [array.nbytes for array in arrays]
-        # Of one row, all but lists have one size: where there is one list, the sum tells its size.
-        self._several = sum(column.listed for column in (*plan.direct, *plan.outputs)) > 1
+        # Where only one thing can have another size, the sum tells. Clients may send keys of any.
+        tensors = (*plan.direct, *plan.outputs)
+        self._several = sum(column.varies for column in tensors) + len(keys) > 1
         self._key_types = [array.dtype for array in arrays[: len(keys)]]
         views = max(self.views, 0)
         named = [f"key:{name}" for name in keys]

@@ -36,6 +36,9 @@ class Column(msgspec.Struct, frozen=True):
     listed: bool = False
     """A row has several values: the column holds lists."""
 
+    varies: bool = False
+    """Rows need not have the same number of them."""
+
 
 class RowPlan:
     """Everything about names, types and privacy that a row of this version needs.
@@ -188,6 +191,7 @@ def plan_rows(
                 spec.datatype,
                 policy(spec.name),
                 listed=_several(spec, batchable=batchable),
+                varies=-1 in _of_a_row(spec, batchable=batchable),
             )
             for spec in inputs
             if spec.name not in features
@@ -199,6 +203,7 @@ def plan_rows(
                 spec.datatype,
                 policy(spec.name),
                 listed=_several(spec, batchable=batchable),
+                varies=-1 in _of_a_row(spec, batchable=batchable),
             )
             for spec in outputs
         ],
@@ -210,4 +215,9 @@ def plan_rows(
 
 def _several(spec: TensorMetadata, *, batchable: bool) -> bool:
     """Whether one row of a tensor has more than one value, or may have."""
-    return any(size != 1 for size in (spec.shape[1:] if batchable else spec.shape))
+    return any(size != 1 for size in _of_a_row(spec, batchable=batchable))
+
+
+def _of_a_row(spec: TensorMetadata, *, batchable: bool) -> Sequence[int]:
+    """The shape of one row of a tensor; -1: any size."""
+    return spec.shape[1:] if batchable else spec.shape

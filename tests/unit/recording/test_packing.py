@@ -119,6 +119,7 @@ def unfit(plan: RowPlan) -> dict[str, Offer]:
     label = np.array([1], np.int64)
     changes: dict[str, dict[str, Any]] = {
         "a key of another type": {"inputs": [narrow]},
+        "two keys for a row": {"inputs": [Tensor("person_id", "INT64", np.array([4, 5]))]},
         "no key": {"inputs": []},
         "more inputs": {"inputs": [*usual.inputs, share]},
         "features with gaps": {"feed": {"X": np.zeros((1, 4), np.float32)[:, ::2]}},
@@ -138,6 +139,40 @@ def test_what_is_different_is_left_as_it_is(name: str) -> None:
 
     assert packed(offer) is offer
     assert isinstance(packed(log_kit.answer(plan, 2)), Packed)
+
+
+def test_what_one_tensor_has_too_many_another_may_not_have_too_few() -> None:
+    """The bytes are as many, and would be read as other values."""
+    plan = plan_rows(
+        model="m",
+        version="v1",
+        digest="",
+        log=ModelLog(),
+        batchable=True,
+        entity={"id": "INT64"},
+        inputs=[TensorMetadata("tokens", "INT64", (-1, -1))],
+        features={},
+        outputs=[TensorMetadata("y", "INT64", (-1,))],
+        views=[],
+    )
+
+    def offer(ids: list[int], tokens: list[int]) -> Offer:
+        return Offer(
+            plan,
+            log_kit.head(plan, 1),
+            (0.0,) * 7,
+            None,
+            [Tensor("id", "INT64", np.array(ids))],
+            {"tokens": np.array([tokens])},
+            None,
+            ("y",),
+            [np.array([7])],
+        )
+
+    assert isinstance(packed(offer([1], [4, 5, 6])), Packed)
+    shifted = offer([1, 2], [4, 5])
+
+    assert packed(shifted) is shifted
 
 
 def test_texts_are_left_as_they_are() -> None:
