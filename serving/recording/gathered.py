@@ -11,7 +11,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_cache.assembly import Batch
 from serving.recording.offer import Offer, rows_of
 from serving.recording.recorder import Entry
 from serving.recording.row_plan import STATIONS, RowPlan
@@ -170,10 +169,10 @@ class Walked:
         batches = [offer.batch for offer in self._offers]
         if batches.count(None) == len(batches):
             return None
-        counts = self.counts.tolist()
-        bits = [_column(batch, n, 0, at) for batch, n in zip(batches, counts, strict=True)]
-        ages = [_column(batch, n, 1, at) for batch, n in zip(batches, counts, strict=True)]
-        flat = chain.from_iterable
+        # Requests that brought everything themselves: not asked, no age.
+        each, flat = list(zip(batches, self.counts.tolist(), strict=True)), chain.from_iterable
+        bits = [[0] * rows if batch is None else batch.bits[at] for batch, rows in each]
+        ages = [[-1] * rows if batch is None else batch.ages[at] for batch, rows in each]
         return np.fromiter(flat(bits), np.uint8), np.fromiter(flat(ages), np.int64)
 
 
@@ -183,10 +182,3 @@ def _named(inputs: Sequence[Tensor], name: str) -> NDArray[Any] | None:
 
 def _flat(arrays: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
     return np.concatenate(arrays, axis=None), np.array([array.size for array in arrays])
-
-
-def _column(batch: Batch | None, rows: int, ages: int, at: int) -> list[int]:
-    """Bits or ages of one request; of one that brought everything itself: not asked."""
-    if batch is None:
-        return [-1 if ages else 0] * rows
-    return (batch.ages if ages else batch.bits)[at]
